@@ -1,0 +1,105 @@
+"""Every key of dpjax, with unit and source. Task files change what is theirs.
+
+Sizes that follow from the data (action size, observation sizes) are read from the
+data and appear nowhere here. "Paper" is Chi et al. 2023 and the configurations
+published with it.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The paper's U-Net from low-dim observations; `data.dir` is for the user to say."""
+    config = ConfigDict()
+    config.task = "pusht"  # dpjax/tasks: environment, observations, seeds, score
+    config.seed = 42  # of weights, batches and noise; the paper's first of three
+
+    config.horizon = ConfigDict(
+        dict(
+            obs=2,  # To, steps observed (paper, table 9)
+            predict=16,  # Tp, steps predicted; a U-Net must be able to halve it
+            act=8,  # Ta, steps executed before the next look
+        )
+    )
+    config.data = ConfigDict(
+        dict(
+            dir="",  # an RLDS directory (python -m dpjax.convert, dpjax.demos)
+            split="train",
+            # column: path inside an RLDS step; the task turns columns into observations
+            columns=dict(state="observation/state", action="action"),
+            on_bad="refuse",  # or "skip": leave bad episodes out, counted and said
+            val_fraction=0.02,  # share of episodes held out (paper)
+            val_seed=42,
+            max_episodes=0,  # train on this many, the first of a fixed shuffle; 0: all
+        )
+    )
+    config.normalize = ConfigDict(
+        dict(
+            action="limits",  # limits, gaussian, quantile, identity (dpjax/normalizer.py)
+            obs="limits",  # of every observation key
+            quantile=0.01,  # share left out at each end by "quantile"
+            min_range=1e-4,  # data units; dims that move less get scale 1 (paper's code)
+        )
+    )
+    config.denoiser = ConfigDict(
+        dict(
+            name="unet1d",
+            widths=(256, 512, 1024),  # channels of the levels
+            kernel_size=5,
+            groups=8,  # of the GroupNorms
+            time_features=256,  # size of the noise level's embedding
+            film_scale=True,  # modulate by scale and bias, not bias only
+        )
+    )
+    config.schedule = ConfigDict(dict(name="cosine", num_levels=100))  # K
+    config.predict = "epsilon"  # or sample, v
+    config.sampler = ConfigDict(
+        dict(
+            name="ddpm",  # or ddim
+            num_steps=100,  # S
+            spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)
+            eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm
+            clip=1.0,  # bound of the predicted x_0, network units
+            unroll=1,  # sampling steps that one turn of the compiled loop holds
+        )
+    )
+    config.loss = ConfigDict(dict(mask_padding=False))  # padded steps count, as in the paper
+
+    config.optim = ConfigDict(
+        dict(
+            lr=1e-4,
+            b1=0.95,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=1e-6,
+            warmup=500,  # steps from 0 to lr; then a cosine to 0 at train.steps
+            grad_clip=10.0,  # of the global norm; 0 for none (LeRobot's value)
+        )
+    )
+    config.ema = ConfigDict(dict(power=0.75, max=0.9999))  # paper's code
+    config.train = ConfigDict(
+        dict(
+            steps=450_000,  # optimizer steps (paper: 4,500 epochs)
+            batch=256,  # rows of the global batch
+            steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
+        )
+    )
+    # Cadences are in optimizer steps, rounded up to the end of a call; 0 is never.
+    config.log = ConfigDict(dict(every=50))
+    config.val = ConfigDict(
+        dict(
+            every=1000,
+            windows=128,  # held-out windows, evenly spread over the held-out episodes
+            samples=4,  # chunks sampled a window: best and mean error
+        )
+    )
+    config.eval = ConfigDict(
+        dict(
+            every=10_000,
+            episodes=50,  # on the selection seeds, never the official ones
+            num_envs=50,  # episodes in flight, one batch of the policy
+            num_steps=10,  # S while training; the final numbers use sampler.num_steps
+        )
+    )
+    config.save = ConfigDict(dict(every=5_000, keep_best=3))  # by score; the last always
+    return config

@@ -1,0 +1,18 @@
+"""What `make demo` trains: Push-T from the demonstrations in the repository.
+
+    python -m dpjax.train --config configs/pusht_demo.py --workdir runs/demo
+"""
+
+from configs import pusht_state_small
+
+
+def get_config():
+    """The small U-Net on short, successful episodes, for about nine minutes."""
+    config = pusht_state_small.get_config()
+    config.data.dir = "demonstrations/pusht"
+    config.train.steps = 2_000
+    config.optim.warmup = 200
+    config.eval.every = 0
+    config.sampler.name = "ddim"
+    config.sampler.num_steps = 10
+    return config

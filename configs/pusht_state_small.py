@@ -1,0 +1,24 @@
+"""Push-T from state, sized for two CPU cores (3.1 M parameters).
+
+    python -m dpjax.convert zarr pusht_cchi_v7_replay.zarr data/pusht_human
+    python -m dpjax.train --config configs/pusht_state_small.py --workdir runs/pusht_small
+"""
+
+from configs import base
+
+
+def get_config():
+    """A U-Net 64-128-256 with kernel 3, batch 128: what 45 minutes of two cores train."""
+    config = base.get_config()
+    config.data.dir = "data/pusht_human"  # 206 episodes, 25,650 steps
+    config.denoiser.widths = (64, 128, 256)
+    config.denoiser.kernel_size = 3
+    config.denoiser.time_features = 128
+    config.optim.lr = 1e-3
+    config.train.steps = 9_000
+    config.train.batch = 128
+    config.train.steps_per_call = 10
+    config.eval.every = 1_500
+    config.val.every = 500
+    config.save.every = 500
+    return config

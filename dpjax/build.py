@@ -1,0 +1,300 @@
+"""From a config to schedule, network, policy, data and optimizer; and back from a run.
+
+The only file besides the commands that reads config keys. The tables below are the
+whole plug-in system: a new denoiser is a file in nets/ and a line here.
+"""
+
+import functools
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+import optax
+
+from dpjax import control, tasks
+from dpjax import normalizer as normalizers
+from dpjax import policy as policies
+from dpjax.data import episodes as episodes_lib
+from dpjax.data import loader, rlds, windows
+from dpjax.data.episodes import Episodes
+from dpjax.diffusion import samplers, schedules
+from dpjax.errors import UserError, choices
+from dpjax.nets import encoders, unet1d
+from dpjax.normalizer import Normalizer
+from dpjax.policy import ACTION, Policy
+from dpjax.training import checkpoint, optim, parallel
+from dpjax.types import Params
+
+DENOISERS = {"unet1d": unet1d.UNet1D}
+SCHEDULES = {
+    "cosine": schedules.cosine,
+    "linear": schedules.linear,
+    "scaled_linear": schedules.scaled_linear,
+    "sigmoid": schedules.sigmoid,
+}
+SAMPLERS = {
+    "ddpm": lambda config: samplers.ddpm(),
+    "ddim": lambda config: samplers.ddim(config.eta),
+}
+
+log = logging.getLogger("dpjax")
+
+
+def choose(table: dict, name: str, where: str):
+    """table[name], or one line with the nearest name."""
+    if name not in table:
+        raise UserError(f"{where}={name!r} is unknown; {choices(name, table)}.")
+    return table[name]
+
+
+def check(config: ConfigDict) -> None:
+    """What can be wrong between keys, before anything is read or compiled."""
+    horizon = config.horizon
+    positive = {
+        "horizon": ("obs", "predict", "act"),
+        "train": ("steps", "batch", "steps_per_call"),
+        "optim": ("lr",),
+        "eval": ("episodes", "num_envs", "num_steps"),
+        "val": ("windows", "samples"),
+        "sampler": ("num_steps", "unroll"),
+    }
+    for section, keys in positive.items():
+        for key in keys:
+            value = config[section][key]
+            if isinstance(value, bool) or not (np.isfinite(value) and value > 0):
+                raise UserError(f"config.{section}.{key}={value!r} must be above 0.")
+    for key in ("val_fraction",):
+        if not 0 <= config.data[key] < 1:
+            raise UserError(f"config.data.{key}={config.data[key]!r} must be in [0, 1).")
+    needed = horizon.obs - 1 + horizon.act
+    if needed > horizon.predict:
+        raise UserError(
+            f"config.horizon.act={horizon.act} does not fit: horizon.obs - 1 + horizon.act = "
+            f"{needed} steps are needed but horizon.predict={horizon.predict} are predicted. "
+            "Raise horizon.predict or lower horizon.act."
+        )
+    parallel.check_batch(config.train.batch, jax.local_device_count())
+    choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
+    if config.denoiser.name == "unet1d":
+        unet1d.check_sizes(config.denoiser.widths, config.denoiser.groups)
+        unet1d.check_horizon(horizon.predict, config.denoiser.widths)
+    for key in ("action", "obs"):
+        choose(normalizers.MODES, config.normalize[key], f"config.normalize.{key}")
+    if config.normalize.action == "gaussian" and np.isfinite(config.sampler.clip):
+        raise UserError(
+            f"config.normalize.action='gaussian' with config.sampler.clip="
+            f"{config.sampler.clip} would cut actions beyond {config.sampler.clip} standard "
+            f"deviations: use 'limits', or config.sampler.clip=inf."
+        )
+    choose({"refuse": 0, "skip": 0}, config.data.on_bad, "config.data.on_bad")
+    if ACTION not in config.data.columns:
+        raise UserError(
+            f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
+        )
+    task = tasks.get(config.task)
+    for key in task.columns:
+        if key not in config.data.columns:
+            raise UserError(
+                f"config.data.columns lacks {key!r}, which task {config.task!r} observes: "
+                f"add {key}=<path inside an RLDS step, such as observation/{key}>."
+            )
+    policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
+
+
+class Spec(NamedTuple):
+    """What a run observes and does, in its order: saved with it, checked at load.
+
+    observations: {key: size of the last axis}. action: Da. data: the data's fingerprint.
+    """
+
+    observations: dict[str, int]
+    action: int
+    data: str
+
+
+class Data(NamedTuple):
+    """Demonstrations as the policy sees them: observations and actions, flat columns.
+
+    train, val: Episodes with the task's observation keys and "action".
+    obs_keys: the observation keys, in the order of the encoder.
+    """
+
+    train: Episodes
+    val: Episodes
+    obs_keys: tuple[str, ...]
+
+
+def data(config: ConfigDict) -> Data:
+    """Reads, checks, maps to the task's observations, and splits by episode."""
+    if not config.data.dir:
+        raise UserError("config.data.dir is empty: give an RLDS directory (--config.data.dir=…).")
+    raw = rlds.read(
+        config.data.dir,
+        features=dict(config.data.columns),
+        split=config.data.split,
+        on_bad=config.data.on_bad,
+    )
+    task = tasks.get(config.task)
+    obs = task.observe({key: raw.columns[key] for key in task.columns})
+    columns = {**obs, ACTION: np.asarray(raw.columns[ACTION], np.float32)}
+    seen = raw._replace(columns=columns)
+    train_ids, val_ids = episodes_lib.split(
+        len(raw.ends), config.data.val_fraction, config.data.val_seed
+    )
+    limit = config.data.max_episodes
+    if limit and limit < len(train_ids):
+        order = np.random.default_rng(config.data.val_seed).permutation(len(train_ids))
+        log.info("training on %d of %d episodes (config.data.max_episodes)", limit, len(order))
+        train_ids = np.sort(train_ids[order[:limit]])
+    select = functools.partial(episodes_lib.select, seen)
+    return Data(select(train_ids), select(val_ids), tuple(obs))
+
+
+def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
+    """Fitted on the training episodes; says which dims are constant."""
+    modes = {
+        key: config.normalize.action if key == ACTION else config.normalize.obs
+        for key in episodes.columns
+    }
+    fitted, said = normalizers.fit(
+        episodes.columns,
+        modes,
+        quantile=config.normalize.quantile,
+        min_range=config.normalize.min_range,
+    )
+    for text in said:
+        log.warning(text)
+    return fitted
+
+
+def table(config: ConfigDict, episodes: Episodes, obs_keys: tuple[str, ...]) -> loader.Table:
+    """The windows of the episodes, with their columns, ready to be gathered from."""
+    horizon = config.horizon
+    rows, mask, said = windows.window_rows(
+        episodes.ends, horizon.predict, horizon.obs - 1, horizon.act - 1
+    )
+    for text in said:
+        log.warning("%s: %s", episodes.source, text)
+    return loader.place(episodes.columns, rows, mask, obs_keys, ACTION)
+
+
+def policy(config: ConfigDict, normalizer: Normalizer | None, spec: Spec) -> Policy:
+    """The three functions that the config describes, for data of that spec."""
+    fields = {key: value for key, value in config.denoiser.items() if key != "name"}
+    network = choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
+    denoiser = network(features=spec.action, **fields)
+    schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
+    sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
+    return policies.diffusion_policy(
+        policies.encoder_of(encoders.Concat(tuple(spec.observations))),
+        policies.denoiser_of(denoiser),
+        schedule(config.schedule.num_levels),
+        normalizer,
+        horizon=config.horizon.predict,
+        sampler=sampler(config.sampler),
+        num_steps=config.sampler.num_steps,
+        spacing=config.sampler.spacing,
+        predict=config.predict,
+        clip=config.sampler.clip,
+        mask_padding=config.loss.mask_padding,
+        unroll=config.sampler.unroll,
+    )
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """AdamW as the config says, over the whole run."""
+    return optim.adamw(steps=config.train.steps, **config.optim)
+
+
+def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | None = None):
+    """A copy of the config with another sampler or number of steps."""
+    config = ConfigDict(config)
+    with config.unlocked():
+        config.sampler.name = sampler or config.sampler.name
+        config.sampler.num_steps = steps or config.sampler.num_steps
+    return config
+
+
+def planner(policy: Policy, params: Params) -> control.Plan:
+    """`plan(rng, obs, previous=None) -> [B, Tp, Da]`, compiled; numpy in and out."""
+    sample = jax.jit(policy.sample)
+
+    def plan(rng, obs, previous=None):
+        del previous  # for samplers that start from the last chunk
+        return np.asarray(sample(params, rng, obs))
+
+    return plan
+
+
+class Run(NamedTuple):
+    """A trained policy: pure functions, their parameters, and a plan made of both."""
+
+    policy: Policy
+    params: Params
+    plan: control.Plan
+    config: ConfigDict
+    spec: Spec
+    step: int
+
+
+def spec(data: Data) -> Spec:
+    """The spec of a data set."""
+    size = lambda key: int(data.train.columns[key].shape[-1])
+    observations = {key: size(key) for key in data.obs_keys}
+    prints = [episodes_lib.fingerprint(part) for part in (data.train, data.val)]
+    return Spec(observations, size(ACTION), "-".join(prints))
+
+
+def write_config(run_dir: Path, config: ConfigDict, spec: Spec) -> None:
+    """config.json: the resolved config, and the spec of the data."""
+    temporary = run_dir / "config.tmp"
+    content = {"config": config.to_dict(), "spec": spec._asdict()}
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, run_dir / "config.json")
+
+
+def read_config(run_dir) -> tuple[ConfigDict, Spec]:
+    """What `write_config` wrote; JSON's lists become tuples again."""
+    path = Path(run_dir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
+    try:
+        content = json.loads(path.read_text())
+        config = ConfigDict(restore_tuples(content["config"]))
+        return config.lock(), Spec(**content["spec"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a config that dpjax.train wrote ({error!r}).") from None
+
+
+def restore_tuples(tree: Any) -> Any:
+    """Lists made tuples: a list in a flax module can't be hashed."""
+    if isinstance(tree, dict):
+        return {key: restore_tuples(value) for key, value in tree.items()}
+    return tuple(map(restore_tuples, tree)) if isinstance(tree, list) else tree
+
+
+def load(
+    run_dir,
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    which: str = "ema",
+    step: int | None = None,
+) -> Run:
+    """A run as it can act: the newest good checkpoint, or that of `step`.
+
+    sampler, steps: other than the run's config says. which: "ema" or "raw" weights.
+    """
+    config, spec = read_config(run_dir)
+    config = sampling(config, sampler=sampler, steps=steps)
+    params, at, said = checkpoint.load_params(run_dir, which=which, step=step)
+    for text in said:
+        log.warning(text)
+    built = policy(config, params["normalizer"], spec)
+    params = jax.device_put(params)
+    return Run(built, params, planner(built, params), config, spec, at)

@@ -1,0 +1,83 @@
+"""What must be true of demonstrations, whatever file they came from.
+
+A NaN passes every clamp and every normalizer and ends in the weights, so it is
+found here, at the door, and named: episode, step, key and dimension.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dpjax.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+def check_episode(columns: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> list[str]:
+    """What is wrong with one episode, a line each; [] where it is good.
+
+    columns: {key: [T, ...]}.
+    shapes: {key: shape of one step}, what the data set promises.
+    """
+    lengths = {key: len(column) for key, column in columns.items()}
+    if not any(lengths.values()):
+        return ["empty: expected at least 1 step, got 0"]
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{n} of {key}" for key, n in lengths.items())
+        return [f"expected one number of steps for all keys, got {counts}"]
+    problems = []
+    for key, column in columns.items():
+        problems += _check_column(key, column, shapes[key])
+    return problems
+
+
+def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
+    if column.shape[1:] != tuple(shape):
+        return [f"{key}: expected shape {tuple(shape)} a step, got {column.shape[1:]}"]
+    if column.dtype != np.float32:
+        return [f"{key}: expected float32, got {column.dtype}"]
+    # A sum is finite only if all its terms are, and makes no [T, ...] array of flags;
+    # an overflow of finite terms is sorted out below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(column.sum()):
+            return []
+    bad = np.argwhere(~np.isfinite(column))
+    if not len(bad):
+        return []
+    step, *dims = bad[0].tolist()
+    where = f"{key}[{', '.join(map(str, dims))}]" if dims else key
+    count = f"{len(bad)} non-finite value{'s' * (len(bad) > 1)} in {key}"
+    value = column[tuple(bad[0])]
+    return [f"step {step}, {where}: expected finite numbers, got {value} ({count})"]
+
+
+def check_ends(ends: np.ndarray, num_steps: int, source: str) -> None:
+    """Refuses ends [E] that don't cut `num_steps` rows into episodes of 1 step or more."""
+    if len(ends) == 0:
+        raise UserError(f"{source}: expected at least 1 episode, got 0.")
+    short = np.flatnonzero(np.diff(ends, prepend=0) < 1)
+    if len(short):
+        e = short[0]
+        start = ends[e - 1] if e else 0
+        raise UserError(
+            f"{source}: episode {e}: expected an end after row {start}, got {ends[e]} "
+            "(ends must increase: no episode may be empty)."
+        )
+    if ends[-1] != num_steps:
+        raise UserError(
+            f"{source}: expected the last episode to end at the last of {num_steps} rows, "
+            f"got {ends[-1]}."
+        )
+
+
+def check_columns(columns: Mapping[str, np.ndarray], ends: np.ndarray, source: str) -> None:
+    """Refuses flat columns {key: [N, ...]} with ends [E] at the first bad episode."""
+    for key, column in columns.items():
+        check_ends(ends, len(column), f"{source}: {key}")
+    shapes = {key: column.shape[1:] for key, column in columns.items()}
+    start = 0
+    for e, end in enumerate(ends):
+        episode = {key: column[start:end] for key, column in columns.items()}
+        for problem in check_episode(episode, shapes):
+            raise UserError(f"{source}: episode {e}, {problem}.")
+        start = end

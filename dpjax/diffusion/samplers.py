@@ -1,0 +1,116 @@
+"""Samplers: walk a path of noise levels down to the data.
+
+One step of every sampler here is
+
+    x_s = α_s x̂_0 + sqrt(σ_s² - γ²) ε̂ + γ z,    z ~ N(0, I),                (4)
+
+and they differ in γ, the part of the noise that is drawn afresh, and in which ε̂
+goes with a clipped x̂_0:
+
+    DDIM (Song et al. 2021)      γ = 0            the network's own ε̂
+    DDIM(η)                      γ = η std(q)     the network's own ε̂
+    DDPM (Ho et al. 2020)        γ = std(q)       ε̂ = (x - α x̂_0)/σ of the clipped x̂_0
+
+with std(q) the std of q(x_s | x_t, x_0), DDPM eq. 7. Both choices are diffusers'
+("use_clipped_model_output" False; the posterior mean), and so are the numbers.
+"""
+
+from typing import Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dpjax.diffusion.schedules import Level, Path
+from dpjax.diffusion.targets import Estimate
+
+Array = jax.Array
+Predict = Callable[[Array, Level], Estimate]
+
+
+class Sampler(NamedTuple):
+    """What makes a sampler, apart from the path.
+
+    fresh_noise: `(now, to) -> γ`, the std of the noise drawn afresh in a step; None
+        draws nothing.
+    rederive_eps: True where ε̂ follows the clipped x̂_0, False where it is the network's.
+    """
+
+    fresh_noise: Callable[[Level, Level], Array] | None
+    rederive_eps: bool
+
+
+def posterior_std(now: Level, to: Level) -> Array:
+    """std of q(x_s | x_t, x_0): DDPM eq. 7, for any (α, σ); 0 in the last step."""
+    variance = now.sigma**2 - (now.alpha / to.alpha) ** 2 * to.sigma**2
+    return to.sigma / now.sigma * jnp.sqrt(jnp.maximum(variance, 0.0))
+
+
+def ddpm() -> Sampler:
+    """Ancestral sampling, variance "fixed_small" (Ho et al. 2020, algorithm 2)."""
+    return Sampler(posterior_std, rederive_eps=True)
+
+
+def ddim(eta: float = 0.0) -> Sampler:
+    """Denoising diffusion implicit models (Song et al. 2021, eq. 12 and 16)."""
+    fresh_noise = (lambda now, to: eta * posterior_std(now, to)) if eta else None
+    return Sampler(fresh_noise, rederive_eps=False)
+
+
+def step(
+    sampler: Sampler, x: Array, estimate: Estimate, now: Level, to: Level, draw, clip: float
+) -> Array:
+    """Equation (4): x [B, Tp, Da] at `now` -> x at `to`.
+
+    draw: `() -> z [B, Tp, Da]`, the fresh noise; not called where there is none.
+    clip: bound of |x̂_0|; infinity leaves it as predicted.
+    """
+    x0 = jnp.clip(estimate.x0, -clip, clip)
+    eps = (x - now.alpha * x0) / now.sigma if sampler.rederive_eps else estimate.eps
+    if sampler.fresh_noise is None:
+        return to.alpha * x0 + to.sigma * eps
+    gamma = sampler.fresh_noise(now, to)
+    kept = jnp.sqrt(jnp.maximum(to.sigma**2 - gamma**2, 0.0))
+    return to.alpha * x0 + kept * eps + gamma * draw()
+
+
+def draw_rows(keys: Array, shape: tuple[int, ...]) -> Array:
+    """N(0, 1) of [B, *shape] from keys [B]: a row's noise is its own key's alone."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def sample(
+    predict: Predict,
+    x: Array,
+    path: Path,
+    keys: Array,
+    *,
+    sampler: Sampler,
+    clip: float = float("inf"),
+    each_step=None,
+    unroll: int = 1,
+) -> Array:
+    """Walks x from noise to data: one `lax.scan`, whatever the number of steps.
+
+    predict: `(x [B, Tp, Da], level) -> Estimate`; with `each_step` given,
+        `(x, level, each_step[i])`.
+    x: [B, Tp, Da] noise of the path's first level.
+    path: S steps.
+    keys: [B], one a row; step i draws from `fold_in(key, i)`.
+    each_step: a tree with leaves [S, …], what the predictor has prepared for each step.
+    unroll: steps that one iteration of the compiled loop holds.
+    """
+
+    def body(x, inputs):
+        i, now, to, prepared = inputs
+        estimate = predict(x, now) if prepared is None else predict(x, now, prepared)
+
+        def draw():
+            row = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
+            return draw_rows(row, x.shape[1:])
+
+        return step(sampler, x, estimate, now, to, draw, clip), None
+
+    num_steps = path.now.t.shape[0]
+    inputs = (jnp.arange(num_steps), path.now, path.to, each_step)
+    x, _ = jax.lax.scan(body, x, inputs, unroll=min(unroll, num_steps))
+    return x

@@ -1,0 +1,35 @@
+"""Small functions that every network of dpjax shares."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+def mish(x: Array) -> Array:
+    """x tanh(softplus(x)) (Misra 2020), with one exponential instead of three.
+
+    tanh(log(1 + e)) = n / (n + 2) with n = e (e + 2), e = exp(x); above x = 20 the
+    factor is 1 in float32.
+    """
+    e = jnp.exp(jnp.minimum(x, 20.0))
+    n = e * (e + 2)
+    return x * (n / (n + 2))
+
+
+def sinusoidal(t: Array, size: int) -> Array:
+    """[...] -> [..., size]: sines, then cosines, of log-spaced frequencies.
+
+    Vaswani et al. 2017 with the last frequency at 1/10000 exactly, as in Chi et al.
+    """
+    half = size // 2
+    frequency = np.exp(-np.log(10000.0) / (half - 1) * np.arange(half)).astype(np.float32)
+    angle = t[..., None].astype(jnp.float32) * frequency
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def torch_uniform(rng: Array, shape: tuple[int, ...], fan_in: int) -> Array:
+    """U(-1/√fan_in, 1/√fan_in): torch's default for linear and convolution layers."""
+    bound = fan_in**-0.5
+    return jax.random.uniform(rng, shape, jnp.float32, -bound, bound)

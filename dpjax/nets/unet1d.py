@@ -1,0 +1,233 @@
+"""The 1-D U-Net over the action sequence, modulated by the observation (FiLM).
+
+Chi et al. 2023, fig. 3b: convolutions along time; the time step and the observation
+enter every block as a scale and a bias per channel (Perez et al. 2018),
+
+    h = scale(c) h + bias(c),    c = Mish([time embedding; observation]).   (1)
+
+Nothing in (1) depends on x. `prepare` computes it for all blocks at once, and since
+Mish acts element by element, W c = W_t Mish(t) + W_o Mish(o): the observation's half
+once a plan, the time's half once a sampling step, and a sampler's loop holds `apply`
+alone.
+"""
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from dpjax.errors import UserError
+from dpjax.nets.conv import conv, upsample
+from dpjax.nets.embeddings import mish, sinusoidal, torch_uniform
+from dpjax.types import Context
+
+Array = jax.Array
+
+
+def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
+    """GroupNorm over [B, L, C]: statistics over the steps and a group's channels.
+
+    Two reductions, steps first: a CPU vectorizes the long one over the channels.
+    """
+    batch, _, channels = x.shape
+
+    def mean(y):
+        y = jnp.mean(y, axis=1).reshape(batch, groups, channels // groups)
+        y = jnp.mean(y, axis=-1, keepdims=True)
+        return jnp.broadcast_to(y, (batch, groups, channels // groups)).reshape(batch, 1, channels)
+
+    centered = x - mean(x)
+    return centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale) + bias
+
+
+class Conv(nn.Module):
+    """Convolution with bias; `kind` same (stride 1), down (k 3, stride 2), up (k 4)."""
+
+    features: int
+    size: int
+    kind: str = "same"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        fan_in = self.size * (self.features if self.kind == "up" else x.shape[-1])
+        shape = (self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", torch_uniform, shape, fan_in)
+        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
+        if self.kind == "up":
+            return upsample(x, kernel) + bias
+        stride = 2 if self.kind == "down" else 1
+        return conv(x, kernel, stride=stride, padding=self.size // 2) + bias
+
+
+class ConvBlock(nn.Module):
+    """Convolution, GroupNorm, Mish."""
+
+    features: int
+    size: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = Conv(self.features, self.size, name="conv")(x)
+        scale = self.param("scale", nn.initializers.ones, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return mish(group_norm(x, scale, bias, self.groups))
+
+
+class ResBlock(nn.Module):
+    """Two convolution blocks with the modulation (1) between them, and a shortcut."""
+
+    features: int
+    size: int
+    groups: int
+    film_scale: bool
+
+    @nn.compact
+    def __call__(self, x: Array, film: Array) -> Array:
+        """x [B, L, C], film [B, 2 D] (scale, then bias) or [B, D] -> [B, L, D]."""
+        h = ConvBlock(self.features, self.size, self.groups, name="block0")(x)
+        film = film[:, None, :]
+        if self.film_scale:
+            h = film[..., : self.features] * h + film[..., self.features :]
+        else:
+            h = h + film
+        h = ConvBlock(self.features, self.size, self.groups, name="block1")(h)
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, 1, name="shortcut")(x)
+        return h + x
+
+
+class Film(nn.Module):
+    """The linear layers of all blocks' modulations, side by side, in two halves."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, time: Array, obs: Array) -> Context:
+        """time [..., D], obs [B, To F], both after Mish -> Context: step [..., M], plan [B, M], M = features."""
+        fan_in = time.shape[-1] + obs.shape[-1]
+        init = lambda rng, n: torch_uniform(rng, (n, self.features), fan_in)
+        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
+        w_time = self.param("time", init, time.shape[-1])
+        w_obs = self.param("obs", init, obs.shape[-1])
+        return Context(step=time @ w_time + bias, plan=obs @ w_obs)
+
+
+class UNet1D(nn.Module):
+    """The FiLM U-Net of Chi et al. 2023; semantics of their ConditionalUnet1D.
+
+    features: Da, size of an action.
+    widths: channels of the levels; Tp must divide by 2^(levels - 1).
+    kernel_size: k of the blocks. groups: of the GroupNorms (the last has 8 always).
+    time_features: size of the time embedding.
+    film_scale: scale and bias (True), or bias only.
+    """
+
+    features: int
+    widths: tuple[int, ...] = (256, 512, 1024)
+    kernel_size: int = 5
+    groups: int = 8
+    time_features: int = 256
+    film_scale: bool = True
+
+    def setup(self):
+        down = [w for w in self.widths for _ in range(2)]
+        up = [w for w in reversed(self.widths[:-1]) for _ in range(2)]
+        outputs = [*down, self.widths[-1], self.widths[-1], *up]
+        block = lambda w: ResBlock(w, self.kernel_size, self.groups, self.film_scale)
+        self.blocks = [block(w) for w in outputs]
+        self.downs = [Conv(w, 3, "down") for w in self.widths[:-1]]
+        self.ups = [Conv(w, 4, "up") for w in reversed(self.widths[:-1])]
+        self.film = Film(sum(outputs) * (2 if self.film_scale else 1))
+        self.time_in = Dense(4 * self.time_features)
+        self.time_out = Dense(self.time_features)
+        self.last_block = ConvBlock(self.widths[0], self.kernel_size, 8)
+        self.last = Conv(self.features, 1)
+
+    def prepare(self, cond: Array, t: Array) -> Context:
+        """cond [B, To, F], t [...] -> Context: step [..., M], plan [B, M]."""
+        chex.assert_rank(cond, 3)
+        time = sinusoidal(t, self.time_features)
+        time = self.time_out(mish(self.time_in(time)))
+        return self.film(mish(time), mish(cond.reshape(cond.shape[0], -1)))
+
+    def denoise(self, x: Array, context: Context) -> Array:
+        """x [B, Tp, Da], context.step [M] or [B, M] -> [B, Tp, Da]."""
+        chex.assert_shape(x, (None, None, self.features))
+        check_horizon(x.shape[1], self.widths)
+        films = self._split(context.step + context.plan)
+        blocks = iter(zip(self.blocks, films))
+        levels = len(self.widths)
+        skips = []
+
+        def two_blocks(x):
+            for _ in range(2):
+                block, film = next(blocks)
+                x = block(x, film)
+            return x
+
+        for i in range(levels):
+            x = two_blocks(x)
+            skips.append(x)
+            if i < levels - 1:
+                x = self.downs[i](x)
+        x = two_blocks(x)
+        for i in range(levels - 1):
+            x = two_blocks(jnp.concatenate([x, skips.pop()], axis=-1))
+            x = self.ups[i](x)
+        return self.last(self.last_block(x))
+
+    def __call__(self, x: Array, t: Array, cond: Array) -> Array:
+        """x [B, Tp, Da], t [B], cond [B, To, F] -> [B, Tp, Da]."""
+        return self.denoise(x, self.prepare(cond, t))
+
+    def _split(self, film):
+        """[B, M] -> one [B, 2 D] (or [B, D]) a block."""
+        parts, start = [], 0
+        for block in self.blocks:
+            size = block.features * (2 if self.film_scale else 1)
+            parts.append(film[:, start : start + size])
+            start += size
+        return parts
+
+
+class Dense(nn.Module):
+    """x W + b with torch's initialization."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        fan_in = x.shape[-1]
+        kernel = self.param("kernel", torch_uniform, (fan_in, self.features), fan_in)
+        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
+        return x @ kernel + bias
+
+
+def check_horizon(horizon: int, widths: tuple[int, ...]) -> None:
+    """Refuses a horizon that the U-Net cannot halve often enough."""
+    factor = 2 ** (len(widths) - 1)
+    if horizon % factor:
+        near = max(factor, round(horizon / factor) * factor)
+        raise UserError(
+            f"config.horizon.predict={horizon} cannot be halved {len(widths) - 1} times, as a "
+            f"U-Net of {len(widths)} levels needs: use a multiple of {factor} (such as {near}), "
+            f"or fewer config.denoiser.widths."
+        )
+
+
+def check_sizes(widths: tuple[int, ...], groups: int) -> None:
+    """Refuses widths that the GroupNorms cannot split."""
+    if not widths:
+        raise UserError("config.denoiser.widths is empty: give one width a level.")
+    for width in widths:
+        if width % groups:
+            raise UserError(
+                f"config.denoiser.widths has {width}, which config.denoiser.groups={groups} "
+                f"does not divide: use multiples of {groups}."
+            )
+    if widths[0] % 8:
+        raise UserError(
+            f"config.denoiser.widths starts with {widths[0]}: the last GroupNorm has 8 groups, "
+            "use a multiple of 8."
+        )

@@ -1,0 +1,110 @@
+"""Affine maps between the units of the data and the units of the network.
+
+    x̂ = (x - offset) / scale                                                (1)
+
+One pair a key and dimension, fitted on the training columns, kept in `Params` and
+so in every checkpoint: a policy can't be loaded without the units it was trained in.
+"""
+
+from typing import Callable, Mapping
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpjax.errors import UserError, choices
+
+Array = jax.Array
+
+
+@struct.dataclass
+class Normalizer:
+    """Equation (1), one offset and one scale a key.
+
+    offset, scale: {key: [D]}, float32. A key that is in neither is an error.
+    """
+
+    offset: dict[str, Array]
+    scale: dict[str, Array]
+
+    def normalize(self, tree: Mapping[str, Array]) -> dict[str, Array]:
+        """{key: [..., D]} from data units to network units."""
+        return {
+            key: (jnp.asarray(x, jnp.float32) - self._of(self.offset, key, x))
+            / self._of(self.scale, key, x)
+            for key, x in tree.items()
+        }
+
+    def restore(self, key: str, x: Array) -> Array:
+        """[..., D] of one key from network units back to data units."""
+        return x * self._of(self.scale, key, x) + self._of(self.offset, key, x)
+
+    def _of(self, table, key, x):
+        if key not in table:
+            raise UserError(f"normalizer: no statistics for {key!r}; {choices(key, table)}.")
+        leaf = table[key]
+        return jnp.reshape(leaf, (1,) * (x.ndim - leaf.ndim) + leaf.shape)
+
+
+def _limits(x: np.ndarray, _: float):
+    """[min, max] -> [-1, 1] (Chi et al. 2023, the default of their code)."""
+    low, high = x.min(0), x.max(0)
+    return (high + low) / 2, (high - low) / 2
+
+
+def _gaussian(x: np.ndarray, _: float):
+    """Zero mean, unit variance."""
+    return x.mean(0), x.std(0)
+
+
+def _quantile(x: np.ndarray, quantile: float):
+    """[q, 1 - q] -> [-1, 1]: limits that one outlier can't move."""
+    low, high = np.quantile(x, [quantile, 1 - quantile], axis=0)
+    return (high + low) / 2, (high - low) / 2
+
+
+def _identity(x: np.ndarray, _: float):
+    """For what is in good units already: rotations, one-hot, flags."""
+    return np.zeros(x.shape[1:]), np.ones(x.shape[1:])
+
+
+MODES: dict[str, Callable] = {
+    "limits": _limits,
+    "gaussian": _gaussian,
+    "quantile": _quantile,
+    "identity": _identity,
+}
+
+
+def fit(
+    columns: Mapping[str, np.ndarray],
+    modes: Mapping[str, str],
+    *,
+    quantile: float = 0.01,
+    min_range: float = 1e-4,
+) -> tuple[Normalizer, list[str]]:
+    """A normalizer for `columns` {key: [N, D]} and a line on each near-constant dim.
+
+    modes: {key: name of a mode in MODES}, one for every column.
+    quantile: the share left out at each end by the mode "quantile".
+    min_range: a dim whose range is below this (data units) gets scale 1, so that
+        noise in a constant is not blown up to [-1, 1].
+    """
+    offset, scale, said = {}, {}, []
+    for key, x in columns.items():
+        if modes[key] not in MODES:
+            raise UserError(
+                f"config.normalize.{key}={modes[key]!r} is unknown; "
+                f"{choices(modes[key], MODES)}."
+            )
+        x = np.asarray(x, np.float64)
+        center, half = MODES[modes[key]](x, quantile)
+        constant = np.ptp(x, axis=0) < min_range
+        scale[key] = jnp.asarray(np.where(constant | (half <= 0), 1.0, half), jnp.float32)
+        offset[key] = jnp.asarray(center, jnp.float32)
+        said += [
+            f"{key}[{d}] is constant to {min_range:g} over the training data: scale 1"
+            for d in np.flatnonzero(constant)
+        ]
+    return Normalizer(offset, scale), said

@@ -1,0 +1,157 @@
+"""The hub: a policy is three pure functions, and whatever changes is in `params`.
+
+    init    for training             Training needs `init` and `loss`; deployment
+    loss    for training             needs `sample`; a test can make a policy out of
+    sample  for acting               three lambdas.
+
+`diffusion_policy` builds one from an encoder, a denoiser and a schedule: the loss is
+Chi et al. 2023, eq. 5, the sampler walks eq. 1 of the same paper.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dpjax.diffusion import samplers, targets
+from dpjax.diffusion.samplers import Sampler
+from dpjax.diffusion.schedules import Level, Schedule
+from dpjax.normalizer import Normalizer
+from dpjax.types import Array, Batch, Context, Metrics, Observation, Params, PRNGKey, row_keys
+
+ACTION = "action"  # the actions' key in the normalizer
+
+
+class Policy(NamedTuple):
+    """A policy is three pure functions.
+
+    init: `(rng, batch) -> params` with items "encoder", "denoiser", "normalizer".
+    loss: `(params, rng, batch) -> (total [], sums)`: the sum of the rows' losses, and
+        metrics that are sums too, among them "weight", what to divide by; sums, so
+        that devices can be added before anything is divided.
+    sample: `(params, rng, obs) -> actions [B, Tp, Da]` in data units; rng is one key,
+        or keys [B], one a row.
+    """
+
+    init: Callable[[PRNGKey, Batch], Params]
+    loss: Callable[[Params, PRNGKey, Batch], tuple[Array, Metrics]]
+    sample: Callable[[Params, PRNGKey, Observation], Array]
+
+
+class Encoder(NamedTuple):
+    """`init(rng, obs) -> params`, `apply(params, obs) -> features [B, To, F]`."""
+
+    init: Callable[[PRNGKey, Observation], Any]
+    apply: Callable[[Any, Observation], Array]
+
+
+class Denoiser(NamedTuple):
+    """A network in two parts, so that what does not depend on x is computed once.
+
+    init: `(rng, x, t, cond) -> params`.
+    prepare: `(params, cond [B, To, F], t [S] or [B]) -> Context`.
+    apply: `(params, x [B, Tp, Da], context of one level) -> y [B, Tp, Da]`.
+    """
+
+    init: Callable[..., Any]
+    prepare: Callable[[Any, Array, Array], Context]
+    apply: Callable[[Any, Array, Context], Array]
+
+
+def encoder_of(module) -> Encoder:
+    """An Encoder of a flax module `(obs) -> [B, To, F]`."""
+    return Encoder(
+        init=lambda rng, obs: module.init(rng, obs).get("params", {}),
+        apply=lambda params, obs: module.apply({"params": params}, obs),
+    )
+
+
+def denoiser_of(module) -> Denoiser:
+    """A Denoiser of a flax module with methods `prepare` and `denoise`."""
+    return Denoiser(
+        init=lambda rng, x, t, cond: module.init(rng, x, t, cond)["params"],
+        prepare=lambda params, cond, t: module.apply(
+            {"params": params}, cond, t, method=module.prepare
+        ),
+        apply=lambda params, x, context: module.apply(
+            {"params": params}, x, context, method=module.denoise
+        ),
+    )
+
+
+def diffusion_policy(
+    encoder: Encoder,
+    denoiser: Denoiser,
+    schedule: Schedule,
+    normalizer: Normalizer,
+    *,
+    horizon: int,
+    sampler: Sampler,
+    num_steps: int,
+    spacing: str = "auto",
+    predict: str = "epsilon",
+    clip: float = 1.0,
+    mask_padding: bool = False,
+    unroll: int = 1,
+) -> Policy:
+    """Diffusion Policy (Chi et al. 2023).
+
+    normalizer: the one that `init` puts into params; `loss` and `sample` use params'.
+    horizon: Tp. num_steps: S. clip: bound of |x̂_0| in network units while sampling.
+    mask_padding: leave steps that repeat an episode's edge out of the loss.
+    """
+    path = schedule.path(num_steps, spacing)
+    targets.check(predict, path)
+
+    def init(rng, batch):
+        encoder_rng, denoiser_rng = jax.random.split(rng)
+        obs = normalizer.normalize(batch.obs)
+        encoder_params = encoder.init(encoder_rng, obs)
+        cond = encoder.apply(encoder_params, obs)
+        t = jnp.zeros(batch.actions.shape[0], jnp.int32)
+        denoiser_params = denoiser.init(denoiser_rng, batch.actions, t, cond)
+        return {"encoder": encoder_params, "denoiser": denoiser_params, "normalizer": normalizer}
+
+    def loss(params, rng, batch):
+        x0 = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
+        level, eps = draw(schedule, row_keys(rng, batch.row), x0.shape[1:])
+        x = targets.add_noise(x0, eps, level)
+        cond = encoder.apply(params["encoder"], params["normalizer"].normalize(batch.obs))
+        context = denoiser.prepare(params["denoiser"], cond, level.t)
+        y = denoiser.apply(params["denoiser"], x, context)
+        error = jnp.square(y - targets.target(predict, x0, eps, level)).mean(-1)  # [B, Tp]
+        weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
+        return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
+
+    def sample(params, rng, obs):
+        obs = params["normalizer"].normalize(obs)
+        cond = encoder.apply(params["encoder"], obs)
+        context = denoiser.prepare(params["denoiser"], cond, path.now.t)
+        keys = row_keys(rng, jnp.arange(cond.shape[0])) if rng.ndim == 0 else rng
+        start, walk = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        action_dim = params["normalizer"].offset[ACTION].shape[-1]
+
+        def read(x, level, at_level):
+            y = denoiser.apply(params["denoiser"], x, Context(at_level, context.plan))
+            return targets.read(predict, y, x, level)
+
+        x0 = samplers.sample(
+            read,
+            samplers.draw_rows(start, (horizon, action_dim)),
+            path,
+            walk,
+            sampler=sampler,
+            clip=clip,
+            each_step=context.step,
+            unroll=unroll,
+        )
+        return params["normalizer"].restore(ACTION, x0)
+
+    return Policy(init, loss, sample)
+
+
+def draw(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> tuple[Level, Array]:
+    """A noise level [B] and noise [B, *shape], each row's from its own key of keys [B]."""
+    level_keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    level = jax.vmap(lambda key: schedule.draw(key, ()))(level_keys)
+    return level, samplers.draw_rows(noise_keys, shape)

@@ -1,0 +1,53 @@
+"""The data that travels between the layers.
+
+Notation, here and in every docstring of dpjax: `B` batch, `To` observed steps,
+`Tp` predicted steps, `Ta` executed steps, `Da` action size, `F` feature size,
+`K` noise levels of training, `S` sampling steps, `E` episodes, `N` steps of data,
+`W` windows.
+"""
+
+from typing import Any
+
+from flax import struct
+import jax
+
+Array = jax.Array
+PRNGKey = jax.Array
+Observation = dict[str, Array]  # {name: [B, To, ...]}
+Params = dict[str, Any]  # {"encoder": …, "denoiser": …, "normalizer": Normalizer}
+Metrics = dict[str, Array]
+
+
+@struct.dataclass
+class Batch:
+    """Windows of demonstrations.
+
+    obs: {name: [B, To, ...]} the observed steps, in the units of the data.
+    actions: [B, Tp, Da] the actions of all the window's steps, in the same units.
+    mask: [B, Tp] 1 where the step was recorded, 0 where an edge was repeated.
+    row: [B] int32, the row of the global batch; a row's noise depends on it and on
+        nothing else, so that one device and eight draw the same numbers.
+    """
+
+    obs: Observation
+    actions: Array
+    mask: Array
+    row: Array
+
+
+@struct.dataclass
+class Context:
+    """What a denoiser computes before it sees x (`prepare`), in two parts.
+
+    step: a tree whose leaves lead with the noise levels: [S, …] in a sampler, which
+        hands the denoiser one level's slice at a time; [B, …] in a training step.
+    plan: a tree that is the same at every level, leaves [B, …].
+    """
+
+    step: Any
+    plan: Any
+
+
+def row_keys(rng: PRNGKey, rows: Array) -> PRNGKey:
+    """One key a row, `fold_in(rng, r)`: [B] keys from one key and rows [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, rows)
