@@ -68,9 +68,15 @@ def check(config: ConfigDict) -> None:
             value = config[section][key]
             if isinstance(value, bool) or not (np.isfinite(value) and value > 0):
                 raise UserError(f"config.{section}.{key}={value!r} must be above 0.")
-    for key in ("val_fraction",):
-        if not 0 <= config.data[key] < 1:
-            raise UserError(f"config.data.{key}={config.data[key]!r} must be in [0, 1).")
+    if not 0 <= config.data.val_fraction < 1:
+        raise UserError(
+            f"config.data.val_fraction={config.data.val_fraction!r} must be in [0, 1)."
+        )
+    if not 0 <= config.optim.warmup < config.train.steps:
+        raise UserError(
+            f"config.optim.warmup={config.optim.warmup} must be below config.train.steps="
+            f"{config.train.steps}: the cosine begins where the warm-up ends."
+        )
     needed = horizon.obs - 1 + horizon.act
     if needed > horizon.predict:
         raise UserError(

@@ -47,9 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(episodes: Episodes, out: Path) -> None:
-    stream = tqdm(
-        zarr_buffer.episodes(episodes), total=len(episodes.ends), unit=" episodes"
-    )
+    stream = tqdm(zarr_buffer.episodes(episodes), total=len(episodes.ends), unit=" episodes")
     rlds.write(
         out,
         stream,

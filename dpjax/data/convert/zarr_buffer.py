@@ -97,9 +97,7 @@ def _array(path: Path) -> np.ndarray:
     """A whole array, float32 where it was float64, every chunk of it present."""
     meta = _meta(path / ".zarray")
     counts = [-(-n // chunk) for n, chunk in zip(meta["shape"], meta["chunks"])]
-    names = [
-        meta["separator"].join(map(str, index)) for index in product(*map(range, counts))
-    ]
+    names = [meta["separator"].join(map(str, index)) for index in product(*map(range, counts))]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         raise UserError(

@@ -1,0 +1,109 @@
+"""Batch i is a function of (seed, i), no window is lost, and gather is a fancy index."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpjax.data import loader
+from dpjax.data.windows import window_rows
+from dpjax.errors import UserError
+
+SIZES = [(10, 4), (10, 10), (3, 8), (1, 5), (97, 32)]
+
+
+@pytest.mark.parametrize("windows, batch", SIZES)
+def test_every_epoch_of_the_stream_is_a_permutation(windows, batch):
+    stream = np.concatenate([loader.batch_rows(windows, batch, 0, i) for i in range(windows)])
+    assert stream.dtype == np.int32 and len(stream) == windows * batch
+    for epoch in stream.reshape(batch, windows):  # windows batches are `batch` epochs
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(windows))
+
+
+@pytest.mark.parametrize("windows, batch", SIZES)
+def test_a_call_is_its_batches(windows, batch):
+    call = loader.call_rows(windows, batch, 7, 5, 6)
+    want = [loader.batch_rows(windows, batch, 7, step) for step in range(5, 11)]
+    np.testing.assert_array_equal(call, want)
+
+
+def test_a_batch_does_not_depend_on_what_was_drawn_before():
+    loader._permutation.cache_clear()
+    late = loader.batch_rows(100, 8, 3, 1000)
+    for step in range(995, 1000):
+        loader.batch_rows(100, 8, 3, step)
+    np.testing.assert_array_equal(loader.batch_rows(100, 8, 3, 1000), late)
+
+
+def test_seeds_and_epochs_differ():
+    first = loader.call_rows(100, 100, 0, 0, 2)
+    assert (first[0] != first[1]).any()
+    assert (loader.batch_rows(100, 100, 1, 0) != first[0]).any()
+
+
+def test_a_batch_is_the_callers_to_change():
+    loader.batch_rows(10, 10, 0, 0)[:] = 0
+    np.testing.assert_array_equal(np.sort(loader.batch_rows(10, 10, 0, 0)), np.arange(10))
+
+
+@pytest.fixture
+def columns():
+    rng = np.random.default_rng(0)
+    return {
+        "state": rng.normal(size=(40, 5)).astype(np.float32),
+        "image": rng.integers(0, 255, (40, 4, 4, 3)).astype(np.uint8),
+        "action": rng.normal(size=(40, 2)).astype(np.float32),
+        "unused": np.zeros((40, 1000), np.float32),
+    }
+
+
+@pytest.fixture
+def table(columns):
+    rows, mask, _ = window_rows(np.array([15, 40]), 8, 1, 3)
+    return loader.place(columns, rows, mask, ["state", "image"], "action")
+
+
+def test_gather_under_jit_is_a_fancy_index(columns, table):
+    ids = np.array([3, 0, 20], np.int32)
+    gather = jax.jit(loader.gather, static_argnums=3)
+    batch = gather(table, ids, jnp.array([4, 5, 6]), 2)
+    rows = np.asarray(table.rows)[ids]
+    np.testing.assert_array_equal(batch.obs["state"], columns["state"][rows[:, :2]])
+    np.testing.assert_array_equal(batch.obs["image"], columns["image"][rows[:, :2]])
+    np.testing.assert_array_equal(batch.actions, columns["action"][rows])
+    np.testing.assert_array_equal(batch.mask, np.asarray(table.mask)[ids])
+    np.testing.assert_array_equal(batch.row, [4, 5, 6])
+    assert batch.obs["image"].dtype == jnp.uint8 and batch.obs["state"].shape == (3, 2, 5)
+
+
+def test_gather_works_inside_a_scan(columns, table):
+    ids = loader.call_rows(len(table.rows), 6, 0, 0, 10)
+
+    @jax.jit
+    def run(table, ids):
+        def body(total, step_ids):
+            batch = loader.gather(table, step_ids, jnp.arange(6), 2)
+            return total + batch.actions.sum(), batch.obs["state"]
+
+        return jax.lax.scan(body, 0.0, ids)
+
+    total, states = run(table, ids)
+    rows = np.asarray(table.rows)[ids]
+    np.testing.assert_allclose(total, columns["action"][rows].sum(), rtol=1e-4)
+    np.testing.assert_array_equal(states, columns["state"][rows[..., :2]])
+
+
+def test_the_table_holds_only_what_is_used(table):
+    assert set(table.columns) == {"state", "image", "action"}
+
+
+def test_the_action_may_be_observed_too(columns):
+    rows, mask, _ = window_rows(np.array([40]), 8, 1, 3)
+    table = loader.place(columns, rows, mask, ["action"], "action")
+    batch = loader.gather(table, np.arange(4), np.arange(4), 2)
+    np.testing.assert_array_equal(batch.obs["action"], batch.actions[:, :2])
+
+
+def test_a_missing_column_is_named(columns):
+    with pytest.raises(UserError, match="'stat'; did you mean 'state'"):
+        loader.place(columns, np.zeros((1, 8)), np.ones((1, 8)), ["stat"], "action")
