@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
             every=1000,
             windows=128,  # held-out windows, evenly spread over the held-out episodes
             samples=4,  # chunks sampled a window: best and mean error
+            num_steps=10,  # S of these samples; all 100 take as long as 300 training steps
         )
     )
     config.eval = ConfigDict(

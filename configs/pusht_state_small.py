@@ -15,10 +15,10 @@ def get_config():
     config.denoiser.kernel_size = 3
     config.denoiser.time_features = 128
     config.optim.lr = 1e-3
-    config.train.steps = 9_000
+    config.train.steps = 8_000
     config.train.batch = 128
     config.train.steps_per_call = 10
-    config.eval.every = 1_500
+    config.eval.every = 2_000
     config.val.every = 500
     config.save.every = 500
     return config

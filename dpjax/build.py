@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from dpjax import control, tasks
+from dpjax import config_check, control, tasks
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.data import episodes as episodes_lib
@@ -54,24 +54,10 @@ def choose(table: dict, name: str, where: str):
 
 def check(config: ConfigDict) -> None:
     """What can be wrong between keys, before anything is read or compiled."""
+    from configs import base  # not at the top: without configs/ dpjax is still a library
+
+    config_check.check(config.to_dict(), base.get_config().to_dict())
     horizon = config.horizon
-    positive = {
-        "horizon": ("obs", "predict", "act"),
-        "train": ("steps", "batch", "steps_per_call"),
-        "optim": ("lr",),
-        "eval": ("episodes", "num_envs", "num_steps"),
-        "val": ("windows", "samples"),
-        "sampler": ("num_steps", "unroll"),
-    }
-    for section, keys in positive.items():
-        for key in keys:
-            value = config[section][key]
-            if isinstance(value, bool) or not (np.isfinite(value) and value > 0):
-                raise UserError(f"config.{section}.{key}={value!r} must be above 0.")
-    if not 0 <= config.data.val_fraction < 1:
-        raise UserError(
-            f"config.data.val_fraction={config.data.val_fraction!r} must be in [0, 1)."
-        )
     if not 0 <= config.optim.warmup < config.train.steps:
         raise UserError(
             f"config.optim.warmup={config.optim.warmup} must be below config.train.steps="
@@ -189,8 +175,13 @@ def table(config: ConfigDict, episodes: Episodes, obs_keys: tuple[str, ...]) -> 
     return loader.place(episodes.columns, rows, mask, obs_keys, ACTION)
 
 
-def policy(config: ConfigDict, normalizer: Normalizer | None, spec: Spec) -> Policy:
-    """The three functions that the config describes, for data of that spec."""
+def policy(
+    config: ConfigDict, normalizer: Normalizer | None, spec: Spec, walk=samplers.sample
+) -> Policy:
+    """The three functions that the config describes, for data of that spec.
+
+    walk: see `policy.diffusion_policy`.
+    """
     fields = {key: value for key, value in config.denoiser.items() if key != "name"}
     network = choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
     denoiser = network(features=spec.action, **fields)
@@ -209,6 +200,7 @@ def policy(config: ConfigDict, normalizer: Normalizer | None, spec: Spec) -> Pol
         clip=config.sampler.clip,
         mask_padding=config.loss.mask_padding,
         unroll=config.sampler.unroll,
+        walk=walk,
     )
 
 

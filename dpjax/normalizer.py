@@ -100,8 +100,9 @@ def fit(
             )
         x = np.asarray(x, np.float64)
         center, half = MODES[modes[key]](x, quantile)
-        constant = np.ptp(x, axis=0) < min_range
-        scale[key] = jnp.asarray(np.where(constant | (half <= 0), 1.0, half), jnp.float32)
+        # 2 half: one outlier gives a dim a range, and quantile still sees a constant.
+        constant = np.minimum(np.ptp(x, axis=0), 2 * half) < min_range
+        scale[key] = jnp.asarray(np.where(constant, 1.0, half), jnp.float32)
         offset[key] = jnp.asarray(center, jnp.float32)
         said += [
             f"{key}[{d}] is constant to {min_range:g} over the training data: scale 1"

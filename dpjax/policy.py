@@ -93,11 +93,13 @@ def diffusion_policy(
     clip: float = 1.0,
     mask_padding: bool = False,
     unroll: int = 1,
+    walk: Callable = samplers.sample,
 ) -> Policy:
     """Diffusion Policy (Chi et al. 2023).
 
     normalizer: the one that `init` puts into params; `loss` and `sample` use params'.
     horizon: Tp. num_steps: S. clip: bound of |x̂_0| in network units while sampling.
+    walk: `samplers.trace` makes a policy whose `sample` shows its way, [S, B, Tp, Da].
     mask_padding: leave steps that repeat an episode's edge out of the loss.
     """
     path = schedule.path(num_steps, spacing)
@@ -128,18 +130,18 @@ def diffusion_policy(
         cond = encoder.apply(params["encoder"], obs)
         context = denoiser.prepare(params["denoiser"], cond, path.now.t)
         keys = row_keys(rng, jnp.arange(cond.shape[0])) if rng.ndim == 0 else rng
-        start, walk = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        start_keys, walk_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
 
         def read(x, level, at_level):
             y = denoiser.apply(params["denoiser"], x, Context(at_level, context.plan))
             return targets.read(predict, y, x, level)
 
-        x0 = samplers.sample(
+        x0 = walk(
             read,
-            samplers.draw_rows(start, (horizon, action_dim)),
+            samplers.draw_rows(start_keys, (horizon, action_dim)),
             path,
-            walk,
+            walk_keys,
             sampler=sampler,
             clip=clip,
             each_step=context.step,

@@ -49,7 +49,8 @@ def test_split_draws_as_the_original_does():
 
 
 @pytest.mark.parametrize(
-    "count, fraction, want", [(10, 0.0, 0), (10, 0.01, 1), (10, 1.0, 9), (2, 0.5, 1), (1, 0.5, 0)]
+    "count, fraction, want",
+    [(10, 0.0, 0), (10, 0.01, 1), (10, 1.0, 9), (2, 0.5, 1), (1, 0.5, 0)],
 )
 def test_split_leaves_an_episode_on_each_side(count, fraction, want):
     train, val = episodes.split(count, fraction, 0)

@@ -105,5 +105,5 @@ def test_the_action_may_be_observed_too(columns):
 
 
 def test_a_missing_column_is_named(columns):
-    with pytest.raises(UserError, match="'stat'; did you mean 'state'"):
+    with pytest.raises(UserError, match="'stat' in the data; did you mean 'state'"):
         loader.place(columns, np.zeros((1, 8)), np.ones((1, 8)), ["stat"], "action")

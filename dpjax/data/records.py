@@ -61,6 +61,8 @@ def _array_records(path: Path) -> Iterator[bytes]:
     try:
         reader = ArrayRecordReader(str(path))
         count = reader.num_records()
+        if not count:
+            reader.read_all()  # a broken file counts 0 in silence; this says what is wrong
         for begin in range(0, count, BLOCK):
             yield from reader.read(begin, min(begin + BLOCK, count))
     except (RuntimeError, IndexError, ValueError) as error:

@@ -63,7 +63,7 @@ def read(
         _log.warning("skipped: %s", line)
         bad += 1
     if bad:
-        _log.warning("%s: skipped %d of %d bad episodes", info.data_dir, bad, episode + 1)
+        _log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, episode + 1)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
     return stack(good, str(info.data_dir))

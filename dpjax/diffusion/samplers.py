@@ -99,6 +99,26 @@ def sample(
     each_step: a tree with leaves [S, …], what the predictor has prepared for each step.
     unroll: steps that one iteration of the compiled loop holds.
     """
+    body = _body(predict, keys, sampler, clip)
+    x, _ = jax.lax.scan(lambda x, inputs: (body(x, inputs), None), x, _inputs(path, each_step),
+                        unroll=min(unroll, path.now.t.shape[0]))  # fmt: skip
+    return x
+
+
+def trace(predict, x, path, keys, *, sampler, clip=float("inf"), each_step=None, unroll=1) -> Array:
+    """`sample`, and what it passes through: x after every step, [S, B, Tp, Da]."""
+    body = _body(predict, keys, sampler, clip)
+    _, xs = jax.lax.scan(lambda x, inputs: 2 * (body(x, inputs),), x, _inputs(path, each_step),
+                         unroll=min(unroll, path.now.t.shape[0]))  # fmt: skip
+    return xs
+
+
+def _inputs(path, each_step):
+    return jnp.arange(path.now.t.shape[0]), path.now, path.to, each_step
+
+
+def _body(predict, keys, sampler, clip):
+    """`(x, (i, now, to, prepared)) -> x`: one turn of the loop."""
 
     def body(x, inputs):
         i, now, to, prepared = inputs
@@ -108,9 +128,6 @@ def sample(
             row = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
             return draw_rows(row, x.shape[1:])
 
-        return step(sampler, x, estimate, now, to, draw, clip), None
+        return step(sampler, x, estimate, now, to, draw, clip)
 
-    num_steps = path.now.t.shape[0]
-    inputs = (jnp.arange(num_steps), path.now, path.to, each_step)
-    x, _ = jax.lax.scan(body, x, inputs, unroll=min(unroll, num_steps))
-    return x
+    return body

@@ -54,7 +54,7 @@ class Schedule(NamedTuple):
     """Two pure functions: where to train, and where to walk.
 
     draw: `(rng, shape) -> Level[shape]`, the levels that the loss is averaged over.
-    path: `(num_steps, spacing="leading") -> Path[num_steps]`.
+    path: `(num_steps, spacing="auto") -> Path[num_steps]`.
     """
 
     draw: Callable[[Array, tuple[int, ...]], Level]

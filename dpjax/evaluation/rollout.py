@@ -172,6 +172,8 @@ def _step(task, env, run, action, chunk):
     if run.frames is not None:
         run.frames.append(task.draw_actions(task.render(env), chunk))
     raw, progress, done = task.step(env, action)
+    if not np.isfinite(progress):
+        raise ValueError(f"progress is {progress}")
     run.columns.append(run.raw)
     run.actions.append(action)
     run.progress.append(progress)
@@ -192,7 +194,7 @@ def _named(error):
 def _episode(task, run):
     """The record of a run that is over."""
     actions = np.array(run.actions, np.float32)
-    outside = (actions < task.action_low) | (actions > task.action_high)
+    outside = [((a < task.action_low) | (a > task.action_high)).any() for a in actions]
     best = max(run.progress, default=0.0)
     names = run.columns[0] if run.columns else ()
     return Episode(
@@ -204,7 +206,7 @@ def _episode(task, run):
         score=float("nan") if run.broken else task.score(best),
         success=False if run.broken else task.success(best),
         broken=run.broken,
-        out_of_bounds=int(outside.reshape(len(actions), -1).any(axis=1).sum()),
+        out_of_bounds=int(sum(outside)),
         frames=run.frames,
     )
 

@@ -64,9 +64,8 @@ def grid_gif(
     # The palette is taken from the first and the last frame, which have all the colours.
     both = np.concatenate([np.asarray(images[0]), np.asarray(images[-1])])
     palette = Image.fromarray(both).quantize(colors)
-    small = [
-        image.quantize(palette=palette, dither=0) for image in [*images[::every], images[-1]]
-    ]
+    kept = [*images[::every], images[-1]]
+    small = [image.quantize(palette=palette, dither=0) for image in kept]
     small[0].save(
         path,
         save_all=True,

@@ -104,7 +104,7 @@ class Film(nn.Module):
 
     @nn.compact
     def __call__(self, time: Array, obs: Array) -> Context:
-        """time [..., D], obs [B, To F], both after Mish -> Context: step [..., M], plan [B, M], M = features."""
+        """time [..., D], obs [B, To F], both after Mish -> step [..., M], plan [B, M]."""
         fan_in = time.shape[-1] + obs.shape[-1]
         init = lambda rng, n: torch_uniform(rng, (n, self.features), fan_in)
         bias = self.param("bias", torch_uniform, (self.features,), fan_in)
@@ -220,8 +220,10 @@ def check_sizes(widths: tuple[int, ...], groups: int) -> None:
     """Refuses widths that the GroupNorms cannot split."""
     if not widths:
         raise UserError("config.denoiser.widths is empty: give one width a level.")
+    if groups < 1:
+        raise UserError(f"config.denoiser.groups={groups} must be at least 1.")
     for width in widths:
-        if width % groups:
+        if width < 1 or width % groups:
             raise UserError(
                 f"config.denoiser.widths has {width}, which config.denoiser.groups={groups} "
                 f"does not divide: use multiples of {groups}."

@@ -20,6 +20,7 @@ class Task(NamedTuple):
     make: () -> env.
     reset: (env, seed) -> raw columns of the first step, {name: [...]}.
     step: (env, action [Da]) -> (raw columns, progress, done).
+    place: (env, raw columns of one step) -> None: puts the simulator there, for pictures.
     observe: raw columns {name: [..., D]} -> the policy's observation {name: [..., F]}; the
         same function maps the data at training and the simulator at evaluation.
     render: env -> uint8 [H, W, 3].
@@ -38,6 +39,7 @@ class Task(NamedTuple):
     make: Callable[[], Any]
     reset: Callable[[Any, int], Columns]
     step: Callable[[Any, np.ndarray], tuple[Columns, float, bool]]
+    place: Callable[[Any, Columns], Any]
     observe: Callable[[Columns], Columns]
     render: Callable[[Any], np.ndarray]
     draw_actions: Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -2,7 +2,8 @@
 
 The scene is 512 x 512 px, control runs at 10 Hz, an action is the wanted position of the
 agent in px. The simulator is gym-pusht 0.1.8, whose physics is that of the human data:
-replayed open loop, the recorded actions move the block as recorded (tests/test_pusht.py).
+replayed open loop from their first frames, 182 of the 206 episodes stay within 1e-3 px of
+the recorded block (median 3e-5 px), the worst within 1 px.
 
 The policy does not see the block's angle, which jumps from 2π to 0, but nine points fixed
 to the block, which do not:
@@ -99,12 +100,11 @@ def reset(env, seed: int) -> Columns:
 
 def place(env, state: np.ndarray) -> Columns:
     """Sets the exact state [5], at rest: a recorded frame rather than a seed's draw."""
-    env.reset(options={"reset_to_state": np.asarray(state, np.float64)})
-    env.agent.position = tuple(np.asarray(state[:2], np.float64))
-    env.agent.velocity = (0.0, 0.0)
-    env.block.angle = float(state[4])  # before the position, which turning would move
-    env.block.position = tuple(np.asarray(state[2:4], np.float64))
-    env.block.velocity, env.block.angular_velocity = (0.0, 0.0), 0.0
+    env._setup()  # env.reset would go on to a physics step, with the legacy order's contacts
+    agent_x, agent_y, block_x, block_y, angle = (float(x) for x in state)
+    env.agent.position = (agent_x, agent_y)
+    env.block.angle = angle  # before the position, which turning would move
+    env.block.position = (block_x, block_y)
     return _columns(env.get_obs())
 
 
@@ -119,7 +119,8 @@ def _columns(state):
 
 
 def render(env) -> np.ndarray:
-    """uint8 [384, 384, 3]; a red cross marks the last action."""
+    """uint8 [384, 384, 3]."""
+    env._last_action = None  # or its red cross hides the plan that is drawn
     return np.asarray(env.render(), np.uint8)
 
 
@@ -130,7 +131,7 @@ def draw_actions(frame: np.ndarray, actions: np.ndarray) -> np.ndarray:
     points = np.asarray(actions, np.float64) / SIZE * image.size
     early, late = np.array([0, 90, 255]), np.array([255, 120, 0])
     colors = np.round(early + (late - early) * np.linspace(0, 1, len(points))[:, None])
-    thick = max(1, image.width // 200)
+    thick = max(1, image.width // 128)
     for start, end, color in zip(points[:-1], points[1:], colors):
         draw.line([*start, *end], fill=tuple(color.astype(int)), width=thick)
     for (x, y), color in zip(points, colors):
@@ -144,6 +145,7 @@ TASK = Task(
     make=make,
     reset=reset,
     step=step,
+    place=lambda env, columns: place(env, columns["state"]),
     observe=observe,
     render=render,
     draw_actions=draw_actions,

@@ -1,0 +1,130 @@
+"""What a config may hold: keys, types and ranges, each said in one line.
+
+`configs/base.py` has every key with a value of the right type; a config has these
+keys and no others. A file of configs/ can break that (a ConfigDict takes any new
+attribute until it is locked), and so can an override of a whole section.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+from dpjax.errors import UserError, choices
+
+# Sections whose keys are the user's (columns), or follow from a name that base's is not.
+OPEN = ("data.columns", "denoiser")
+
+ABOVE_0 = (
+    *("horizon.obs", "horizon.predict", "horizon.act"),
+    *("train.steps", "train.batch", "train.steps_per_call"),
+    *("optim.lr", "optim.eps", "schedule.num_levels"),
+    *("eval.episodes", "eval.num_envs", "eval.num_steps"),
+    *("val.windows", "val.samples", "val.num_steps"),
+    *("sampler.num_steps", "sampler.unroll", "sampler.clip"),
+)
+AT_LEAST_0 = (
+    *("optim.weight_decay", "optim.warmup", "optim.grad_clip", "ema.power"),
+    *("log.every", "val.every", "eval.every", "save.every", "save.keep_best"),
+    *("data.max_episodes", "normalize.min_range"),
+)
+BELOW = {  # 0 <= value < bound
+    "data.val_fraction": 1,
+    "optim.b1": 1,
+    "optim.b2": 1,
+    "normalize.quantile": 0.5,
+    "seed": 2**32,
+    "data.val_seed": 2**32,
+}
+UP_TO = {"ema.max": 1, "sampler.eta": 1}  # 0 <= value <= bound
+MAY_BE_INFINITE = ("sampler.clip",)
+
+
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}, tuples as lists."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def check(config: Mapping, complete: Mapping) -> None:
+    """Refuses a config with other keys or types than the complete one, or bad numbers."""
+    check_keys(config, complete)
+    given = flatten(config)
+    for key in (*ABOVE_0, *AT_LEAST_0, *BELOW, *UP_TO):
+        _check_range(key, given[key])
+
+
+def check_keys(config: Mapping, complete: Mapping, where: str = "") -> None:
+    """Refuses missing, unknown and wrongly typed keys of `config`, section by section."""
+    for key in config:
+        if key not in complete:
+            raise UserError(f"config.{where}{key} is unknown; {choices(key, complete)}.")
+    for key, example in complete.items():
+        path = where + key
+        if key not in config:
+            raise UserError(f"config.{path} is missing: configs/base.py has it as {example!r}.")
+        if isinstance(example, Mapping):
+            if not isinstance(config[key], Mapping):
+                raise UserError(
+                    f"config.{path}={config[key]!r} must be a section with the keys "
+                    f"{', '.join(example)}."
+                )
+            if path not in OPEN or config[key].get("name", 0) == example.get("name", 1):
+                check_keys(config[key], example, f"{path}.")
+            else:
+                _check_known(config[key], example, f"{path}.")
+        else:
+            check_type(path, config[key], example)
+
+
+def _check_known(section, example, where):
+    """The types of those keys of an open section that base has too."""
+    for key in section:
+        if key in example:
+            check_type(where + key, section[key], example[key])
+
+
+def check_type(path: str, value: Any, example: Any) -> None:
+    """Refuses a value of another type than the example's; an int is a float, a bool is not."""
+    if not _fits(value, example):
+        raise UserError(
+            f"config.{path}={value!r} must be {type_name(example)}, such as {example!r}."
+        )
+
+
+def _fits(value, example):
+    if isinstance(example, (bool, str)):
+        return isinstance(value, type(example))
+    if isinstance(example, tuple):
+        return isinstance(value, (tuple, list)) and all(_fits(x, example[0]) for x in value)
+    numbers = (int, float) if isinstance(example, float) else (int,)
+    return isinstance(value, numbers) and not isinstance(value, bool)
+
+
+def type_name(example: Any) -> str:
+    """The type of a value, in words."""
+    if isinstance(example, tuple):
+        return f"a tuple, each element {type_name(example[0])}"
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+    return names.get(type(example), type(example).__name__)
+
+
+def _check_range(path, value):
+    """Refuses a number that is NaN, infinite or out of its range."""
+    low = value > 0 if path in ABOVE_0 else value >= 0
+    bound = BELOW.get(path, UP_TO.get(path, math.inf))
+    high = value <= bound if path in UP_TO else value < bound or path in MAY_BE_INFINITE
+    if low and high:  # both False for NaN
+        return
+    allowed = {
+        path in ABOVE_0: "above 0",
+        path in AT_LEAST_0: "0 or more",
+        path in BELOW: f"in [0, {bound})",
+        path in UP_TO: f"in [0, {bound}]",
+    }[True]
+    finite = "" if path in MAY_BE_INFINITE or math.isfinite(value) else "finite and "
+    raise UserError(f"config.{path}={value!r} must be {finite}{allowed}.")

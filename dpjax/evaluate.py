@@ -1,0 +1,161 @@
+"""Scores a trained policy on the official seeds; leaves JSON, a film and a report.
+
+    python -m dpjax.evaluate --run runs/demo --episodes 50 [--steps S] [--sampler ddim]
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+import time
+
+import jax
+import numpy as np
+
+from dpjax import build, errors, tasks
+from dpjax.diffusion import samplers
+from dpjax.errors import UserError
+from dpjax.evaluation import facts, report, rollout, scores, video
+from dpjax.training import metrics
+
+PANELS = 6  # noise levels of the still
+CHUNKS = 24  # sampled chunks in each
+
+
+def arguments(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dpjax.evaluate", description="Score a run on the official seeds."
+    )
+    parser.add_argument("--run", required=True, help="run folder that dpjax.train made")
+    parser.add_argument("--episodes", type=int, default=50, help="one a seed (default 50)")
+    parser.add_argument("--steps", type=int, help="sampling steps S (default: the run's)")
+    parser.add_argument("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    parser.add_argument("--checkpoint", type=int, help="step (default: the newest good one)")
+    parser.add_argument("--first-seed", type=int, help="default: the task's official seeds")
+    parser.add_argument("--num-envs", type=int, default=50, help="in flight at once")
+    parser.add_argument("--film", type=int, default=15, help="episodes in the film, 0 for none")
+    parser.add_argument("--gif", help="also the film as a small gif, for pages without video")
+    parser.add_argument("--out", help="folder for what is made (default: the run folder)")
+    parser.add_argument("--since", type=float, help=argparse.SUPPRESS)  # make demo's start
+    given = parser.parse_args(argv)
+    for name in ("episodes", "num_envs"):
+        if getattr(given, name) < 1:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} {getattr(given, name)} must be at least 1.")
+    return given
+
+
+def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
+    """The episodes, and the seconds that they took, compilation included."""
+    task = tasks.get(run.config.task)
+    first = task.official_seeds if given.first_seed is None else given.first_seed
+    seeds = range(first, first + given.episodes)
+    start = time.perf_counter()
+    episodes = rollout.rollout(
+        task,
+        run.plan,
+        seeds=seeds,
+        observed=run.config.horizon.obs,
+        executed=run.config.horizon.act,
+        num_envs=given.num_envs,
+        rng=jax.random.key(run.config.seed),
+        record=list(seeds)[: given.film],
+    )
+    return episodes, time.perf_counter() - start
+
+
+def noise_still(run: build.Run, episode) -> bytes:
+    """The chunks that the policy samples in the middle of an episode, as they emerge."""
+    task, horizon = tasks.get(run.config.task), run.config.horizon
+    at = min(episode.steps - 1, 40)
+    rows = np.clip(np.arange(at - horizon.obs + 1, at + 1), 0, None)
+    raw = {key: column[rows][None] for key, column in episode.columns.items()}
+    obs = {key: np.repeat(x, CHUNKS, axis=0) for key, x in task.observe(raw).items()}
+    policy = build.policy(run.config, None, run.spec, walk=samplers.trace)
+    way = np.asarray(jax.jit(policy.sample)(run.params, jax.random.key(0), obs))
+    steps = np.unique(np.linspace(0, len(way) - 1, PANELS).astype(int))
+    panels = [(f"step {i + 1} of {len(way)}", way[i]) for i in steps]
+    env = task.make()
+    task.place(env, {key: column[at] for key, column in episode.columns.items()})
+    return report.chunks_still(task.render(env), panels, extent=task.action_high)
+
+
+def write(run, given, episodes, seconds) -> tuple[dict, Path]:
+    """evaluation JSON, film and report; returns the numbers and the report's path."""
+    out = Path(given.out or given.run)
+    out.mkdir(parents=True, exist_ok=True)
+    numbers = scores.summary(episodes)
+    label = f"{run.config.sampler.name}-{run.config.sampler.num_steps}"
+    made_with = {
+        "run": str(given.run),
+        "checkpoint": run.step,
+        "weights": given.weights,
+        "sampler": label,
+        "seeds": f"{episodes[0].seed}-{episodes[-1].seed}",
+        "evaluation_seconds": round(seconds, 1),
+        **facts.machine(),
+        "commit": facts.commit(),
+        "versions": facts.versions(),
+    }
+    result = {**numbers, **made_with, "by_seed": scores.rows(episodes)}
+    name = f"evaluation-{label}-{given.weights}-{len(episodes)}.json"
+    (out / name).write_text(json.dumps(result, indent=2) + "\n")
+    return numbers, write_report(run, given, episodes, out, label, numbers, made_with)
+
+
+def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
+    """report.html, with a film of the recorded episodes."""
+    filmed = [episode for episode in episodes if episode.frames]
+    film, stills = None, []
+    if filmed:
+        film = out / "rollouts.mp4"
+        clips = [episode.frames for episode in filmed]
+        labels = {
+            "progress": [episode.progress for episode in filmed],
+            "success": [episode.success for episode in filmed],
+        }
+        video.grid_video(film, clips, **labels)
+        if given.gif:
+            video.grid_gif(given.gif, clips, **labels)
+        caption = f"{CHUNKS} chunks sampled from one observation, while noise becomes a plan"
+        stills.append((caption, noise_still(run, filmed[0])))
+    entries = metrics.read(Path(given.run) / "metrics.jsonl")
+    curves = {"training": "loss", "validation": "val_loss"}
+    curves = {name: metrics.series(entries, key) for name, key in curves.items()}
+    trained = max([entry.get("seconds", 0.0) for entry in entries], default=0.0)
+    valid = [episode for episode in episodes if not episode.broken]
+    page = out / "report.html"
+    report.write_report(
+        page,
+        title=f"{run.config.task}: {given.run}",
+        summary=scores.line(numbers),
+        scores={label: numbers},
+        curves={name: curve for name, curve in curves.items() if len(curve[0])},
+        coverages=[float(np.max(episode.progress, initial=0.0)) for episode in valid],
+        video=film,
+        stills=stills,
+        facts={**made_with, "training_seconds": round(trained, 1)},
+    )
+    return page
+
+
+def main(argv=None) -> int:
+    given = arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
+    start = given.since or time.time()
+    run = build.load(
+        given.run,
+        sampler=given.sampler,
+        steps=given.steps,
+        which=given.weights,
+        step=given.checkpoint,
+    )
+    episodes, seconds = evaluate(run, given)
+    numbers, page = write(run, given, episodes, seconds)
+    print(f"{scores.line(numbers)}  {time.time() - start:.0f} s  {page}")
+    return 1 if numbers["broken"] > 0.05 * numbers["episodes"] else 0
+
+
+if __name__ == "__main__":
+    errors.run(main)

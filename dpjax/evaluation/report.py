@@ -1,0 +1,244 @@
+"""One HTML file that shows a run: numbers, curves, episodes, a film.
+
+Everything is inside the file (no script, no font, no address), so that it can be mailed,
+attached and opened in ten years. Light and dark follow the reader's setting.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+import numpy as np
+
+Curve = tuple[np.ndarray, np.ndarray]  # x [n], y [n]
+
+COLORS = ("#2563eb", "#e8590c", "#0f9d6b", "#9333ea", "#be123c", "#64748b")
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --ink: #1c2430; --soft: #667085; --page: #f6f7f9;
+  --card: #fff; --line: #e4e7ec; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e6e9ef; --soft: #98a2b3; --page: #14171c; --card: #1a1a1a;
+    --line: #333a45; }}
+  .plot {{ filter: invert(.9) hue-rotate(180deg); }}
+}}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; color: var(--ink);
+  background: var(--page); font: 16px/1.5 system-ui, -apple-system, sans-serif; }}
+h1 {{ margin: 0 0 .5rem; font-size: 1.6rem; line-height: 1.2; }}
+h2 {{ margin: 2rem 0 .6rem; font-size: 1.05rem; }}
+.summary {{ margin: .2rem 0; font-size: 1.1rem; font-variant-numeric: tabular-nums; }}
+figure, .table {{ margin: 0 0 1rem; padding: .75rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: 10px; }}
+figcaption {{ margin: .2rem .2rem .6rem; color: var(--soft); font-size: .9rem; }}
+img, video {{ display: block; width: 100%; height: auto; border-radius: 6px; }}
+.pair {{ display: grid; gap: 0 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }}
+.table {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .35rem .7rem .35rem .2rem; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); white-space: nowrap; }}
+tr:last-child td {{ border-bottom: 0; }}
+th {{ color: var(--soft); font-weight: 600; }}
+.facts td:last-child {{ white-space: normal; overflow-wrap: anywhere; }}
+</style></head><body>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    summary: str | Sequence[str],
+    table: Sequence[Mapping[str, Any]] = (),
+    scores: Mapping[str, Mapping[str, Any]] | None = None,
+    curves: Mapping[str, Curve] | None = None,
+    coverages: Sequence[float] = (),
+    threshold: float = 0.95,
+    video: str | Path | bytes | None = None,
+    stills: Sequence[tuple[str, bytes]] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the page; what is not given has no part in it.
+
+    summary: a line or lines under the title. table: rows, all of the same columns.
+    scores: {label: evaluation.scores.summary(...)}. curves: {name: (x, y)} over steps.
+    coverages: the largest progress [E] of each episode; threshold: where success begins.
+    video: an mp4, its path or bytes. stills: (caption, png). facts: machine, versions, …
+    """
+    lines = [summary] if isinstance(summary, str) else summary
+    parts = [f'<p class="summary">{_text(line)}</p>' for line in lines]
+    if video is not None:
+        data = video if isinstance(video, bytes) else Path(video).read_bytes()
+        parts += [_heading("Episodes"), _film(data)]
+    if scores or len(coverages):
+        parts += [_heading("Results"), _results(scores or {}, coverages, threshold)]
+    if table:
+        parts.append(_table(table))
+    if curves:
+        parts += [_heading("Training"), _figure("Loss over steps", curves_plot(curves))]
+    if stills:
+        parts.append(_heading("A closer look"))
+        parts += [_figure(caption, png, kind="still") for caption, png in stills]
+    if facts:
+        parts += [_heading("Made with"), _facts(facts)]
+    page = PAGE.format(title=_text(title), body="\n".join(parts))
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def scores_plot(scores: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """A dot and a 95 % bar for the score and the success rate of each label; png."""
+    figure, axes = _canvas(4.6, 1.3 + 0.62 * len(scores))
+    for i, numbers in enumerate(scores.values()):
+        for name, color, shift in (("score", COLORS[0], -0.15), ("success", COLORS[1], 0.15)):
+            if numbers[name] is None:
+                continue
+            y, (low, high) = i + shift, numbers[f"{name}_interval"]
+            axes.plot([low, high], [y, y], color=color, lw=5, alpha=0.3, solid_capstyle="butt")
+            axes.plot(numbers[name], y, "o", color=color, ms=8, label=None if i else name)
+            note = f"{numbers[name]:.2f}"
+            axes.annotate(note, (numbers[name], y), (0, 7), textcoords="offset points",
+                          ha="center", fontsize=9, color=color)  # fmt: skip
+    axes.set(xlim=(-0.07, 1.07), ylim=(len(scores) - 0.4, -0.6))
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return _png(figure)
+
+
+def coverage_plot(coverages: Sequence[float], threshold: float) -> bytes:
+    """One bar an episode, best first; green beyond the threshold; png."""
+    figure, axes = _canvas(4.6, 3.0)
+    best = np.sort(np.asarray(coverages, np.float64))[::-1]
+    passed = int((best > threshold).sum())
+    colors = [COLORS[2]] * passed + ["#94a3b8"] * (len(best) - passed)
+    axes.bar(np.arange(1, len(best) + 1), best, width=0.85, color=colors)
+    axes.axhline(threshold, color="#334155", lw=1, ls="--")
+    note = f"{threshold:g}: {passed} of {len(best)}"
+    axes.annotate(note, (1, threshold), (0, 3), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+    axes.set(xlabel="episode", ylim=(0, 1.08), xlim=(0.2, len(best) + 0.8))
+    return _png(figure)
+
+
+def curves_plot(curves: Mapping[str, Curve]) -> bytes:
+    """Losses over steps, log y where all are positive; long ones smoothed over their trace."""
+    figure, axes = _canvas(8.4, 3.2)
+    positive = True
+    for (name, (x, y)), color in zip(curves.items(), COLORS * len(curves)):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        positive = positive and bool((y[np.isfinite(y)] > 0).all())
+        width = len(y) // 100
+        if width > 1:
+            axes.plot(x, y, color=color, lw=0.7, alpha=0.25)
+            kernel = np.ones(width) / width
+            x, y = np.convolve(x, kernel, "valid"), np.convolve(y, kernel, "valid")
+        axes.plot(x, y, color=color, lw=1.8, label=name, marker="o" if len(y) < 30 else None,
+                  ms=4)  # fmt: skip
+    axes.set_yscale("log" if positive else "linear")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def chunks_still(
+    frame: np.ndarray,
+    panels: Sequence[tuple[str, np.ndarray]],
+    *,
+    extent: float = 512.0,
+) -> bytes:
+    """Sampled plans over the scene, one panel a noise level, dark (now) to bright; png.
+
+    frame: uint8 [H, W, 3] of a scene `extent` units wide. panels: (label, chunks [B, Tp, 2]).
+    """
+    columns = min(len(panels), 6)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.45 * lines), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(lines, columns)).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, (label, chunks) in zip(grid, panels):
+        axes.imshow(frame, extent=(0, extent, extent, 0), alpha=0.55)
+        chunks = np.asarray(chunks, np.float64)
+        pieces = np.stack([chunks[:, :-1], chunks[:, 1:]], axis=2).reshape(-1, 2, 2)
+        time = np.tile(np.linspace(0, 1, chunks.shape[1] - 1), len(chunks))
+        style = dict(cmap="plasma", linewidths=1.1, alpha=max(0.25, 0.9 - len(chunks) / 100))
+        axes.add_collection(LineCollection(pieces, array=time, **style))
+        axes.set(xlim=(0, extent), ylim=(extent, 0))
+        axes.set_title(label, fontsize=10)
+    return _png(figure)
+
+
+def _canvas(width, height):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _png(figure):
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(out, dpi=160, format="png")
+    return out.getvalue()
+
+
+def _text(value):
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _heading(text):
+    return f"<h2>{_text(text)}</h2>"
+
+
+def _figure(caption, png, kind="plot"):
+    data, text = base64.b64encode(png).decode(), _text(caption)
+    image = f'<img class="{kind}" alt="{text}" src="data:image/png;base64,{data}">'
+    return f"<figure><figcaption>{text}</figcaption>{image}</figure>"
+
+
+def _results(scores, coverages, threshold):
+    plots = []
+    if scores:
+        plots.append(_figure("Both metrics, with 95 % intervals", scores_plot(scores)))
+    if len(coverages):
+        caption = "Largest coverage of each episode, sorted"
+        plots.append(_figure(caption, coverage_plot(coverages, threshold)))
+    return f'<div class="pair">{"".join(plots)}</div>'
+
+
+def _film(mp4):
+    source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
+    how = "controls loop muted autoplay playsinline"
+    return f'<figure><video {how} src="{source}"></video></figure>'
+
+
+def _table(rows):
+    names = list(rows[0])
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_text(row.get(name, ''))}</td>" for name in names) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _facts(facts):
+    body = "".join(
+        f"<tr><th>{_text(name)}</th><td>{_text(x)}</td></tr>" for name, x in facts.items()
+    )
+    return f'<div class="table facts"><table>{body}</table></div>'

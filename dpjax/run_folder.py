@@ -1,0 +1,98 @@
+"""The run folder: a new one, or one of the same run to go on with; never another's.
+
+In it: config.json, the resolved config and the spec of the data; checkpoints/ (see
+training/checkpoint.py); metrics.jsonl and tensorboard/; lock.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from dpjax import build
+from dpjax.config_check import flatten
+from dpjax.errors import UserError
+from dpjax.training import checkpoint
+from dpjax.training.state import TrainState
+
+# Keys that may differ between a run and its resume: they change no weights.
+FREE_TO_CHANGE = ("log", "val", "eval", "save", "sampler", "data.dir")
+# What a start that was killed leaves: no reason to refuse the folder.
+LEFT_OVER = {"lock", "config.tmp"}
+
+log = logging.getLogger("dpjax")
+
+
+def claim(workdir: Path, config: ConfigDict, spec: build.Spec) -> Any:
+    """Makes the folder or accepts it, and locks it; returns the lock, to be closed.
+
+    What is refused is as it was before: nothing in it is touched, and none is made.
+    """
+    try:
+        _changes(workdir, config, spec)
+        workdir.mkdir(parents=True, exist_ok=True)
+        held = checkpoint.lock(workdir)
+        changes = _changes(workdir, config, spec)  # once more: now it is ours
+        if changes is None or changes:
+            build.write_config(workdir, config, spec)
+    except OSError as error:
+        where = error.filename or workdir
+        raise UserError(f"--workdir {workdir}: {where}: {error.strerror}.") from error
+    for line in changes or ():
+        log.warning(line)
+    return held
+
+
+def _changes(workdir, config, spec):
+    """Lines on what is free to change and did; None if no run is there yet."""
+    if not (workdir / "config.json").exists():
+        if workdir.exists() and {path.name for path in workdir.iterdir()} - LEFT_OVER:
+            raise UserError(
+                f"--workdir {workdir} has files but no config.json, so it is no run folder: "
+                "give a new folder, or that of a run."
+            )
+        return None
+    saved, saved_spec = build.read_config(workdir)
+    old, new = flatten(saved.to_dict()), flatten(config.to_dict())
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    wrong = [
+        f"config.{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+        for key in changed
+        if not _free(key)
+    ]
+    if saved_spec != spec:
+        wrong.append(f"data: fingerprint {saved_spec.data} there, {spec.data} now")
+    if wrong:
+        raise UserError(
+            f"--workdir {workdir} holds a run with another config ({'; '.join(wrong)}): "
+            "give the same values, or another --workdir."
+        )
+    return [
+        f"config.{key} is {new.get(key)!r} now, {old.get(key)!r} when the run began"
+        for key in changed
+    ]
+
+
+def _free(key):
+    return any(key == name or key.startswith(f"{name}.") for name in FREE_TO_CHANGE)
+
+
+def resume(workdir: Path, state: TrainState, num_devices: int) -> tuple[TrainState, dict]:
+    """The newest good checkpoint in place of a fresh state, and its meta ({} if none)."""
+    restored, said = checkpoint.restore_latest(workdir, jax.device_get(state))
+    for text in said:
+        log.warning(text)
+    if restored is None:
+        return state, {}
+    meta = checkpoint.read_meta(workdir, int(restored.step))
+    log.info("going on from step %d of %s", meta["step"], workdir)
+    before = meta.get("devices", num_devices)
+    if before != num_devices:
+        log.warning(
+            "%d devices now, %d before: the same batches, sums rounded differently",
+            num_devices,
+            before,
+        )
+    return restored, meta

@@ -1,0 +1,111 @@
+"""The commands on a tiny run: evaluate, sample, demos, and the README's library example."""
+
+import json
+from pathlib import Path
+import re
+
+import numpy as np
+import pytest
+import tiny
+from tiny import cache, data  # noqa: F401 (fixtures)
+
+from dpjax import demos, evaluate, sample
+from dpjax.data import rlds
+from dpjax.errors import UserError
+
+FEATURES = {"state": "observation/state", "action": "action"}
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data, cache):  # noqa: F811
+    """A run folder runs/demo, trained for two steps."""
+    folder = tmp_path_factory.mktemp("commands") / "runs" / "demo"
+    folder.parent.mkdir()
+    tiny.finish(folder, data, "train.steps=2", "optim.warmup=1", cache=cache)
+    return folder
+
+
+def test_evaluate_leaves_numbers_a_film_and_a_report(run, capsys):
+    argv = ["--run", str(run), "--episodes", "2", "--film", "1", "--sampler", "ddim"]
+    assert evaluate.main([*argv, "--steps", "2"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.match(r"score \d\.\d\d \[.*\]  success \d\.\d\d \[.*\]  2 episodes .* s  ", last)
+    result = json.loads((run / "evaluation-ddim-2-ema-2.json").read_text())
+    assert [row["seed"] for row in result["by_seed"]] == [100000, 100001]
+    assert 0 <= result["score"] <= 1 and result["broken"] == 0
+    assert result["commit"] and result["versions"]["jax"] and result["machine"]
+    page = (run / "report.html").read_text()
+    assert "data:video/mp4" in page and page.count("data:image/png") >= 4
+    assert b"ftyp" in (run / "rollouts.mp4").read_bytes()[:16]
+
+
+def test_an_episode_does_not_depend_on_who_shares_its_batch(run, tmp_path):
+    results = []
+    for first, episodes in ((100000, 2), (100001, 1)):
+        argv = ["--run", str(run), "--episodes", str(episodes), "--film", "0", "--steps", "2"]
+        argv += ["--first-seed", str(first), "--out", str(tmp_path / str(first))]
+        evaluate.main(argv)
+        name = f"evaluation-ddpm-2-ema-{episodes}.json"
+        results.append(json.loads((tmp_path / str(first) / name).read_text())["by_seed"])
+    np.testing.assert_allclose(results[0][1]["score"], results[1][0]["score"], atol=1e-3)
+
+
+def test_demos_are_rlds_that_can_be_trained_on(run, tmp_path, capsys):
+    out = tmp_path / "demos"
+    argv = ["--from-run", str(run), "--episodes", "2", "--keep", "all", "--max-steps", "20"]
+    assert demos.main([*argv, "--num-envs", "2", "--steps", "2", "--out", str(out)]) == 0
+    assert "2 episodes of 4 tried, 40 steps" in capsys.readouterr().out
+    read = rlds.read(out, features=FEATURES)
+    assert read.ends.tolist() == [20, 40] and read.columns["state"].shape == (40, 5)
+
+
+def test_demos_refuse_seeds_that_are_for_testing(run, tmp_path):
+    argv = ["--from-run", str(run), "--episodes", "1", "--keep", "success"]
+    with pytest.raises(UserError, match="100000 is not a seed for demonstrations"):
+        demos.main([*argv, "--first-seed", "100000", "--out", str(tmp_path / "d")])
+
+
+def test_demos_say_when_too_few_succeed(run, tmp_path):
+    argv = ["--from-run", str(run), "--episodes", "2", "--keep", "success", "--attempts", "2"]
+    argv += ["--max-steps", "8", "--num-envs", "2", "--steps", "2"]
+    with pytest.raises(UserError, match="0 of 2 episodes were good enough"):
+        demos.main([*argv, "--out", str(tmp_path / "d")])
+    assert not (tmp_path / "d").exists()
+
+
+def test_sample_prints_a_chunk_and_times_it(run, tmp_path, capsys):
+    path = tmp_path / "obs.json"
+    path.write_text(json.dumps({"state": [100, 100, 256, 256, 0.5]}))
+    argv = ["--run", str(run), "--observation", str(path), "--repeat", "2", "--steps", "2"]
+    assert sample.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "actions (1, " in out and "median" in out and "with compilation" in out
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"stat": [1]}', "lacks"),
+        ("[1, 2", "not a JSON object"),
+        ('{"state": [1, 2, 3, 4, null]}', "not a JSON object|finite"),
+        ('{"state": [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]}', "expected one step"),
+    ],
+)
+def test_sample_says_what_is_wrong_with_an_observation(run, tmp_path, content, message):
+    path = tmp_path / "obs.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        sample.main(["--run", str(run), "--observation", str(path), "--steps", "2"])
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="no config.json there"):
+        evaluate.main(["--run", str(tmp_path)])
+
+
+def test_the_library_example_of_the_readme_runs(run, monkeypatch, capsys):
+    code = re.search(r"```python\n(import jax\n.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    monkeypatch.chdir(run.parents[1])
+    exec(compile(code, "README.md", "exec"), {})
+    assert "coverage" in capsys.readouterr().out

@@ -1,0 +1,206 @@
+"""A wrong config is one line: what was given, what is allowed; and nothing is compiled."""
+
+import math
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+import tiny
+import tiny_config
+
+from configs import base, pusht_demo, pusht_state, pusht_state_small
+from dpjax import build
+from dpjax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def changed(key, value):
+    """The tiny config with one key set, as a file of configs/ would set it."""
+    config = tiny_config.get_config()
+    with config.unlocked():
+        *sections, name = key.split(".")
+        section = config
+        for part in sections:
+            section = section[part]
+        if name in section:
+            del section[name]  # ml_collections would check the type
+        section[name] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    "module", [base, pusht_demo, pusht_state, pusht_state_small, tiny_config]
+)
+def test_the_configs_of_the_house_are_good(module):
+    build.check(module.get_config())
+
+
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("optim.lrr", 1.0, "config.optim.lrr is unknown; did you mean 'lr'?"),
+        ("learning_rate", 1.0, "config.learning_rate is unknown"),
+        ("horizon", {"obs": 2, "predict": 8}, "config.horizon.act is missing"),
+        ("denoiser", {"name": "unet1d"}, "config.denoiser.film_scale is missing"),
+        ("denoiser", {"name": "unet"}, "did you mean 'unet1d'?"),
+        ("train", 3, "config.train=3 must be a section"),
+        ("train.batch", True, "config.train.batch=True must be a whole number"),
+        ("train.batch", "abc", "config.train.batch='abc' must be a whole number, such as 256"),
+        ("train.batch", 8.0, "config.train.batch=8.0 must be a whole number"),
+        ("train.batch", 0, "config.train.batch=0 must be above 0"),
+        ("train.steps", -5, "config.train.steps=-5 must be above 0"),
+        ("optim.lr", math.nan, "config.optim.lr=nan must be finite and above 0"),
+        ("optim.lr", math.inf, "config.optim.lr=inf must be finite and above 0"),
+        ("optim.lr", -1e-4, "config.optim.lr=-0.0001 must be above 0"),
+        ("optim.lr", False, "config.optim.lr=False must be a number"),
+        ("optim.b1", 1.0, r"config.optim.b1=1.0 must be in [0, 1)"),
+        ("optim.grad_clip", math.nan, "config.optim.grad_clip=nan must be finite"),
+        ("optim.warmup", 60, "must be below config.train.steps=60"),
+        ("ema.max", 1.5, "config.ema.max=1.5 must be in [0, 1]"),
+        ("seed", -1, r"config.seed=-1 must be in [0, 4294967296)"),
+        ("save.every", -1, "config.save.every=-1 must be 0 or more"),
+        ("data.val_fraction", 1.0, r"config.data.val_fraction=1.0 must be in [0, 1)"),
+        ("data.on_bad", "ignore", "choose one of refuse, skip"),
+        ("data.columns", {"state": "observation/state"}, "config.data.columns has no 'action'"),
+        ("data.columns", {"action": "action"}, "config.data.columns lacks 'state'"),
+        ("loss.mask_padding", 1, "config.loss.mask_padding=1 must be True or False"),
+        ("denoiser.widths", (8, "x"), "must be a tuple, each element a whole number"),
+        ("denoiser.widths", (), "config.denoiser.widths is empty"),
+        ("denoiser.widths", (8, 20), "config.denoiser.widths has 20"),
+        ("horizon.predict", 7, "config.horizon.predict=7 cannot be halved 1 times"),
+        ("horizon.act", 8, "Raise horizon.predict or lower horizon.act"),
+        ("horizon.obs", 6, "horizon.obs - 1 + horizon.act = 9 steps are needed"),
+        ("normalize.action", "gaussian", "config.sampler.clip=inf"),
+        ("normalize.obs", "limit", "did you mean 'limits'?"),
+        ("schedule.name", "cosin", "did you mean 'cosine'?"),
+        ("sampler.name", "ddmp", "did you mean 'ddpm'?"),
+        ("sampler.num_steps", 21, "must be between 1 and the schedule's 20 levels"),
+        ("sampler.spacing", "even", "config.sampler.spacing='even' is unknown"),
+        ("predict", "noise", "config.predict='noise' is unknown"),
+        ("task", "pushed", "did you mean 'pusht'?"),
+    ],
+)
+def test_a_wrong_value_is_named(key, value, said):
+    with pytest.raises(UserError) as error:
+        build.check(changed(key, value))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_batch_that_the_devices_cannot_split(monkeypatch):
+    monkeypatch.setattr(build.jax, "local_device_count", lambda: 3)
+    with pytest.raises(UserError, match="batch=8 cannot be split over 3 devices: .* such as 9"):
+        build.check(tiny_config.get_config())
+
+
+def refused(tmp_path, args):
+    """The one line of a start that is refused and leaves nothing behind."""
+    run = tiny.Run(args, log=tmp_path / "log").wait(60)
+    assert run.code == 2, run.text()
+    lines = run.text().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("dpjax: error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ("trian.steps=3", "--config.trian.steps: config has no 'trian'; did you mean 'train'?"),
+        ("train.step=3", "config.train has no 'step'; did you mean 'steps'?"),
+        ("seed.steps=3", "--config.seed.steps: config.seed is one value, not a section"),
+        ("train.batch=abc", "--config.train.batch=abc must be a whole number, such as 8"),
+        ("train.batch=True", "--config.train.batch=True must be a whole number"),
+        ("train.batch=8.5", "--config.train.batch=8.5 must be a whole number"),
+        ("optim.lr=[1]", "--config.optim.lr=[1] must be a number"),
+        ("optim.lr=nan", "config.optim.lr=nan must be finite and above 0"),
+        ("loss.mask_padding=maybe", "--config.loss.mask_padding=maybe must be True or False"),
+        ("denoiser.widths=(8,", "widths"),
+        ("horizon.predict=7", "cannot be halved"),
+        ("data.dir=nowhere", "nowhere: no such directory"),
+        ("data.dir=", "config.data.dir is empty"),
+    ],
+)
+def test_a_wrong_override_is_one_line(tmp_path, change, said):
+    args = [f"--config={tiny.CONFIG}", f"--workdir={tmp_path}/run", f"--config.{change}"]
+    assert said in refused(tmp_path, args)
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        ([], "give --config (a file of configs/) and --workdir"),
+        ([f"--config={tiny.CONFIG}"], "give --config"),
+        (["--config=configs/pusht_dem.py"], "did you mean 'configs/pusht_demo.py'?"),
+        (["--workdri=x"], "workdri"),
+        ([f"--config={tiny.CONFIG}", "config.train.steps=3"], "is no option"),
+        (["--config"], "config"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(tmp_path, args, said):
+    assert said in refused(tmp_path, args)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("def get_config(:", "SyntaxError"),
+        ("x = 1", "has no get_config()"),
+        ("def get_config():\n    return missing\n", "line 2: NameError"),
+    ],
+)
+def test_a_broken_config_file_is_one_line(tmp_path, text, said):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    run = tiny.Run([f"--config={path}", "--workdir=x"], log=tmp_path / "log").wait(60)
+    assert run.code == 2 and said in run.last_line and len(run.text().splitlines()) == 1
+
+
+def test_a_misspelled_key_in_a_config_file_is_refused(tmp_path):
+    text = tiny.CONFIG.read_text().replace(
+        "config.optim.lr = ", "config.optim.learning_rate = "
+    )
+    (tmp_path / "file.py").write_text(text)
+    args = [f"--config={tmp_path}/file.py", f"--workdir={tmp_path}/run"]
+    run = tiny.Run(args, log=tmp_path / "log").wait(60)
+    assert run.code == 2 and "config.optim.learning_rate is unknown" in run.last_line
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_the_keys(tmp_path):
+    run = tiny.Run([f"--config={tiny.CONFIG}", "--help"], log=tmp_path / "log").wait(60)
+    assert run.code == 0
+    for text in ("--workdir", "SIGTERM saves", "train.batch=8", "optim.lr=0.01"):
+        assert text in run.text()
+
+
+def command(*args):
+    """`python -m dpjax.train`, a process from the start."""
+    return subprocess.run(
+        [sys.executable, "-m", "dpjax.train", *args],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_command_itself(tmp_path):
+    done = command(
+        "--config=configs/pusht_demo.py", "--config.train.bacth=3", f"--workdir={tmp_path}"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "dpjax: error: --config.train.bacth: config.train has no 'bacth'"
+    )
+    assert done.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback():
+    done = command("--debug")
+    assert (
+        done.returncode != 0 and "Traceback" in done.stderr and "give --config" in done.stderr
+    )

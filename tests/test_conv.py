@@ -1,0 +1,100 @@
+"""Convolutions and small functions: every way of writing one is the same function."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpjax.nets import conv, embeddings, unet1d
+
+# (batch, steps, kernel size, stride, padding): the geometries of the U-Net
+GEOMETRIES = [(2, 16, 5, 1, 2), (3, 4, 5, 1, 2), (3, 2, 5, 1, 2), (2, 8, 3, 2, 1), (2, 7, 3, 2, 1)]
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def with_gradients(f, x, kernel):
+    """f's value, and the gradients of a loss of it in both arguments."""
+
+    def loss(x, kernel):
+        y = f(x, kernel)
+        return jnp.sum(jnp.sin(y)), y
+
+    grads, y = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x, kernel)
+    return y, *grads
+
+
+def agree(f, g, x, kernel):
+    for got, want in zip(with_gradients(f, x, kernel), with_gradients(g, x, kernel)):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", [conv.conv_matmul, conv.conv_steps])
+@pytest.mark.parametrize("batch, steps, size, stride, padding", GEOMETRIES)
+def test_matrix_products_equal_xlas_convolution(way, batch, steps, size, stride, padding):
+    x, kernel = normal(0, batch, steps, 3), normal(1, size, 3, 4)
+    agree(
+        lambda x, kernel: way(x, kernel, stride, padding),
+        lambda x, kernel: conv.conv_xla(x, kernel, stride, padding),
+        x,
+        kernel,
+    )
+
+
+def test_a_large_batch_of_few_steps_equals_xlas_convolution():
+    x, kernel = normal(0, conv.LARGE_BATCH, conv.SHORT, 3), normal(1, 5, 3, 4)
+    agree(
+        lambda x, kernel: conv.conv(x, kernel, padding=2),
+        lambda x, kernel: conv.conv_xla(x, kernel, 1, 2),
+        x,
+        kernel,
+    )
+
+
+def test_a_kernel_of_one_is_a_matrix_product():
+    x, kernel = normal(0, 2, 6, 3), normal(1, 1, 3, 4)
+    np.testing.assert_allclose(
+        conv.conv(x, kernel), conv.conv_xla(x, kernel, 1, 0), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+def test_upsample_both_ways(steps):
+    x, kernel = normal(0, 2, steps, 3), normal(1, 4, 3, 5)
+    assert conv.upsample(x, kernel).shape == (2, 2 * steps, 5)
+    agree(conv.upsample_matmul, conv.upsample_xla, x, kernel)
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x, kernel: conv.conv(x, kernel, padding=2), lambda x, k: conv.upsample(x, k[:4])]
+)
+def test_forward_mode_agrees_with_finite_differences(f):
+    x, kernel, v = normal(0, 2, 8, 3), normal(1, 5, 3, 3), normal(2, 2, 8, 3)
+    y, tangent = jax.jvp(lambda x: f(x, kernel), (x,), (v,))
+    np.testing.assert_allclose(tangent, f(x + v, kernel) - y, atol=1e-4)  # f is linear in x
+
+
+def test_group_norm_is_flaxs():
+    x, scale, bias = 3 + 2 * normal(0, 2, 6, 8), normal(1, 8), normal(2, 8)
+    flax = nn.GroupNorm(4, epsilon=1e-5, use_fast_variance=False)
+    want = flax.apply({"params": {"scale": scale, "bias": bias}}, x)
+    np.testing.assert_allclose(unet1d.group_norm(x, scale, bias, 4), want, rtol=1e-5, atol=1e-5)
+
+
+def test_mish_is_jaxs_at_every_size_and_its_gradient():
+    x = jnp.asarray([-1e4, -100, -88, -30, -5, -1, -1e-3, 0, 1e-3, 1, 5, 19.9, 20.1, 88, 1e4])
+    np.testing.assert_allclose(embeddings.mish(x), jax.nn.mish(x), rtol=1e-5, atol=1e-30)
+    slope, want = jax.vmap(jax.grad(embeddings.mish))(x), jax.vmap(jax.grad(jax.nn.mish))(x)
+    np.testing.assert_allclose(slope, want, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(embeddings.mish(x.astype(jnp.bfloat16))).all()
+
+
+def test_sinusoidal_runs_from_a_full_turn_to_a_ten_thousandth():
+    t = np.array([0, 1, 99])
+    got = embeddings.sinusoidal(jnp.asarray(t), 8)
+    frequency = np.array([1, 10 ** (-4 / 3), 10 ** (-8 / 3), 1e-4])
+    want = np.concatenate([np.sin(t[:, None] * frequency), np.cos(t[:, None] * frequency)], -1)
+    np.testing.assert_allclose(got, want, atol=1e-5)

@@ -1,0 +1,99 @@
+"""Imports go down only, siblings do not meet, and a few names have one home."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "dpjax"
+LAYERS = [
+    {"types", "normalizer", "errors"},
+    {"diffusion", "nets", "data"},
+    {"policy", "control"},
+    {"training", "tasks", "evaluation", "serving", "interop"},
+    {"build"},
+    {"train", "evaluate", "sample", "demos", "convert", "check", "serve"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def part(path):
+    """The package or file right under dpjax that a file belongs to."""
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports(path):
+    """Every module that a file imports, wherever in it: `dpjax.nets.conv`, `jax`, …."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def names(path):
+    """Every name and attribute that a file's code (not its prose) mentions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+@pytest.fixture(params=FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def path(request):
+    return request.param
+
+
+def test_every_file_has_a_layer(path):
+    assert path == ROOT / "__init__.py" or part(path) in LEVEL, (
+        "name its layer in LAYERS, and in the architecture's picture"
+    )
+
+
+def test_imports_go_down_only(path):
+    own = part(path)
+    for module in imports(path):
+        if not module.startswith("dpjax."):
+            continue
+        other = module.split(".")[1]
+        down = LEVEL[other] < LEVEL[own]
+        at_the_bottom = LEVEL[other] == LEVEL[own] == 0
+        assert other == own or down or at_the_bottom, f"{path}: {own} imports {module}"
+
+
+def test_diffusion_knows_no_framework():
+    allowed = {"jax", "numpy", "flax", "typing", "functools", "math", "dpjax"}
+    for path in (ROOT / "diffusion").glob("*.py"):
+        for module in imports(path):
+            assert module.split(".")[0] in allowed, f"{path} imports {module}"
+
+
+def test_tensorflow_is_imported_nowhere(path):
+    assert "tensorflow" not in {module.split(".")[0] for module in imports(path)}
+
+
+def test_torch_is_imported_nowhere(path):
+    assert not {"torch", "diffusers"} & {module.split(".")[0] for module in imports(path)}
+
+
+def test_pmap_is_named_in_one_file():
+    assert [path for path in FILES if "pmap" in names(path)] == [ROOT / "training/parallel.py"]
+
+
+def test_config_keys_are_read_only_in_build_and_the_commands(path):
+    if LEVEL.get(part(path), 0) >= LEVEL["build"]:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Attribute, ast.Subscript)):
+            of = node.value
+            assert not (isinstance(of, ast.Name) and of.id == "config"), (
+                f"{path}:{node.lineno}: config keys are read in build.py and the commands only"
+            )
+
+
+def test_only_commands_run_as_programs(path):
+    runs = 'if __name__ == "__main__":' in path.read_text()
+    assert not runs or LEVEL[part(path)] == len(LAYERS) - 1

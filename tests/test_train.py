@@ -1,0 +1,229 @@
+"""Training, end to end: what a run leaves, what it goes on from, and what it refuses."""
+
+from pathlib import Path
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from configs import base
+from dpjax import build, run_folder
+from dpjax.data import episodes as episodes_lib
+from dpjax.data import loader
+from dpjax.errors import UserError
+from dpjax.training import checkpoint
+from dpjax.training.metrics import Metrics, averages, read
+
+data, cache = tiny.data, tiny.cache  # fixtures
+
+STEPS = 60  # of tiny_config.py
+
+
+@pytest.fixture(scope="module")
+def run(data, cache, tmp_path_factory):
+    """A finished run: (its folder, what it said)."""
+    workdir = tmp_path_factory.mktemp("train") / "run"
+    return workdir, tiny.finish(workdir, data, cache=cache).text()
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of the finished run, to be broken."""
+    return Path(shutil.copytree(run[0], tmp_path / "run"))
+
+
+def test_the_loss_falls(run):
+    losses = [entry["loss"] for entry in tiny.entries(run[0]) if "loss" in entry]
+    assert len(losses) == STEPS // 2 and np.isfinite(losses).all()
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:4])
+
+
+def test_a_run_leaves_its_files(run, data):
+    workdir, said = run
+    assert {path.name for path in workdir.iterdir()} == {
+        *("config.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard")
+    }
+    config, spec = build.read_config(workdir)
+    assert config.train.batch == 8 and config.data.dir == str(data)
+    assert '"batch": 8' in said and f"{STEPS}/{STEPS}" in said and "loss=" in said
+    assert spec.observations == {"keypoints": 18, "agent_pos": 2} and spec.action == 2
+    assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+
+    assert checkpoint.steps(workdir) == [STEPS - 4, STEPS]
+    meta = checkpoint.read_meta(workdir, STEPS)
+    assert meta["config"]["train"]["batch"] == 8 and meta["versions"]["jax"] == jax.__version__
+    assert meta["spec"]["data"] == spec.data and meta["devices"] == 1
+    items, _ = tiny.saved(workdir)
+    assert set(items["normalizer"].scale) == {"keypoints", "agent_pos", "action"}
+    assert items["counters"] == {"step": STEPS, "ema_count": STEPS}
+    assert tiny.differences(items["denoiser"], items["ema_denoiser"])
+
+
+def test_the_run_loads_as_a_policy(run):
+    loaded = build.load(run[0])
+    obs = {key: np.zeros((1, 2, size)) for key, size in loaded.spec.observations.items()}
+    chunk = loaded.plan(jax.random.key(0), obs)
+    assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
+
+
+def test_metrics_are_counted_and_timed(run):
+    entries = tiny.entries(run[0])
+    steps = [entry["step"] for entry in entries]
+    seconds = [entry["seconds"] for entry in entries]
+    assert steps == sorted(steps) and steps[-1] == STEPS
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    speeds = [entry["steps_per_second"] for entry in entries if "steps_per_second" in entry]
+    assert len(speeds) == STEPS // 2 - 1 and min(speeds) > 0  # not of the call that compiled
+
+
+def test_held_out_demonstrations_are_scored(run):
+    found = [entry for entry in tiny.entries(run[0]) if "val_loss" in entry]
+    assert [entry["step"] for entry in found] == [STEPS // 2, STEPS]
+    for entry in found:
+        assert 0 < entry["val_loss"] < 10
+        assert 0 < entry["val_action_error_best"] <= entry["val_action_error"] < 512
+
+
+def test_a_finished_run_says_so(copy, data, cache):
+    before = tiny.files(copy)
+    again = tiny.finish(copy, data, cache=cache)
+    assert f"is finished: step {STEPS} of {STEPS}" in again.last_line
+    after = tiny.files(copy)
+    assert {path for path in before if before[path] != after[path]} == {str(copy / "lock")}
+
+
+def test_another_config_is_refused(copy, data, cache):
+    before = tiny.files(copy)
+    refused = tiny.start(copy, data, "train.batch=16", "optim.lr=0.5", cache=cache).wait()
+    assert refused.code == 2
+    assert refused.last_line.startswith(
+        f"dpjax: error: --workdir {copy} holds a run with another"
+    )
+    assert "config.train.batch: 8 there, 16 now" in refused.last_line
+    assert "config.optim.lr: 0.01 there, 0.5 now" in refused.last_line
+    assert tiny.files(copy) == before
+
+
+def test_other_data_are_refused(run, tmp_path):
+    config, spec = build.read_config(run[0])
+    before = tiny.files(run[0])
+    with pytest.raises(UserError, match="data: fingerprint .* there, other now"):
+        run_folder.claim(run[0], config, spec._replace(data="other"))
+    assert tiny.files(run[0]) == before
+
+
+def test_cadences_may_change_and_are_said(copy, caplog):
+    config, spec = build.read_config(copy)
+    config.save.every = 12
+    run_folder.claim(copy, config, spec).close()
+    assert "config.save.every is 12 now, 4 when the run began" in caplog.text
+    assert build.read_config(copy)[0].save.every == 12
+
+
+def test_a_folder_that_is_no_run_is_refused_untouched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("do not lose")
+    before = tiny.files(tmp_path)
+    with pytest.raises(UserError, match="has files but no config.json"):
+        run_folder.claim(tmp_path, base.get_config(), build.Spec({}, 2, ""))
+    assert tiny.files(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--workdir .*/run: .*: Not a directory"):
+        run_folder.claim(tmp_path / "file" / "run", base.get_config(), build.Spec({}, 2, ""))
+
+
+def test_what_a_killed_start_left_is_taken_over(tmp_path):
+    for name in run_folder.LEFT_OVER:
+        (tmp_path / name).write_text("half")
+    run_folder.claim(tmp_path, base.get_config(), build.Spec({}, 2, "")).close()
+    assert build.read_config(tmp_path)[0].train.batch == 256
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(run, copy, data, cache):
+    folder = copy / "checkpoints" / str(STEPS) / "denoiser"
+    largest = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(b"\0" * largest.stat().st_size)
+    said = tiny.finish(copy, data, cache=cache).text()
+    assert f"checkpoint passed over: step {STEPS}: denoiser" in said
+    assert f"going on from step {STEPS - 4}" in said
+    assert tiny.differences(tiny.saved(copy)[0], tiny.saved(run[0])[0]) == []
+    assert [e["step"] for e in tiny.entries(copy)] == [e["step"] for e in tiny.entries(run[0])]
+
+
+def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
+    made = list(tiny.episodes())
+    bad = tiny.LENGTHS.index(1)  # one window, so one step of the first epoch
+    made[bad]["state"][:] = 3e37
+    data = tiny.write(tmp_path / "set", made)
+    train_ids, _ = episodes_lib.split(len(made), 0.2, base.get_config().data.val_seed)
+    ends = np.cumsum([len(made[i]["state"]) for i in train_ids])
+    rows, _, _ = build.windows.window_rows(ends, 8, 1, 3)
+    window = np.flatnonzero((rows == ends[list(train_ids).index(bad)] - 1).all(1))[0]
+    seen = lambda seed: np.flatnonzero(
+        (loader.call_rows(len(rows), 8, seed, 0, 9) == window).any(1)
+    )
+    seed = next(seed for seed in range(99) if seen(seed)[0] in (6, 7, 8))
+    step = int(seen(seed)[0]) + 1
+
+    workdir = tmp_path / "run"
+    changes = (
+        "normalize.obs=identity",
+        "normalize.action=identity",
+        f"seed={seed}",
+        "val.every=0",
+    )
+    stopped = tiny.start(workdir, data, *changes, cache=cache).wait()
+    assert stopped.code == 2, stopped.text()
+    assert stopped.last_line.startswith(f"dpjax: error: step {step}: the loss is ")
+    good = checkpoint.steps(workdir)[-1]
+    assert 4 <= good < step
+    items, _ = tiny.saved(workdir)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(items))
+    assert tiny.logged(workdir) < step
+
+
+def test_two_devices_train_as_one(run, data, cache, tmp_path):
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    tiny.finish(tmp_path / "two", data, cache=cache, env=two)
+    items, _ = tiny.saved(tmp_path / "two")
+    assert checkpoint.read_meta(tmp_path / "two", STEPS)["devices"] == 2
+    expected, _ = tiny.saved(run[0])
+    for name in ("denoiser", "ema_denoiser"):
+        for x, y in zip(*map(jax.tree.leaves, (items[name], expected[name]))):
+            np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-5)
+
+
+def test_metrics_after_the_checkpoint_are_done_again(tmp_path):
+    metrics = Metrics(tmp_path, 0)
+    for step in (2, 4, 6):
+        metrics.write(step, {"loss": 1 / step, "seconds": step / 2, "bad": np.nan})
+    metrics.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')  # killed here
+    metrics = Metrics(tmp_path, 4)
+    metrics.write(6, {"loss": 7.0})
+    metrics.close()
+    assert (metrics.removed, metrics.seconds) == (1, 2.0)
+    entries = read(tmp_path / "metrics.jsonl")
+    assert [entry["step"] for entry in entries] == [2, 4, 6]
+    assert entries[-1]["loss"] == 7.0 and entries[0]["bad"] is None
+
+
+def test_a_full_disk_stops_no_training(tmp_path, caplog):
+    metrics = Metrics(tmp_path, 0)
+    metrics._file.close()
+    metrics._file = open("/dev/full", "a")
+    for step in range(50):
+        metrics.write(step, {"loss": 0.1})
+    metrics.close()
+    assert caplog.text.count("metrics are not written") == 1
+
+
+def test_the_speed_leaves_the_compiling_call_out():
+    sums = {"loss": np.array([1.0, 3.0])}
+    assert averages([(sums, 2, None)]) == {"loss": 2.0}
+    assert averages([(sums, 2, None), (sums, 2, 0.5)]) == {"loss": 2.0, "steps_per_second": 4.0}
