@@ -5,11 +5,8 @@ whole plug-in system: a new denoiser is a file in nets/ and a line here.
 """
 
 import functools
-import json
 import logging
-import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -27,6 +24,7 @@ from dpjax.errors import UserError, choices
 from dpjax.nets import encoders, unet1d
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION, Policy
+from dpjax.run_config import Spec, read_config
 from dpjax.training import checkpoint, optim, parallel
 from dpjax.types import Params
 
@@ -96,17 +94,6 @@ def check(config: ConfigDict) -> None:
                 f"add {key}=<path inside an RLDS step, such as observation/{key}>."
             )
     policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
-
-
-class Spec(NamedTuple):
-    """What a run observes and does, in its order: saved with it, checked at load.
-
-    observations: {key: size of the last axis}. action: Da. data: the data's fingerprint.
-    """
-
-    observations: dict[str, int]
-    action: int
-    data: str
 
 
 class Data(NamedTuple):
@@ -246,34 +233,6 @@ def spec(data: Data) -> Spec:
     observations = {key: size(key) for key in data.obs_keys}
     prints = [episodes_lib.fingerprint(part) for part in (data.train, data.val)]
     return Spec(observations, size(ACTION), "-".join(prints))
-
-
-def write_config(run_dir: Path, config: ConfigDict, spec: Spec) -> None:
-    """config.json: the resolved config, and the spec of the data."""
-    temporary = run_dir / "config.tmp"
-    content = {"config": config.to_dict(), "spec": spec._asdict()}
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, run_dir / "config.json")
-
-
-def read_config(run_dir) -> tuple[ConfigDict, Spec]:
-    """What `write_config` wrote; JSON's lists become tuples again."""
-    path = Path(run_dir) / "config.json"
-    if not path.exists():
-        raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
-    try:
-        content = json.loads(path.read_text())
-        config = ConfigDict(restore_tuples(content["config"]))
-        return config.lock(), Spec(**content["spec"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a config that dpjax.train wrote ({error!r}).") from None
-
-
-def restore_tuples(tree: Any) -> Any:
-    """Lists made tuples: a list in a flax module can't be hashed."""
-    if isinstance(tree, dict):
-        return {key: restore_tuples(value) for key, value in tree.items()}
-    return tuple(map(restore_tuples, tree)) if isinstance(tree, list) else tree
 
 
 def load(

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from dpjax import build
+from dpjax import run_config
 from dpjax.config_check import flatten
 from dpjax.errors import UserError
 from dpjax.training import checkpoint
@@ -25,7 +25,7 @@ LEFT_OVER = {"lock", "config.tmp"}
 log = logging.getLogger("dpjax")
 
 
-def claim(workdir: Path, config: ConfigDict, spec: build.Spec) -> Any:
+def claim(workdir: Path, config: ConfigDict, spec: run_config.Spec) -> Any:
     """Makes the folder or accepts it, and locks it; returns the lock, to be closed.
 
     What is refused is as it was before: nothing in it is touched, and none is made.
@@ -36,7 +36,7 @@ def claim(workdir: Path, config: ConfigDict, spec: build.Spec) -> Any:
         held = checkpoint.lock(workdir)
         changes = _changes(workdir, config, spec)  # once more: now it is ours
         if changes is None or changes:
-            build.write_config(workdir, config, spec)
+            run_config.write_config(workdir, config, spec)
     except OSError as error:
         where = error.filename or workdir
         raise UserError(f"--workdir {workdir}: {where}: {error.strerror}.") from error
@@ -54,7 +54,7 @@ def _changes(workdir, config, spec):
                 "give a new folder, or that of a run."
             )
         return None
-    saved, saved_spec = build.read_config(workdir)
+    saved, saved_spec = run_config.read_config(workdir)
     old, new = flatten(saved.to_dict()), flatten(config.to_dict())
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     wrong = [

@@ -14,6 +14,7 @@ import numpy as np
 
 from dpjax import build, errors, tasks
 from dpjax.errors import UserError
+from dpjax.run_config import Spec
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -38,7 +39,7 @@ def arguments(argv=None) -> argparse.Namespace:
     return given
 
 
-def observation(given, task, spec: build.Spec, observed: int) -> dict:
+def observation(given, task, spec: Spec, observed: int) -> dict:
     """{name: [batch, To, D]} from the file or from the simulator."""
     if given.observation:
         path = Path(given.observation)

@@ -45,10 +45,11 @@ def due(every: int, before: int, after: int, total: int) -> bool:
     return bool(every) and (before // every != after // every or after >= total)
 
 
-def make_validation(config, policy, data):
+def make_validation(config, spec, data):
     """`(params) -> metrics` on fixed held-out windows, or None where nothing is held out."""
     if not len(data.val.ends) or not config.val.every:
         return None
+    policy = build.policy(build.sampling(config, steps=config.val.num_steps), None, spec)
     held_out = build.table(config, data.val, data.obs_keys)
     num_windows = len(held_out.rows)
     ids = np.unique(np.linspace(0, num_windows - 1, config.val.windows).astype(int))
@@ -104,7 +105,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     table = build.table(config, data.train, data.obs_keys)
     signals = Signals()
     judges = (
-        (config.val.every, make_validation(config, policy, data)),
+        (config.val.every, make_validation(config, spec, data)),
         (config.eval.every, make_evaluation(config, spec, signals)),
     )
     held = run_folder.claim(workdir, config, spec)
@@ -114,7 +115,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
         example = loader.gather(
             table, np.zeros(1, int), np.zeros(1, np.int32), config.horizon.obs
         )
-        state = states.create(jax.jit(policy.init)(init_rng, example), tx)
+        create = jax.jit(lambda rng, batch: states.create(policy.init(rng, batch), tx))
+        state = create(init_rng, example)
         step = functools.partial(
             train_step, policy, tx, ema_power=config.ema.power, ema_max=config.ema.max
         )

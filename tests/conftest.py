@@ -2,10 +2,19 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_configure(config):
+    """What was compiled once is read from the disk in the next run."""
+    cache = getattr(config, "cache", None)  # none under `-p no:cacheprovider`
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="session")

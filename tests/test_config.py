@@ -97,7 +97,7 @@ def test_a_batch_that_the_devices_cannot_split(monkeypatch):
 
 def refused(tmp_path, args):
     """The one line of a start that is refused and leaves nothing behind."""
-    run = tiny.Run(args, log=tmp_path / "log").wait(60)
+    run = tiny.Run(args, log=tmp_path / "log").wait()
     assert run.code == 2, run.text()
     lines = run.text().splitlines()
     assert len(lines) == 1 and lines[0].startswith("dpjax: error: ")
@@ -154,7 +154,7 @@ def test_a_wrong_command_line_is_one_line(tmp_path, args, said):
 def test_a_broken_config_file_is_one_line(tmp_path, text, said):
     path = tmp_path / "broken.py"
     path.write_text(text)
-    run = tiny.Run([f"--config={path}", "--workdir=x"], log=tmp_path / "log").wait(60)
+    run = tiny.Run([f"--config={path}", "--workdir=x"], log=tmp_path / "log").wait()
     assert run.code == 2 and said in run.last_line and len(run.text().splitlines()) == 1
 
 
@@ -164,13 +164,13 @@ def test_a_misspelled_key_in_a_config_file_is_refused(tmp_path):
     )
     (tmp_path / "file.py").write_text(text)
     args = [f"--config={tmp_path}/file.py", f"--workdir={tmp_path}/run"]
-    run = tiny.Run(args, log=tmp_path / "log").wait(60)
+    run = tiny.Run(args, log=tmp_path / "log").wait()
     assert run.code == 2 and "config.optim.learning_rate is unknown" in run.last_line
     assert not (tmp_path / "run").exists()
 
 
 def test_help_lists_the_keys(tmp_path):
-    run = tiny.Run([f"--config={tiny.CONFIG}", "--help"], log=tmp_path / "log").wait(60)
+    run = tiny.Run([f"--config={tiny.CONFIG}", "--help"], log=tmp_path / "log").wait()
     assert run.code == 0
     for text in ("--workdir", "SIGTERM saves", "train.batch=8", "optim.lr=0.01"):
         assert text in run.text()

@@ -19,13 +19,14 @@ from dpjax.training.signals import Signals, Stopped
 data, cache = tiny.data, tiny.cache  # fixtures
 
 STEPS = 60  # of tiny_config.py
+QUIET = "val.every=0"
 
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """All that an uninterrupted run saves; compiled afresh, as the others are not."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    tiny.finish(workdir, data)
+    tiny.finish(workdir, data, QUIET)
     items, step = tiny.saved(workdir)
     assert step == STEPS
     return items
@@ -41,62 +42,64 @@ def assert_ends_as(whole, workdir):
 def test_killed_at_every_named_point(whole, data, cache, tmp_path):
     workdir = tmp_path / "run"
     for point in ("before_save:2", "after_arrays:1", "before_commit:2", "during_delete:2"):
-        killed = tiny.start(workdir, data, cache=cache, env={"DPJAX_KILL_AT": point}).wait()
+        killed = tiny.start(
+            workdir, data, QUIET, cache=cache, env={"DPJAX_KILL_AT": point}
+        ).wait()
         assert killed.code == -signal.SIGKILL, f"{point}: {killed.text()[-2000:]}"
-    tiny.finish(workdir, data, cache=cache)
+    tiny.finish(workdir, data, QUIET, cache=cache)
     assert_ends_as(whole, workdir)
 
 
 def test_killed_at_random(whole, data, cache, tmp_path):
     workdir, rng = tmp_path / "run", random.Random()
     kills = 0
-    for _ in range(5):
+    for _ in range(4):
         target = tiny.logged(workdir) + rng.randint(4, 14)
-        run = tiny.start(workdir, data, cache=cache)
+        run = tiny.start(workdir, data, QUIET, cache=cache)
         run.wait_until(lambda: tiny.logged(workdir) >= target)  # noqa: B023
         time.sleep(rng.uniform(0, 0.06))
         run.end()
         assert run.code in (0, -signal.SIGKILL), run.text()[-2000:]
         kills += run.code != 0
     assert kills >= 2
-    tiny.finish(workdir, data, cache=cache)
+    tiny.finish(workdir, data, QUIET, cache=cache)
     assert_ends_as(whole, workdir)
 
 
 def test_sigterm_saves_and_exits(whole, data, cache, tmp_path):
     workdir = tmp_path / "run"
-    early = tiny.start(workdir, data, cache=cache)
+    early = tiny.start(workdir, data, QUIET, cache=cache)
     early.wait_until(lambda: "episodes to train on" in early.text())
     early.signal(signal.SIGTERM)
-    assert early.wait(30).code == -signal.SIGTERM  # nothing to save: gone at once
+    assert early.wait().code == -signal.SIGTERM  # nothing to save: gone at once
     assert checkpoint.steps(workdir) == []
 
     for number in (signal.SIGTERM, signal.SIGINT):
         before = tiny.logged(workdir)
-        run = tiny.start(workdir, data, cache=cache)
+        run = tiny.start(workdir, data, QUIET, cache=cache)
         run.wait_until(lambda: tiny.logged(workdir) > before + 8)  # noqa: B023
         run.signal(number)
-        assert run.wait(60).code == 128 + number, run.text()[-2000:]
+        assert run.wait().code == 128 + number, run.text()[-2000:]
         step = checkpoint.steps(workdir)[-1]
         assert run.last_line == f"dpjax: {number.name}: saved step {step}"
         assert tiny.logged(workdir) == step > before
     seconds = checkpoint.read_meta(workdir, step)["seconds"]
-    tiny.finish(workdir, data, cache=cache)
+    tiny.finish(workdir, data, QUIET, cache=cache)
     assert checkpoint.read_meta(workdir, STEPS)["seconds"] > seconds
     assert_ends_as(whole, workdir)
 
 
 def test_sigterm_in_an_evaluation_leaves_it_owed(whole, data, cache, tmp_path):
-    workdir, evaluate = tmp_path / "run", "eval.every=30"
-    run = tiny.start(workdir, data, evaluate, cache=cache)
+    workdir, changes = tmp_path / "run", (QUIET, "eval.every=30")
+    run = tiny.start(workdir, data, *changes, cache=cache)
     run.wait_until(lambda: re.search(r"pusht: +\d+%", run.text()))
     run.signal(signal.SIGTERM)
-    assert run.wait(60).code == 128 + signal.SIGTERM, run.text()[-2000:]
+    assert run.wait().code == 128 + signal.SIGTERM, run.text()[-2000:]
     meta = checkpoint.read_meta(workdir, 30)
     assert meta["owed"] and meta["score"] is None
     assert not any("score" in entry for entry in tiny.entries(workdir))
 
-    said = tiny.finish(workdir, data, evaluate, cache=cache).text()
+    said = tiny.finish(workdir, data, *changes, cache=cache).text()
     assert said.count("(selection seeds)") == 2
     found = {e["step"]: e["score"] for e in tiny.entries(workdir) if "score" in e}
     assert sorted(found) == [30, STEPS]
@@ -107,9 +110,9 @@ def test_sigterm_in_an_evaluation_leaves_it_owed(whole, data, cache, tmp_path):
 
 def test_a_second_start_in_the_same_folder_is_refused(data, cache, tmp_path):
     workdir = tmp_path / "run"
-    first = tiny.start(workdir, data, cache=cache)
+    first = tiny.start(workdir, data, QUIET, cache=cache)
     first.wait_until(lambda: "episodes to train on" in first.text())
-    second = tiny.start(workdir, data, cache=cache).wait()
+    second = tiny.start(workdir, data, QUIET, cache=cache).wait()
     first.end()
     assert second.code == 2 and f"is locked by pid {first.process.pid} " in second.last_line
 

@@ -74,7 +74,9 @@ def test_ddpm_equals_diffusers(golden, num_steps):
         close(x, arrays[f"ddpm/{prediction}/{num_steps}/{clip}"])
 
 
-@pytest.mark.parametrize("spacing, num_steps", [("leading", 10), ("leading", 100), ("trailing", 10)])
+@pytest.mark.parametrize(
+    "spacing, num_steps", [("leading", 10), ("leading", 100), ("trailing", 10)]
+)
 @pytest.mark.parametrize("name, eta", [("ddim", 0.0), ("ddim_half", 0.5)])
 def test_ddim_equals_diffusers(golden, spacing, num_steps, name, eta):
     arrays = golden("samplers")

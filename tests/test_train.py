@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from configs import base
-from dpjax import build, run_folder
+from dpjax import build, run_config, run_folder
 from dpjax.data import episodes as episodes_lib
 from dpjax.data import loader
 from dpjax.errors import UserError
@@ -45,7 +45,7 @@ def test_a_run_leaves_its_files(run, data):
     assert {path.name for path in workdir.iterdir()} == {
         *("config.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard")
     }
-    config, spec = build.read_config(workdir)
+    config, spec = run_config.read_config(workdir)
     assert config.train.batch == 8 and config.data.dir == str(data)
     assert '"batch": 8' in said and f"{STEPS}/{STEPS}" in said and "loss=" in said
     assert spec.observations == {"keypoints": 18, "agent_pos": 2} and spec.action == 2
@@ -107,7 +107,7 @@ def test_another_config_is_refused(copy, data, cache):
 
 
 def test_other_data_are_refused(run, tmp_path):
-    config, spec = build.read_config(run[0])
+    config, spec = run_config.read_config(run[0])
     before = tiny.files(run[0])
     with pytest.raises(UserError, match="data: fingerprint .* there, other now"):
         run_folder.claim(run[0], config, spec._replace(data="other"))
@@ -115,32 +115,32 @@ def test_other_data_are_refused(run, tmp_path):
 
 
 def test_cadences_may_change_and_are_said(copy, caplog):
-    config, spec = build.read_config(copy)
+    config, spec = run_config.read_config(copy)
     config.save.every = 12
     run_folder.claim(copy, config, spec).close()
     assert "config.save.every is 12 now, 4 when the run began" in caplog.text
-    assert build.read_config(copy)[0].save.every == 12
+    assert run_config.read_config(copy)[0].save.every == 12
 
 
 def test_a_folder_that_is_no_run_is_refused_untouched(tmp_path):
     (tmp_path / "thesis.tex").write_text("do not lose")
     before = tiny.files(tmp_path)
     with pytest.raises(UserError, match="has files but no config.json"):
-        run_folder.claim(tmp_path, base.get_config(), build.Spec({}, 2, ""))
+        run_folder.claim(tmp_path, base.get_config(), run_config.Spec({}, 2, ""))
     assert tiny.files(tmp_path) == before
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--workdir .*/run: .*: Not a directory"):
-        run_folder.claim(tmp_path / "file" / "run", base.get_config(), build.Spec({}, 2, ""))
+        run_folder.claim(tmp_path / "file" / "run", base.get_config(), run_config.Spec({}, 2, ""))
 
 
 def test_what_a_killed_start_left_is_taken_over(tmp_path):
     for name in run_folder.LEFT_OVER:
         (tmp_path / name).write_text("half")
-    run_folder.claim(tmp_path, base.get_config(), build.Spec({}, 2, "")).close()
-    assert build.read_config(tmp_path)[0].train.batch == 256
+    run_folder.claim(tmp_path, base.get_config(), run_config.Spec({}, 2, "")).close()
+    assert run_config.read_config(tmp_path)[0].train.batch == 256
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_said(run, copy, data, cache):

@@ -1,5 +1,6 @@
 """The U-Net is the authors', forward and backward, and comes apart without a loss."""
 
+import functools
 import json
 
 import jax
@@ -11,6 +12,10 @@ import torch_unet
 from dpjax.errors import UserError
 from dpjax.nets import conv, unet1d
 from dpjax.nets.unet1d import UNet1D
+
+# These networks run once: what counts is how long XLA takes to compile them.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def load(golden, name):
@@ -29,7 +34,7 @@ def forward_and_gradient(net, params, inputs):
         y = net.apply({"params": params}, *inputs)
         return jnp.mean(y**2), y
 
-    grads, y = jax.jit(jax.grad(loss, has_aux=True))(params)
+    grads, y = jit(jax.grad(loss, has_aux=True))(params)
     return y, jax.device_get(grads)
 
 
@@ -60,7 +65,7 @@ def test_a_large_batch_and_its_parts_equal_the_authors(golden):
     net, params, inputs, arrays, _ = load(golden, "dp_unet1d_global_scale")
     x, t, cond = (jnp.tile(leaf, (6,) + (1,) * (leaf.ndim - 1)) for leaf in inputs)
 
-    @jax.jit
+    @jit
     def apart(params):
         context = net.apply({"params": params}, cond, t, method=net.prepare)
         return net.apply({"params": params}, x, context, method=net.denoise)
@@ -73,7 +78,7 @@ def tiny(horizon=4, widths=(8, 16)):
     net = UNet1D(features=2, widths=widths, kernel_size=3, groups=4, time_features=8)
     x, cond = jnp.ones((3, horizon, 2)), jnp.arange(18.0).reshape(3, 2, 3) / 9
     t = jnp.array([0, 5, 5])
-    return net, {"params": net.init(jax.random.key(0), x, t, cond)["params"]}, x, t, cond
+    return net, jit(net.init)(jax.random.key(0), x, t, cond), x, t, cond
 
 
 @pytest.fixture(scope="module")
@@ -83,26 +88,36 @@ def tiny_net():
 
 def test_a_plan_is_prepared_once_for_all_levels(tiny_net):
     net, params, x, t, cond = tiny_net
-    context = net.apply(params, cond, jnp.array([0, 5]), method=net.prepare)
-    at_5 = context.replace(step=context.step[1])
-    got = net.apply(params, x, at_5, method=net.denoise)
-    np.testing.assert_allclose(got[1:], net.apply(params, x, t, cond)[1:], rtol=1e-5, atol=1e-5)
+
+    @jit
+    def both(params):
+        context = net.apply(params, cond, jnp.array([0, 5]), method=net.prepare)
+        at_5 = context.replace(step=context.step[1])
+        return net.apply(params, x, at_5, method=net.denoise), net.apply(params, x, t, cond)
+
+    got, want = both(params)
+    np.testing.assert_allclose(got[1:], want[1:], rtol=1e-5, atol=1e-5)
 
 
 def test_forward_mode_goes_through_the_network(tiny_net):
     net, params, x, t, cond = tiny_net
-    f = jax.jit(lambda x: net.apply(params, x, t, cond))
+    f = lambda x: net.apply(params, x, t, cond)
     v = jnp.linspace(-1, 1, x.size).reshape(x.shape)
     x = x + jnp.linspace(0, 1, x.size).reshape(x.shape)
-    _, tangent = jax.jit(lambda x: jax.jvp(f, (x,), (v,)))(x)
     step = 1e-2
-    want = (f(x + step * v) - f(x - step * v)) / (2 * step)
+
+    @jit
+    def both(x, v):
+        _, tangent = jax.jvp(f, (x,), (v,))
+        return tangent, (f(x + step * v) - f(x - step * v)) / (2 * step)
+
+    tangent, want = both(x, v)
     np.testing.assert_allclose(tangent, want, atol=5e-3)
 
 
 @pytest.mark.parametrize("horizon, levels, near", [(15, 2, 16), (10, 3, 8), (2, 3, 4)])
 def test_a_horizon_that_cannot_be_halved_is_refused_in_one_line(horizon, levels, near):
-    with pytest.raises(UserError, match=f"predict={horizon} .* such as {near}") as error:
+    with pytest.raises(UserError, match=f"predict={horizon} .*such as {near}") as error:
         tiny(horizon, widths=(8, 16, 16)[:levels])  # before anything is compiled
     assert "\n" not in str(error.value)
 

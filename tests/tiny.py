@@ -71,14 +71,14 @@ class Run:
         self.process = fork.Process(target=_command, args=(args, cache, env or {}, str(log)))
         self.process.start()
 
-    def wait(self, timeout=300):
+    def wait(self, timeout=900):
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
             raise AssertionError(f"still running after {timeout} s: {self.text()[-2000:]}")
         return self
 
-    def wait_until(self, condition, timeout=300):
+    def wait_until(self, condition, timeout=900):
         """Polls until the condition holds or the run is over; returns which."""
         end = time.monotonic() + timeout
         while time.monotonic() < end and self.process.is_alive():
@@ -91,9 +91,9 @@ class Run:
         os.kill(self.process.pid, number)
 
     def text(self):
-        return self.log.read_text()
+        return self.log.read_text() if self.log.exists() else ""
 
-    def end(self, timeout=300):
+    def end(self, timeout=900):
         """kill -9, if it still runs."""
         self.process.kill()
         return self.wait(timeout)

@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from dpjax import build, errors
+from dpjax import errors, run_config
 from experiments import collect
 
 HERE = Path(__file__).parent
@@ -22,7 +22,7 @@ def main() -> int:
     collect.command(
         "dpjax.train", "--config", "configs/pusht_demo.py", "--workdir", given.run
     )
-    config, _ = build.read_config(given.run)
+    config, _ = run_config.read_config(given.run)
     sampler = (config.sampler.name, config.sampler.num_steps)
     found = collect.evaluation(given.run, *sampler, given.episodes)
     rows = [collect.row(found, given.episodes)]

@@ -1,0 +1,198 @@
+"""The training step: the same on one device and on eight, and what it leaves alone."""
+
+import functools
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dpjax.errors import UserError
+from dpjax.normalizer import Normalizer
+from dpjax.policy import ACTION, Policy
+from dpjax.training import optim, parallel, state
+from dpjax.training.step import train_step
+from dpjax.types import Batch, row_keys
+
+BATCH, WINDOWS = 16, 40
+EMA = {"ema_power": 0.75, "ema_max": 0.9999}
+
+
+def toy_policy():
+    """Linear regression under noise of every row's own: three lambdas and a matrix."""
+    units = Normalizer({ACTION: jnp.full(2, 3.0)}, {ACTION: jnp.full(2, 2.0)})
+
+    def init(rng, batch):
+        kernel = jax.random.normal(rng, (3, 2))
+        return {"encoder": {}, "denoiser": {"kernel": kernel}, "normalizer": units}
+
+    def loss(params, rng, batch):
+        x = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
+        keys = row_keys(rng, batch.row)
+        noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
+        y = batch.obs["state"] @ params["denoiser"]["kernel"] - x + 0.1 * noise
+        return jnp.sum((y**2).mean(-1) * batch.mask), {"weight": batch.mask.sum()}
+
+    return Policy(init, loss, lambda params, rng, obs: None)
+
+
+def table():
+    """The data set: batches are rows of it. The first half of a batch is mostly padding."""
+    rng = np.random.default_rng(0)
+    full = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    mask = (rng.random((WINDOWS, 4)) < np.where(np.arange(WINDOWS) < 8, 0.2, 1.0)[:, None]) * 1.0
+    return {
+        "state": full(WINDOWS, 4, 3),
+        "action": full(WINDOWS, 4, 2),
+        "mask": mask.astype(np.float32),
+    }
+
+
+def gather(table, ids, rows):
+    return Batch({"state": table["state"][ids]}, table["action"][ids], table["mask"][ids], rows)
+
+
+def run(devices, tx, num_steps):
+    """The state and metrics after steps on those devices, on the host."""
+    policy = toy_policy()
+    step = functools.partial(train_step, policy, tx, **EMA)
+    call = parallel.over_devices(step, gather, devices)
+    start = state.create(policy.init(jax.random.key(0), None), tx)
+    ids = np.arange(num_steps * BATCH, dtype=np.int32).reshape(num_steps, BATCH) % WINDOWS
+    place = lambda tree: parallel.replicate(tree, devices)
+    end, metrics = call(place(start), jax.random.key(1), place(table()), ids)
+    return parallel.unreplicate(end), metrics
+
+
+def leaves(num_devices):
+    """What one and eight devices are compared by: gradients (SGD of rate 1), then a run."""
+    devices = jax.devices()[:num_devices]
+    assert len(devices) == num_devices
+    once, metrics = run(devices, optax.sgd(1.0), 1)
+    adam = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
+    many, losses = run(devices, adam, 5)
+    return {
+        "after_sgd": once.params["denoiser"]["kernel"],
+        "loss": metrics["loss"],
+        "grad_norm": metrics["grad_norm"],
+        "after_adam": many.params["denoiser"]["kernel"],
+        "ema": many.ema["denoiser"]["kernel"],
+        "losses": losses["loss"],
+        "step": many.step,
+        "ema_count": many.ema_count,
+    }
+
+
+def test_eight_devices_do_what_one_does(tmp_path):
+    out = tmp_path / "eight.npz"
+    flags = "--xla_force_host_platform_device_count=8"
+    root = str(Path(__file__).parent.parent)
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+    subprocess.run([sys.executable, __file__, str(out)], env=env, check=True, timeout=300)
+    one, eight = leaves(1), np.load(out)
+    assert set(one) == set(eight)
+    for key in one:
+        np.testing.assert_allclose(eight[key], one[key], rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+@functools.cache
+def one_step():
+    """(state before, state after, metrics, batch, its key) of one SGD step of rate 1."""
+    policy, tx = toy_policy(), optax.sgd(1.0)
+    before = state.create(policy.init(jax.random.key(0), None), tx)
+    batch = gather(jax.tree.map(jnp.asarray, table()), jnp.arange(BATCH), jnp.arange(BATCH))
+    step = jax.jit(functools.partial(train_step, policy, tx, **EMA))
+    after, metrics = step(before, jax.random.key(1), batch)
+    return before, after, metrics, batch, jax.random.fold_in(jax.random.key(1), 0)
+
+
+def test_the_gradient_is_that_of_the_mean_over_what_counts():
+    before, after, metrics, batch, rng = one_step()
+
+    def mean(kernel):
+        params = {**before.params, "denoiser": {"kernel": kernel}}
+        total, sums = toy_policy().loss(params, rng, batch)
+        return total / batch.mask.sum()
+
+    kernel = before.params["denoiser"]["kernel"]
+    value, grad = jax.value_and_grad(mean)(kernel)
+    moved = kernel - after.params["denoiser"]["kernel"]
+    np.testing.assert_allclose(moved, grad, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], jnp.linalg.norm(grad), rtol=1e-5)
+
+
+def test_the_first_average_is_the_weights():
+    _, after, _, _, _ = one_step()
+    np.testing.assert_array_equal(
+        after.ema["denoiser"]["kernel"], after.params["denoiser"]["kernel"]
+    )
+    assert after.step == after.ema_count == 1
+
+
+def test_the_normalizer_is_untouched_by_training():
+    tx = optim.adamw(
+        lr=0.1, steps=9, warmup=0, b1=0.9, b2=0.9, eps=1e-8, weight_decay=0.5, grad_clip=0.0
+    )
+    end, _ = run(jax.devices()[:1], tx, 5)
+    start = toy_policy().init(jax.random.key(0), None)
+    for tree in (end.params, end.ema):
+        assert not np.allclose(tree["denoiser"]["kernel"], start["denoiser"]["kernel"])
+        for got, want in zip(
+            jax.tree.leaves(tree["normalizer"]), jax.tree.leaves(start["normalizer"])
+        ):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_the_optimizer_holds_nothing_of_the_normalizer():
+    tx = optax.adam(1e-3)
+    made = state.create(toy_policy().init(jax.random.key(0), None), tx)
+    assert sum(leaf.size for leaf in jax.tree.leaves(made.opt_state)) == 2 * 6 + 1
+
+
+def test_ema_decay_is_the_originals():
+    count = jnp.array([0, 1, 2, 3, 10_000, 10**7])
+    got = optim.ema_decay(count, power=0.75, largest=0.9999)
+    want = [0, 0, 1 - 2**-0.75, 1 - 3**-0.75, 0.999, 0.9999]
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert got[2] == pytest.approx(0.405, abs=5e-4) and got[3] == pytest.approx(0.561, abs=5e-4)
+
+
+def updates(steps, warmup, at, **options):
+    """Size of Adam's update for a constant gradient at some steps: the learning rate."""
+    tx = optim.adamw(
+        **{"lr": 1e-2, "b1": 0.0, "b2": 0.0, "eps": 0.0, "weight_decay": 0.0, "grad_clip": 0.0},
+        **{"steps": steps, "warmup": warmup, **options},
+    )
+    weight = jnp.ones(1)
+
+    def one(opt_state, _):
+        update, opt_state = tx.update(jnp.ones(1), opt_state, weight)
+        return opt_state, -update[0]
+
+    return jax.lax.scan(one, tx.init(weight), length=steps + 1)[1][np.array(at)]
+
+
+def test_warm_up_starts_at_zero_and_the_cosine_ends_at_zero():
+    got = updates(100, 20, [0, 10, 20, 60, 100])
+    np.testing.assert_allclose(got, [0, 5e-3, 1e-2, 5e-3, 0], atol=1e-7)
+
+
+def test_without_warm_up_the_first_step_is_the_largest():
+    np.testing.assert_allclose(updates(100, 0, [0, 50]), [1e-2, 5e-3], atol=1e-7)
+
+
+@pytest.mark.parametrize("batch, devices, near", [(10, 8, 8), (3, 8, 8), (60, 8, 64)])
+def test_a_batch_that_cannot_be_split_is_refused(batch, devices, near):
+    with pytest.raises(UserError, match=f"batch={batch} .* {devices} devices: .* such as {near}"):
+        parallel.check_batch(batch, devices)
+    parallel.check_batch(near, devices)
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **leaves(8))
