@@ -8,7 +8,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from dpjax import run_config
@@ -79,14 +78,14 @@ def _free(key):
     return any(key == name or key.startswith(f"{name}.") for name in FREE_TO_CHANGE)
 
 
-def resume(workdir: Path, state: TrainState, num_devices: int) -> tuple[TrainState, dict]:
-    """The newest good checkpoint in place of a fresh state, and its meta ({} if none)."""
-    restored, said = checkpoint.restore_latest(workdir, jax.device_get(state))
+def resume(workdir: Path, like: TrainState, num_devices: int) -> tuple[TrainState | None, dict]:
+    """The newest good checkpoint, a tree as `like`, and its meta; (None, {}) without any."""
+    state, said = checkpoint.restore_latest(workdir, like)
     for text in said:
         log.warning(text)
-    if restored is None:
-        return state, {}
-    meta = checkpoint.read_meta(workdir, int(restored.step))
+    if state is None:
+        return None, {}
+    meta = checkpoint.read_meta(workdir, int(state.step))
     log.info("going on from step %d of %s", meta["step"], workdir)
     before = meta.get("devices", num_devices)
     if before != num_devices:
@@ -95,4 +94,4 @@ def resume(workdir: Path, state: TrainState, num_devices: int) -> tuple[TrainSta
             num_devices,
             before,
         )
-    return restored, meta
+    return state, meta

@@ -112,24 +112,25 @@ def train(config: ConfigDict, workdir: Path) -> int:
     try:
         say_start(config, data, workdir)
         init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
-        example = loader.gather(
-            table, np.zeros(1, int), np.zeros(1, np.int32), config.horizon.obs
-        )
-        create = jax.jit(lambda rng, batch: states.create(policy.init(rng, batch), tx))
-        state = create(init_rng, example)
+        first_row = np.zeros(1, np.int32)
+        example = loader.gather(table, first_row, first_row, config.horizon.obs)
+        create = lambda rng, batch: states.create(policy.init(rng, batch), tx)
+        like = jax.eval_shape(create, init_rng, example)
+        state, meta = run_folder.resume(workdir, like, jax.local_device_count())
+        if state is None:
+            state = jax.jit(create)(init_rng, example)
         step = functools.partial(
             train_step, policy, tx, ema_power=config.ema.power, ema_max=config.ema.max
         )
-        return loop(config, workdir, spec, signals, judges, state, step, step_rng, table)
+        return loop(config, workdir, spec, signals, judges, meta, state, step, step_rng, table)
     finally:
         signals.close()
         held.close()
 
 
-def loop(config, workdir, spec, signals, judges, state, step, rng, table) -> int:
+def loop(config, workdir, spec, signals, judges, meta, state, step, rng, table) -> int:
     """Calls of `train.steps_per_call` steps, and between them whatever is due."""
     devices, total = jax.local_devices(), config.train.steps
-    state, meta = run_folder.resume(workdir, state, len(devices))
     i = first = meta.get("step", 0)
     owed = meta.get("owed", False)  # stopped before the judges had seen this step
     if first >= total and not owed:

@@ -69,7 +69,7 @@ def test_the_configs_of_the_house_are_good(module):
         ("loss.mask_padding", 1, "config.loss.mask_padding=1 must be True or False"),
         ("denoiser.widths", (8, "x"), "must be a tuple, each element a whole number"),
         ("denoiser.widths", (), "config.denoiser.widths is empty"),
-        ("denoiser.widths", (8, 20), "config.denoiser.widths has 20"),
+        ("denoiser.widths", (16, 20), "config.denoiser.widths has 20"),
         ("horizon.predict", 7, "config.horizon.predict=7 cannot be halved 1 times"),
         ("horizon.act", 8, "Raise horizon.predict or lower horizon.act"),
         ("horizon.obs", 6, "horizon.obs - 1 + horizon.act = 9 steps are needed"),
@@ -91,7 +91,7 @@ def test_a_wrong_value_is_named(key, value, said):
 
 def test_a_batch_that_the_devices_cannot_split(monkeypatch):
     monkeypatch.setattr(build.jax, "local_device_count", lambda: 3)
-    with pytest.raises(UserError, match="batch=8 cannot be split over 3 devices: .* such as 9"):
+    with pytest.raises(UserError, match="batch=16 cannot be split over 3 devices: .* such as 15"):
         build.check(tiny_config.get_config())
 
 
@@ -111,7 +111,7 @@ def refused(tmp_path, args):
         ("trian.steps=3", "--config.trian.steps: config has no 'trian'; did you mean 'train'?"),
         ("train.step=3", "config.train has no 'step'; did you mean 'steps'?"),
         ("seed.steps=3", "--config.seed.steps: config.seed is one value, not a section"),
-        ("train.batch=abc", "--config.train.batch=abc must be a whole number, such as 8"),
+        ("train.batch=abc", "--config.train.batch=abc must be a whole number, such as 16"),
         ("train.batch=True", "--config.train.batch=True must be a whole number"),
         ("train.batch=8.5", "--config.train.batch=8.5 must be a whole number"),
         ("optim.lr=[1]", "--config.optim.lr=[1] must be a number"),
@@ -172,7 +172,7 @@ def test_a_misspelled_key_in_a_config_file_is_refused(tmp_path):
 def test_help_lists_the_keys(tmp_path):
     run = tiny.Run([f"--config={tiny.CONFIG}", "--help"], log=tmp_path / "log").wait()
     assert run.code == 0
-    for text in ("--workdir", "SIGTERM saves", "train.batch=8", "optim.lr=0.01"):
+    for text in ("--workdir", "SIGTERM saves", "train.batch=16", "optim.lr=0.002"):
         assert text in run.text()
 
 

@@ -46,14 +46,14 @@ def test_a_run_leaves_its_files(run, data):
         *("config.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard")
     }
     config, spec = run_config.read_config(workdir)
-    assert config.train.batch == 8 and config.data.dir == str(data)
-    assert '"batch": 8' in said and f"{STEPS}/{STEPS}" in said and "loss=" in said
+    assert config.train.batch == 16 and config.data.dir == str(data)
+    assert '"batch": 16' in said and f"{STEPS}/{STEPS}" in said and "loss=" in said
     assert spec.observations == {"keypoints": 18, "agent_pos": 2} and spec.action == 2
     assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
 
     assert checkpoint.steps(workdir) == [STEPS - 4, STEPS]
     meta = checkpoint.read_meta(workdir, STEPS)
-    assert meta["config"]["train"]["batch"] == 8 and meta["versions"]["jax"] == jax.__version__
+    assert meta["config"]["train"]["batch"] == 16 and meta["versions"]["jax"] == jax.__version__
     assert meta["spec"]["data"] == spec.data and meta["devices"] == 1
     items, _ = tiny.saved(workdir)
     assert set(items["normalizer"].scale) == {"keypoints", "agent_pos", "action"}
@@ -96,13 +96,13 @@ def test_a_finished_run_says_so(copy, data, cache):
 
 def test_another_config_is_refused(copy, data, cache):
     before = tiny.files(copy)
-    refused = tiny.start(copy, data, "train.batch=16", "optim.lr=0.5", cache=cache).wait()
+    refused = tiny.start(copy, data, "train.batch=32", "optim.lr=0.5", cache=cache).wait()
     assert refused.code == 2
     assert refused.last_line.startswith(
         f"dpjax: error: --workdir {copy} holds a run with another"
     )
-    assert "config.train.batch: 8 there, 16 now" in refused.last_line
-    assert "config.optim.lr: 0.01 there, 0.5 now" in refused.last_line
+    assert "config.train.batch: 16 there, 32 now" in refused.last_line
+    assert "config.optim.lr: 0.002 there, 0.5 now" in refused.last_line
     assert tiny.files(copy) == before
 
 
@@ -133,7 +133,9 @@ def test_a_folder_that_is_no_run_is_refused_untouched(tmp_path):
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--workdir .*/run: .*: Not a directory"):
-        run_folder.claim(tmp_path / "file" / "run", base.get_config(), run_config.Spec({}, 2, ""))
+        run_folder.claim(
+            tmp_path / "file" / "run", base.get_config(), run_config.Spec({}, 2, "")
+        )
 
 
 def test_what_a_killed_start_left_is_taken_over(tmp_path):
@@ -164,9 +166,9 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
     rows, _, _ = build.windows.window_rows(ends, 8, 1, 3)
     window = np.flatnonzero((rows == ends[list(train_ids).index(bad)] - 1).all(1))[0]
     seen = lambda seed: np.flatnonzero(
-        (loader.call_rows(len(rows), 8, seed, 0, 9) == window).any(1)
+        (loader.call_rows(len(rows), 16, seed, 0, 9) == window).any(1)
     )
-    seed = next(seed for seed in range(99) if seen(seed)[0] in (6, 7, 8))
+    seed = next(seed for seed in range(99) if seen(seed)[0] in (4, 5))
     step = int(seen(seed)[0]) + 1
 
     workdir = tmp_path / "run"

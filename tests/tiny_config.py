@@ -8,14 +8,15 @@ def get_config():
     config = base.get_config()
     config.horizon = dict(obs=2, predict=8, act=4)
     config.data.val_fraction = 0.2
-    config.denoiser.widths = (8, 16)
+    # Two channels a group: with one, a bias has no gradient but noise, which Adam blows up.
+    config.denoiser.widths = (16, 32)
     config.denoiser.kernel_size = 3
     config.denoiser.time_features = 16
     config.schedule.num_levels = 20
     config.sampler.num_steps = 4
-    config.optim.lr = 1e-2
+    config.optim.lr = 2e-3
     config.optim.warmup = 2
-    config.train = dict(steps=60, batch=8, steps_per_call=2)
+    config.train = dict(steps=60, batch=16, steps_per_call=2)
     config.log.every = 2
     config.val = dict(every=30, windows=6, samples=3, num_steps=2)
     config.eval = dict(every=0, episodes=2, num_envs=2, num_steps=2)
