@@ -32,7 +32,8 @@ def perceptron(width=64):
         sizes = [(x[0].size, width), (8 + cond[0].size, width), (width, x[0].size)]
         keys = jax.random.split(rng, 3)
         names = ("in", "film", "out")
-        return {n: jax.random.normal(k, s) * s[0] ** -0.5 for n, k, s in zip(names, keys, sizes)}
+        draw = lambda key, size: jax.random.normal(key, size) * size[0] ** -0.5
+        return {name: draw(*of) for name, *of in zip(names, keys, sizes)}
 
     def prepare(params, cond, t):
         time = jnp.cos(jnp.arange(8) * t[..., None] / 30)
@@ -119,7 +120,8 @@ def test_the_error_of_a_masked_step_does_not_count():
     both = [make(zero, predict="sample", mask_padding=mask) for mask in (True, False)]
     params = both[0].init(jax.random.key(0), batch)
     rng = jax.random.key(1)
-    (masked, counted), (full, every) = jax.jit(lambda: [p.loss(params, rng, batch) for p in both])()
+    losses = jax.jit(lambda: [policy.loss(params, rng, batch) for policy in both])
+    (masked, counted), (full, every) = losses()
     x0 = UNITS.normalize({ACTION: batch.actions})[ACTION]
     error = (x0**2).mean(-1)
     np.testing.assert_allclose(masked, (error * batch.mask).sum(), rtol=1e-5)

@@ -45,7 +45,8 @@ def table():
     """The data set: batches are rows of it. The first half of a batch is mostly padding."""
     rng = np.random.default_rng(0)
     full = lambda *shape: rng.normal(size=shape).astype(np.float32)
-    mask = (rng.random((WINDOWS, 4)) < np.where(np.arange(WINDOWS) < 8, 0.2, 1.0)[:, None]) * 1.0
+    kept = np.where(np.arange(WINDOWS) < 8, 0.2, 1.0)[:, None]
+    mask = rng.random((WINDOWS, 4)) < kept
     return {
         "state": full(WINDOWS, 4, 3),
         "action": full(WINDOWS, 4, 2),
@@ -120,7 +121,7 @@ def test_the_gradient_is_that_of_the_mean_over_what_counts():
         return total / batch.mask.sum()
 
     kernel = before.params["denoiser"]["kernel"]
-    value, grad = jax.value_and_grad(mean)(kernel)
+    value, grad = jax.jit(jax.value_and_grad(mean))(kernel)
     moved = kernel - after.params["denoiser"]["kernel"]
     np.testing.assert_allclose(moved, grad, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
@@ -189,7 +190,8 @@ def test_without_warm_up_the_first_step_is_the_largest():
 
 @pytest.mark.parametrize("batch, devices, near", [(10, 8, 8), (3, 8, 8), (60, 8, 64)])
 def test_a_batch_that_cannot_be_split_is_refused(batch, devices, near):
-    with pytest.raises(UserError, match=f"batch={batch} .* {devices} devices: .* such as {near}"):
+    said = f"batch={batch} .* {devices} devices: .* such as {near}"
+    with pytest.raises(UserError, match=said):
         parallel.check_batch(batch, devices)
     parallel.check_batch(near, devices)
 

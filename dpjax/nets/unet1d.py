@@ -32,9 +32,9 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
     batch, _, channels = x.shape
 
     def mean(y):
-        y = jnp.mean(y, axis=1).reshape(batch, groups, channels // groups)
-        y = jnp.mean(y, axis=-1, keepdims=True)
-        return jnp.broadcast_to(y, (batch, groups, channels // groups)).reshape(batch, 1, channels)
+        shape = (batch, groups, channels // groups)
+        y = jnp.mean(jnp.mean(y, axis=1).reshape(shape), axis=-1, keepdims=True)
+        return jnp.broadcast_to(y, shape).reshape(batch, 1, channels)
 
     centered = x - mean(x)
     return centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale) + bias
@@ -210,8 +210,8 @@ def check_horizon(horizon: int, widths: tuple[int, ...]) -> None:
     if horizon % factor:
         near = max(factor, round(horizon / factor) * factor)
         raise UserError(
-            f"config.horizon.predict={horizon} cannot be halved {len(widths) - 1} times, as a "
-            f"U-Net of {len(widths)} levels needs: use a multiple of {factor} (such as {near}), "
+            f"config.horizon.predict={horizon} cannot be halved {len(widths) - 1} times, as "
+            f"a U-Net of {len(widths)} levels needs: use a multiple of {factor} (such as {near}), "
             f"or fewer config.denoiser.widths."
         )
 
