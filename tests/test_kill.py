@@ -1,6 +1,6 @@
 """A run that is stopped or killed, at any moment, ends bit for bit as one that was not.
 
-The windows of tiny_config.py's data make an epoch of six steps and a bit, so that the
+The windows of tiny_config.py's data make an epoch of six steps and a half, so that the
 epochs' boundaries lie inside calls and on either side of the checkpoints.
 """
 

@@ -11,7 +11,7 @@ import tiny
 from configs import base
 from dpjax import build, run_config, run_folder
 from dpjax.data import episodes as episodes_lib
-from dpjax.data import loader
+from dpjax.data import loader, windows
 from dpjax.errors import UserError
 from dpjax.training import checkpoint
 from dpjax.training.metrics import Metrics, averages, read
@@ -159,11 +159,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(run, copy, data, cache):
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
     made = list(tiny.episodes())
     bad = tiny.LENGTHS.index(1)  # one window, so one step of the first epoch
-    made[bad]["state"][:] = 3e37
+    made[bad]["action"][:] = 3e38
     data = tiny.write(tmp_path / "set", made)
     train_ids, _ = episodes_lib.split(len(made), 0.2, base.get_config().data.val_seed)
     ends = np.cumsum([len(made[i]["state"]) for i in train_ids])
-    rows, _, _ = build.windows.window_rows(ends, 8, 1, 3)
+    rows, _, _ = windows.window_rows(ends, 8, 1, 3)
     window = np.flatnonzero((rows == ends[list(train_ids).index(bad)] - 1).all(1))[0]
     seen = lambda seed: np.flatnonzero(
         (loader.call_rows(len(rows), 16, seed, 0, 9) == window).any(1)

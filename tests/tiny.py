@@ -19,7 +19,7 @@ from dpjax.data import rlds
 from dpjax.training import checkpoint, restore
 
 CONFIG = Path(__file__).with_name("tiny_config.py")
-LENGTHS = (9, 14, 11, 16, 12, 1)
+LENGTHS = (24, 31, 27, 33, 29, 1)
 
 fork = multiprocessing.get_context("forkserver")
 fork.set_forkserver_preload(["dpjax.train"])

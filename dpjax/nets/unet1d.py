@@ -211,8 +211,8 @@ def check_horizon(horizon: int, widths: tuple[int, ...]) -> None:
         near = max(factor, round(horizon / factor) * factor)
         raise UserError(
             f"config.horizon.predict={horizon} cannot be halved {len(widths) - 1} times, as "
-            f"a U-Net of {len(widths)} levels needs: use a multiple of {factor} (such as {near}), "
-            f"or fewer config.denoiser.widths."
+            f"a U-Net of {len(widths)} levels needs: use a multiple of {factor} (such as "
+            f"{near}), or fewer config.denoiser.widths."
         )
 
 

@@ -51,4 +51,4 @@ def train_step(
         ema_count=state.ema_count + 1,
         opt_state=opt_state,
     )
-    return state, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
