@@ -71,7 +71,8 @@ def check(config: ConfigDict) -> None:
     parallel.check_batch(config.train.batch, jax.local_device_count())
     choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
     if config.denoiser.name == "unet1d":
-        unet1d.check_sizes(config.denoiser.widths, config.denoiser.groups)
+        sizes = ("widths", "groups", "kernel_size", "time_features")
+        unet1d.check_sizes(*(config.denoiser[key] for key in sizes))
         unet1d.check_horizon(horizon.predict, config.denoiser.widths)
     for key in ("action", "obs"):
         choose(normalizers.MODES, config.normalize[key], f"config.normalize.{key}")
@@ -82,6 +83,13 @@ def check(config: ConfigDict) -> None:
             f"deviations: use 'limits', or config.sampler.clip=inf."
         )
     choose({"refuse": 0, "skip": 0}, config.data.on_bad, "config.data.on_bad")
+    check_columns(config)
+    check_schedule(config)
+    policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
+
+
+def check_columns(config: ConfigDict) -> None:
+    """The columns that the task and the loss want are mapped to something."""
     if ACTION not in config.data.columns:
         raise UserError(
             f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
@@ -93,7 +101,17 @@ def check(config: ConfigDict) -> None:
                 f"config.data.columns lacks {key!r}, which task {config.task!r} observes: "
                 f"add {key}=<path inside an RLDS step, such as observation/{key}>."
             )
-    policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
+
+def check_schedule(config: ConfigDict) -> None:
+    """The schedule ends in noise: sampling starts there, whatever was trained."""
+    schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
+    alpha = schedule(config.schedule.num_levels).path(1, "trailing").now.alpha[0]
+    if alpha**2 > schedules.MAX_FIRST_ALPHA_BAR:
+        raise UserError(
+            f"config.schedule.name={config.schedule.name!r} with num_levels="
+            f"{config.schedule.num_levels} ends at ᾱ = {alpha**2:.2f}, far from the noise that "
+            "sampling starts from: use 'cosine', or more levels (linear ones need about 1000)."
+        )
 
 
 class Data(NamedTuple):

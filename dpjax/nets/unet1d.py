@@ -216,8 +216,19 @@ def check_horizon(horizon: int, widths: tuple[int, ...]) -> None:
         )
 
 
-def check_sizes(widths: tuple[int, ...], groups: int) -> None:
-    """Refuses widths that the GroupNorms cannot split."""
+def check_sizes(
+    widths: tuple[int, ...], groups: int, kernel_size: int = 5, time_features: int = 4
+) -> None:
+    """Refuses widths that the GroupNorms cannot split, and sizes that make no network."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise UserError(
+            f"config.denoiser.kernel_size={kernel_size} must be odd: an even one moves the "
+            "actions by half a step."
+        )
+    if time_features < 4 or time_features % 2:
+        raise UserError(
+            f"config.denoiser.time_features={time_features} must be even, and 4 at least."
+        )
     if not widths:
         raise UserError("config.denoiser.widths is empty: give one width a level.")
     if groups < 1:

@@ -13,7 +13,6 @@ from dpjax import errors
 from experiments import collect
 
 HERE = Path(__file__).parent
-SAMPLERS = (("ddpm", 100), ("ddpm", 10))
 EPISODES = 500  # LeRobot's protocol; the first 50 are the paper's
 
 
@@ -23,6 +22,9 @@ def main() -> int:
     parser.add_argument("--data", default="data/pusht_human", help="where its RLDS copy lies")
     parser.add_argument("--run", default="runs/pusht_small", type=Path)
     parser.add_argument("--checkpoint", type=int, help="score this step, not the last")
+    parser.add_argument(
+        "--slow-episodes", type=int, default=EPISODES, help="of DDPM-100, ten times as slow"
+    )
     given = parser.parse_args()
 
     if not Path(given.data).exists():
@@ -33,12 +35,14 @@ def main() -> int:
         "dpjax.train", "--config", "configs/pusht_state_small.py", "--workdir", given.run,
         f"--config.data.dir={given.data}",
     )  # fmt: skip
-    found = [
-        collect.evaluation(given.run, *sampler, EPISODES, checkpoint=given.checkpoint)
-        for sampler in SAMPLERS
-    ]
-    rows = [collect.row(result, count) for result in found for count in (50, EPISODES)]
-    collect.write(HERE, collect.results(given.run, rows[1], rows))
+    wanted = {10: EPISODES, 100: given.slow_episodes}
+    rows = []
+    for steps, episodes in wanted.items():
+        found = collect.evaluation(
+            given.run, "ddpm", steps, episodes, checkpoint=given.checkpoint
+        )
+        rows += [collect.row(found, count) for count in sorted({50, episodes})]
+    collect.write(HERE, collect.results(given.run, rows[1], rows))  # 10 steps, 500 seeds
     return 0
 
 
