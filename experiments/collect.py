@@ -56,6 +56,7 @@ def row(result: dict, episodes: int) -> dict:
         "broken": len(first) - len(valid),
         "checkpoint": result["checkpoint"],
         "evaluation_seconds_of_all": result["evaluation_seconds"],
+        "commit": result["commit"],
     }
 
 
@@ -79,7 +80,7 @@ def results(run: Path, headline: dict, rows: list[dict]) -> dict:
         "learning_curve_selection_seeds": curve,
         **facts.machine(),
         "versions": facts.versions(),
-        "commit": facts.commit(),
+        "commit": headline["commit"],
     }
 
 
