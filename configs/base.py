@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
             on_bad="refuse",  # or "skip": leave bad episodes out, counted and said
             val_fraction=0.02,  # share of episodes held out (paper)
             val_seed=42,
+            mirror=False,  # train on the mirror images too, where the task has one (pusht)
             max_episodes=0,  # train on this many, the first of a fixed shuffle; 0: all
         )
     )

@@ -11,14 +11,15 @@ def get_config():
     """A U-Net 64-128-256 with kernel 3, batch 128: what 45 minutes of two cores train."""
     config = base.get_config()
     config.data.dir = "data/pusht_human"  # 206 episodes, 25,650 steps
+    config.data.mirror = True
     config.denoiser.widths = (64, 128, 256)
     config.denoiser.kernel_size = 3
     config.denoiser.time_features = 128
     config.optim.lr = 1e-3
-    config.train.steps = 8_000
+    config.train.steps = 11_500
     config.train.batch = 128
     config.train.steps_per_call = 10
-    config.eval.every = 2_000
+    config.eval.every = 4_000
     config.val.every = 500
     config.save.every = 500
     return config

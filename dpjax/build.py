@@ -101,6 +101,12 @@ def check_columns(config: ConfigDict) -> None:
                 f"config.data.columns lacks {key!r}, which task {config.task!r} observes: "
                 f"add {key}=<path inside an RLDS step, such as observation/{key}>."
             )
+    if config.data.mirror and task.mirror is None:
+        raise UserError(
+            f"config.data.mirror=True: task {config.task!r} has no mirror image (dpjax/tasks); "
+            "set it to False."
+        )
+
 
 def check_schedule(config: ConfigDict) -> None:
     """The schedule ends in noise: sampling starts there, whatever was trained."""
@@ -136,10 +142,6 @@ def data(config: ConfigDict) -> Data:
         split=config.data.split,
         on_bad=config.data.on_bad,
     )
-    task = tasks.get(config.task)
-    obs = task.observe({key: raw.columns[key] for key in task.columns})
-    columns = {**obs, ACTION: np.asarray(raw.columns[ACTION], np.float32)}
-    seen = raw._replace(columns=columns)
     train_ids, val_ids = episodes_lib.split(
         len(raw.ends), config.data.val_fraction, config.data.val_seed
     )
@@ -148,8 +150,19 @@ def data(config: ConfigDict) -> Data:
         order = np.random.default_rng(config.data.val_seed).permutation(len(train_ids))
         log.info("training on %d of %d episodes (config.data.max_episodes)", limit, len(order))
         train_ids = np.sort(train_ids[order[:limit]])
-    select = functools.partial(episodes_lib.select, seen)
-    return Data(select(train_ids), select(val_ids), tuple(obs))
+    task = tasks.get(config.task)
+    train, val = (episodes_lib.select(raw, ids) for ids in (train_ids, val_ids))
+    if config.data.mirror:
+        train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
+    seen = [see(task, part) for part in (train, val)]
+    return Data(*seen, tuple(key for key in seen[0].columns if key != ACTION))
+
+
+def see(task: tasks.Task, raw: Episodes) -> Episodes:
+    """Raw columns -> the task's observations, and the action."""
+    obs = task.observe({key: raw.columns[key] for key in task.columns})
+    action = np.asarray(raw.columns[ACTION], np.float32)
+    return raw._replace(columns={**obs, ACTION: action})
 
 
 def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:

@@ -51,6 +51,16 @@ def select(episodes: Episodes, ids: np.ndarray) -> Episodes:
     return Episodes(columns, ends, episodes.source)
 
 
+def join(first: Episodes, second: Episodes) -> Episodes:
+    """The episodes of both, which have the same columns."""
+    columns = {
+        key: np.concatenate([column, second.columns[key]])
+        for key, column in first.columns.items()
+    }
+    ends = np.concatenate([first.ends, second.ends + first.lengths.sum(dtype=np.int64)])
+    return Episodes(columns, ends, first.source)
+
+
 def split(num_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids for training and for validation, both ascending, as Chi et al.'s code draws them.
 

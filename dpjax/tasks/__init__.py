@@ -26,6 +26,8 @@ class Task(NamedTuple):
     render: env -> uint8 [H, W, 3].
     draw_actions: (frame [H, W, 3], actions [Tp, Da]) -> the frame with the plan on it.
     score, success: the largest progress of an episode -> [0, 1], and bool.
+    mirror: raw columns {name: [..., D]}, the action among them -> those of the scene seen in
+        a mirror, where the task has a mirror image that is the same task.
     max_steps: after so many steps an episode is over.
     action_low, action_high: the range the simulator is made for, each dim.
     official_seeds: the first seed for final numbers only.
@@ -49,6 +51,7 @@ class Task(NamedTuple):
     action_low: float
     action_high: float
     columns: tuple[str, ...]
+    mirror: Callable[[Columns], Columns] | None = None
     action: str = "action"
     official_seeds: int = 100000
     selection_seeds: int = 200000

@@ -68,6 +68,21 @@ def observe(columns: Columns) -> Columns:
     }
 
 
+def mirror(columns: Columns) -> Columns:
+    """{"state": [..., 5], "action": [..., 2]} -> the same, seen in a mirror along the goal's stem.
+
+    The goal lies at (256, 256) px, turned by π/4; its stem's line x + y = 512 is a diagonal
+    of the scene. So is everything its own mirror image: goal, walls (within 1 px) and T.
+
+        (x, y) -> (512 - y, 512 - x),    angle -> π/2 - angle                 (3)
+    """
+    state, action = np.asarray(columns["state"]), np.asarray(columns["action"])
+    flip = lambda xy: SIZE - xy[..., ::-1]
+    angle = np.mod(np.pi / 2 - state[..., 4:], 2 * np.pi)
+    state = np.concatenate([flip(state[..., :2]), flip(state[..., 2:4]), angle], axis=-1)
+    return {"state": state.astype(columns["state"].dtype), "action": flip(action)}
+
+
 def make():
     """A simulator without a window."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -155,4 +170,5 @@ TASK = Task(
     action_low=0.0,
     action_high=SIZE,
     columns=("state",),
+    mirror=mirror,
 )
