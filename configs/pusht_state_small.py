@@ -16,7 +16,7 @@ def get_config():
     config.denoiser.kernel_size = 3
     config.denoiser.time_features = 128
     config.optim.lr = 1e-3
-    config.train.steps = 11_500
+    config.train.steps = 10_500
     config.train.batch = 128
     config.train.steps_per_call = 10
     config.eval.every = 4_000

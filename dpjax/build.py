@@ -151,6 +151,8 @@ def data(config: ConfigDict) -> Data:
         log.info("training on %d of %d episodes (config.data.max_episodes)", limit, len(order))
         train_ids = np.sort(train_ids[order[:limit]])
     task = tasks.get(config.task)
+    used = {key: raw.columns[key] for key in (*task.columns, ACTION)}
+    raw = raw._replace(columns=used)
     train, val = (episodes_lib.select(raw, ids) for ids in (train_ids, val_ids))
     if config.data.mirror:
         train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))

@@ -89,6 +89,13 @@ def test_a_wrong_value_is_named(key, value, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_mirror_that_the_task_lacks(monkeypatch):
+    task = tasks.get("pusht")._replace(mirror=None)
+    monkeypatch.setattr(build.tasks, "get", lambda name: task)
+    with pytest.raises(UserError, match="config.data.mirror=True: task 'pusht' has no mirror"):
+        build.check(changed("data.mirror", True))
+
+
 def test_a_batch_that_the_devices_cannot_split(monkeypatch):
     monkeypatch.setattr(build.jax, "local_device_count", lambda: 3)
     with pytest.raises(UserError, match="batch=16 cannot be split over 3 devices: .* such as 15"):

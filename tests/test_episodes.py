@@ -31,6 +31,12 @@ def test_selecting_none_is_empty(three):
     assert chosen.columns["b"].shape == (0, 1)
 
 
+def test_join_puts_the_second_after_the_first(three):
+    both = episodes.join(three, episodes.select(three, [2]))
+    np.testing.assert_array_equal(both.ends, [1, 4, 6, 8])
+    np.testing.assert_array_equal(both.columns["b"][:, 0], [0, 10, 20, 30, 40, 50, 40, 50])
+
+
 def test_starts_and_lengths_follow_from_ends(three):
     np.testing.assert_array_equal(three.starts, [0, 1, 4])
     np.testing.assert_array_equal(three.lengths, [1, 3, 2])

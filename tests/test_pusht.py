@@ -83,6 +83,25 @@ def test_the_observation_does_not_jump_where_the_angle_does():
     assert points.dtype == np.float32
 
 
+def test_mirrored_actions_move_the_mirrored_block_the_same_way(env, golden):
+    """Equation (3) is a symmetry of the simulator, not only of the drawing."""
+    seen = pusht.mirror({"state": golden["state"], "action": golden["action"]})
+    assert np.ptp(seen["state"][:, 2:4], axis=0).max() > 20  # px: it is pushed
+    state = pusht.place(env, seen["state"][0])["state"]
+    for expected, action in zip(seen["state"], seen["action"]):
+        np.testing.assert_allclose(state, expected, atol=1e-3)
+        state = pusht.step(env, action)[0]["state"]
+
+
+def test_a_mirror_twice_is_no_mirror(golden):
+    once = {"state": golden["state"], "action": golden["action"]}
+    twice = pusht.mirror(pusht.mirror(once))
+    np.testing.assert_allclose(twice["action"], once["action"], atol=1e-4)
+    np.testing.assert_allclose(twice["state"], once["state"], atol=1e-4)
+    goal = {"state": np.array([90.0, 422.0, 256.0, 256.0, np.pi / 4]), "action": np.zeros(2)}
+    np.testing.assert_allclose(pusht.mirror(goal)["state"], goal["state"])
+
+
 def test_the_two_metrics_are_different_numbers():
     assert pusht.TASK.score(0.475) == pytest.approx(0.5)
     assert pusht.TASK.score(0.95) == 1.0 and not pusht.TASK.success(0.95)

@@ -68,6 +68,22 @@ def test_the_run_loads_as_a_policy(run):
     assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
 
 
+def test_the_mirror_doubles_what_is_trained_on_and_nothing_held_out(run, data):
+    config, _ = run_config.read_config(run[0])
+    plain = build.data(config)
+    config.data.mirror = True
+    doubled = build.data(config)
+    half = len(plain.train.columns["action"])
+    assert len(doubled.train.ends) == 2 * len(plain.train.ends)
+    for key, column in plain.train.columns.items():
+        np.testing.assert_array_equal(doubled.train.columns[key][:half], column)
+    agent, action = (doubled.train.columns[key][half:] for key in ("agent_pos", "action"))
+    np.testing.assert_allclose(512 - agent[:, ::-1], plain.train.columns["agent_pos"], atol=1e-4)
+    np.testing.assert_allclose(512 - action[:, ::-1], plain.train.columns["action"], atol=1e-4)
+    for key, column in plain.val.columns.items():
+        np.testing.assert_array_equal(doubled.val.columns[key], column)
+
+
 def test_metrics_are_counted_and_timed(run):
     entries = tiny.entries(run[0])
     steps = [entry["step"] for entry in entries]
