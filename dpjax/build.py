@@ -1,10 +1,9 @@
-"""From a config to schedule, network, policy, data and optimizer; and back from a run.
+"""From a config to schedule, network, policy and optimizer; and back from a run.
 
-The only file besides the commands that reads config keys. The tables below are the
+With `dataset` and the commands the only file that reads config keys. The tables below are the
 whole plug-in system: a new denoiser is a file in nets/ and a line here.
 """
 
-import functools
 import logging
 from typing import NamedTuple
 
@@ -16,9 +15,6 @@ import optax
 from dpjax import config_check, control, tasks
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
-from dpjax.data import episodes as episodes_lib
-from dpjax.data import loader, rlds, windows
-from dpjax.data.episodes import Episodes
 from dpjax.diffusion import samplers, schedules
 from dpjax.errors import UserError, choices
 from dpjax.nets import encoders, unet1d
@@ -120,81 +116,6 @@ def check_schedule(config: ConfigDict) -> None:
         )
 
 
-class Data(NamedTuple):
-    """Demonstrations as the policy sees them: observations and actions, flat columns.
-
-    train, val: Episodes with the task's observation keys and "action".
-    obs_keys: the observation keys, in the order of the encoder.
-    """
-
-    train: Episodes
-    val: Episodes
-    obs_keys: tuple[str, ...]
-
-
-def data(config: ConfigDict) -> Data:
-    """Reads, checks, maps to the task's observations, and splits by episode."""
-    if not config.data.dir:
-        raise UserError("config.data.dir is empty: give an RLDS directory (--config.data.dir=…).")
-    raw = rlds.read(
-        config.data.dir,
-        features=dict(config.data.columns),
-        split=config.data.split,
-        on_bad=config.data.on_bad,
-    )
-    train_ids, val_ids = episodes_lib.split(
-        len(raw.ends), config.data.val_fraction, config.data.val_seed
-    )
-    limit = config.data.max_episodes
-    if limit and limit < len(train_ids):
-        order = np.random.default_rng(config.data.val_seed).permutation(len(train_ids))
-        log.info("training on %d of %d episodes (config.data.max_episodes)", limit, len(order))
-        train_ids = np.sort(train_ids[order[:limit]])
-    task = tasks.get(config.task)
-    used = {key: raw.columns[key] for key in (*task.columns, ACTION)}
-    raw = raw._replace(columns=used)
-    train, val = (episodes_lib.select(raw, ids) for ids in (train_ids, val_ids))
-    if config.data.mirror:
-        train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
-    seen = [see(task, part) for part in (train, val)]
-    return Data(*seen, tuple(key for key in seen[0].columns if key != ACTION))
-
-
-def see(task: tasks.Task, raw: Episodes) -> Episodes:
-    """Raw columns -> the task's observations, and the action."""
-    obs = task.observe({key: raw.columns[key] for key in task.columns})
-    action = np.asarray(raw.columns[ACTION], np.float32)
-    return raw._replace(columns={**obs, ACTION: action})
-
-
-def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
-    """Fitted on the training episodes; says which dims are constant."""
-    modes = {
-        key: config.normalize.action if key == ACTION else config.normalize.obs
-        for key in episodes.columns
-    }
-    fitted, said = normalizers.fit(
-        episodes.columns,
-        modes,
-        quantile=config.normalize.quantile,
-        min_range=config.normalize.min_range,
-    )
-    for text in said:
-        log.warning(text)
-    return fitted
-
-
-def table(config: ConfigDict, episodes: Episodes, obs_keys: tuple[str, ...]) -> loader.Table:
-    """The windows of the episodes, with their columns, ready to be gathered from."""
-    horizon = config.horizon
-    rows, mask, said = windows.window_rows(
-        episodes.ends, horizon.predict, horizon.obs - 1, horizon.act - 1
-    )
-    for text in said:
-        log.warning("%s: %s", episodes.source, text)
-    return loader.place(episodes.columns, rows, mask, obs_keys, ACTION)
-
-
 def policy(
     config: ConfigDict, normalizer: Normalizer | None, spec: Spec, walk=samplers.sample
 ) -> Policy:
@@ -258,14 +179,6 @@ class Run(NamedTuple):
     config: ConfigDict
     spec: Spec
     step: int
-
-
-def spec(data: Data) -> Spec:
-    """The spec of a data set."""
-    size = lambda key: int(data.train.columns[key].shape[-1])
-    observations = {key: size(key) for key in data.obs_keys}
-    prints = [episodes_lib.fingerprint(part) for part in (data.train, data.val)]
-    return Spec(observations, size(ACTION), "-".join(prints))
 
 
 def load(

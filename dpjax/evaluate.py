@@ -4,6 +4,7 @@
 """
 
 import argparse
+import functools
 import json
 import logging
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from dpjax import build, errors, tasks
 from dpjax.diffusion import samplers
 from dpjax.errors import UserError
-from dpjax.evaluation import facts, report, rollout, scores, video
+from dpjax.evaluation import facts, partial, report, rollout, scores, video
 from dpjax.training import metrics
 
 PANELS = 6  # noise levels of the still
@@ -46,23 +47,46 @@ def arguments(argv=None) -> argparse.Namespace:
     return given
 
 
+def names(run: build.Run, given: argparse.Namespace) -> tuple[str, Path, Path]:
+    """The sampler's label, and the files of the numbers and of an unfinished evaluation."""
+    label = f"{run.config.sampler.name}-{run.config.sampler.num_steps}"
+    name = f"evaluation-{label}-{given.weights}-{given.episodes}"
+    out = Path(given.out or given.run)
+    return label, out / f"{name}.json", out / f"{name}.partial.jsonl"
+
+
 def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
-    """The episodes, and the seconds that they took, compilation included."""
+    """The episodes, and the seconds that they took, compilation included.
+
+    Those that an evaluation with the same settings had finished when it was killed are
+    not done again, but for the filmed ones.
+    """
     task = tasks.get(run.config.task)
     first = task.official_seeds if given.first_seed is None else given.first_seed
     seeds = range(first, first + given.episodes)
+    unfinished = names(run, given)[2]
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"checkpoint": run.step, "config": run.config.to_dict(), **vars(given)}
+    settings.pop("since")
+    settings = json.loads(json.dumps(settings))  # as it is read back: tuples are lists
+    filmed = set(seeds[: given.film])
+    episodes = {e.seed: e for e in partial.begin(unfinished, settings) if e.seed not in filmed}
+    missing = [seed for seed in seeds if seed not in episodes]
     start = time.perf_counter()
-    episodes = rollout.rollout(
-        task,
-        run.plan,
-        seeds=seeds,
-        observed=run.config.horizon.obs,
-        executed=run.config.horizon.act,
-        num_envs=given.num_envs,
-        rng=jax.random.key(run.config.seed),
-        record=list(seeds)[: given.film],
-    )
-    return episodes, time.perf_counter() - start
+    if missing:
+        new = rollout.rollout(
+            task,
+            run.plan,
+            seeds=missing,
+            observed=run.config.horizon.obs,
+            executed=run.config.horizon.act,
+            num_envs=given.num_envs,
+            rng=jax.random.key(run.config.seed),
+            record=filmed,
+            on_end=functools.partial(partial.add, unfinished),
+        )
+        episodes.update((episode.seed, episode) for episode in new)
+    return [episodes[seed] for seed in seeds], time.perf_counter() - start
 
 
 def noise_still(run: build.Run, episode) -> bytes:
@@ -83,10 +107,8 @@ def noise_still(run: build.Run, episode) -> bytes:
 
 def write(run, given, episodes, seconds) -> tuple[dict, Path]:
     """evaluation JSON, film and report; returns the numbers and the report's path."""
-    out = Path(given.out or given.run)
-    out.mkdir(parents=True, exist_ok=True)
+    label, path, unfinished = names(run, given)
     numbers = scores.summary(episodes)
-    label = f"{run.config.sampler.name}-{run.config.sampler.num_steps}"
     made_with = {
         "run": str(given.run),
         "checkpoint": run.step,
@@ -99,9 +121,10 @@ def write(run, given, episodes, seconds) -> tuple[dict, Path]:
         "versions": facts.versions(),
     }
     result = {**numbers, **made_with, "by_seed": scores.rows(episodes)}
-    name = f"evaluation-{label}-{given.weights}-{len(episodes)}.json"
-    (out / name).write_text(json.dumps(result, indent=2) + "\n")
-    return numbers, write_report(run, given, episodes, out, label, numbers, made_with)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    page = write_report(run, given, episodes, path.parent, label, numbers, made_with)
+    unfinished.unlink(missing_ok=True)
+    return numbers, page
 
 
 def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:

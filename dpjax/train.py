@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import base
-from dpjax import build, command_line, errors, run_folder, tasks
+from dpjax import build, command_line, dataset, errors, run_folder, tasks
 from dpjax.data import loader
 from dpjax.errors import UserError
 from dpjax.evaluation import rollout, scores
@@ -50,7 +50,7 @@ def make_validation(config, spec, data):
     if not len(data.val.ends) or not config.val.every:
         return None
     policy = build.policy(build.sampling(config, steps=config.val.num_steps), None, spec)
-    held_out = build.table(config, data.val, data.obs_keys)
+    held_out = dataset.table(config, data.val, data.obs_keys)
     num_windows = len(held_out.rows)
     ids = np.unique(np.linspace(0, num_windows - 1, config.val.windows).astype(int))
     batch = loader.gather(
@@ -98,11 +98,11 @@ def train(config: ConfigDict, workdir: Path) -> int:
     All that can be refused comes before the run folder is touched.
     """
     build.check(config)
-    data = build.data(config)
-    spec = build.spec(data)
-    policy = build.policy(config, build.normalizer(config, data.train), spec)
+    data = dataset.read(config)
+    spec = dataset.spec(data)
+    policy = build.policy(config, dataset.normalizer(config, data.train), spec)
     tx = build.optimizer(config)
-    table = build.table(config, data.train, data.obs_keys)
+    table = dataset.table(config, data.train, data.obs_keys)
     signals = Signals()
     judges = (
         (config.val.every, make_validation(config, spec, data)),
@@ -212,7 +212,7 @@ def loop(config, workdir, spec, signals, judges, meta, state, step, rng, table) 
     return 0
 
 
-def say_start(config: ConfigDict, data: build.Data, workdir: Path) -> None:
+def say_start(config: ConfigDict, data: dataset.Data, workdir: Path) -> None:
     """The resolved config and what it will be trained on."""
     print(json.dumps(config.to_dict(), indent=2), flush=True)
     log.info(

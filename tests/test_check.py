@@ -1,9 +1,11 @@
 """Bad demonstrations are named: episode, step, key, dimension."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from dpjax.data import check
+from dpjax.data import check, rlds
 from dpjax.errors import UserError
 
 SHAPES = {"state": (5,), "action": (2,)}
@@ -78,3 +80,20 @@ def test_flat_columns_name_the_episode_and_the_step_in_it():
     with pytest.raises(UserError, match=r"episode 1, step 7, action\[0\]"):
         check.check_columns(columns, np.array([5, 20]), "here")
     check.check_columns(episode(20), np.array([5, 20]), "here")
+
+
+def test_an_outlier_is_said_with_episode_and_step():
+    rng = np.random.default_rng(0)
+    columns = {"action": rng.normal(size=(400, 2)), "flag": np.zeros((400, 1))}
+    columns["flag"][7] = 1  # rare, but no outlier: nothing says what its range is
+    ends = np.array([150, 400])
+    assert check.outliers(columns, ends) == []
+    columns["action"][260, 1] = -1e6
+    (line,) = check.outliers(columns, ends)
+    assert "action[1] is -1e+06 at episode 1, step 110" in line and "(1 such value)" in line
+
+
+def test_real_demonstrations_have_no_outliers():
+    root = Path(__file__).parents[1] / "demonstrations" / "pusht"
+    read = rlds.read(root, features={"state": "observation/state", "action": "action"})
+    assert check.outliers(read.columns, read.ends) == []

@@ -12,6 +12,8 @@ from tiny import cache, data  # noqa: F401 (fixtures)
 from dpjax import demos, evaluate, sample
 from dpjax.data import rlds
 from dpjax.errors import UserError
+from dpjax.evaluation import partial
+from dpjax.evaluation.rollout import Episode
 
 FEATURES = {"state": "observation/state", "action": "action"}
 ROOT = Path(__file__).parents[1]
@@ -49,6 +51,51 @@ def test_an_episode_does_not_depend_on_who_shares_its_batch(run, tmp_path):
         name = f"evaluation-ddpm-2-ema-{episodes}.json"
         results.append(json.loads((tmp_path / str(first) / name).read_text())["by_seed"])
     np.testing.assert_allclose(results[0][1]["score"], results[1][0]["score"], atol=1e-3)
+
+
+def test_a_killed_evaluation_goes_on(run, tmp_path, monkeypatch, capsys, caplog):
+    argv = ["--run", str(run), "--episodes", "5", "--film", "1", "--num-envs", "2"]
+    argv += ["--steps", "2"]
+    evaluate.main([*argv, "--out", str(tmp_path / "whole")])
+    name = "evaluation-ddpm-2-ema-5"
+    whole = json.loads((tmp_path / "whole" / f"{name}.json").read_text())
+
+    add, out = partial.add, tmp_path / "killed"
+    left = out / f"{name}.partial.jsonl"
+
+    def killed_after_the_third(path, episode):
+        add(path, episode)
+        if len(path.read_text().splitlines()) == 4:
+            with path.open("a") as file:
+                file.write('{"seed": 1000')  # killed here
+            raise SystemExit
+
+    monkeypatch.setattr(partial, "add", killed_after_the_third)
+    with pytest.raises(SystemExit):
+        evaluate.main([*argv, "--out", str(out)])
+    monkeypatch.setattr(partial, "add", add)
+    assert left.exists() and not (out / f"{name}.json").exists()
+
+    evaluate.main([*argv, "--out", str(out)])
+    assert "3 episodes are done already" in caplog.text
+    again = json.loads((out / f"{name}.json").read_text())
+    for timed in (whole, again):
+        del timed["evaluation_seconds"]
+    assert again == whole and not left.exists()
+
+
+def test_an_unfinished_evaluation_of_other_settings_is_not_used(tmp_path, caplog):
+    path = tmp_path / "partial.jsonl"
+    partial.begin(path, {"checkpoint": 1})
+    progress = np.array([0.1, 0.4], np.float32)
+    partial.add(path, Episode(7, 2, progress, {}, np.zeros((2, 2)), 0.4, False))
+    (found,) = partial.begin(path, {"checkpoint": 1})
+    assert (found.seed, found.score, found.broken) == (7, 0.4, None)
+    np.testing.assert_array_equal(found.progress, progress)
+    assert partial.begin(path, {"checkpoint": 2}) == []
+    assert "of other settings" in caplog.text
+    path.write_text("no json\n")
+    assert partial.begin(path, {"checkpoint": 2}) == [] and "is damaged" in caplog.text
 
 
 def test_demos_are_rlds_that_can_be_trained_on(run, tmp_path, capsys):

@@ -11,7 +11,7 @@ import tiny
 import tiny_config
 
 from configs import base, pusht_demo, pusht_state, pusht_state_small
-from dpjax import build
+from dpjax import build, tasks
 from dpjax.errors import UserError
 
 ROOT = Path(__file__).parents[1]

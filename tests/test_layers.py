@@ -11,7 +11,7 @@ LAYERS = [
     {"diffusion", "nets", "data"},
     {"policy", "control"},
     {"training", "tasks", "evaluation", "serving", "interop"},
-    {"build", "config_check", "run_config", "run_folder"},
+    {"build", "config_check", "dataset", "run_config", "run_folder"},
     {"command_line"},
     {"train", "evaluate", "sample", "demos", "convert", "check", "serve"},
 ]

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from configs import base
-from dpjax import build, run_config, run_folder
+from dpjax import build, dataset, run_config, run_folder
 from dpjax.data import episodes as episodes_lib
 from dpjax.data import loader, windows
 from dpjax.errors import UserError
@@ -70,9 +70,9 @@ def test_the_run_loads_as_a_policy(run):
 
 def test_the_mirror_doubles_what_is_trained_on_and_nothing_held_out(run, data):
     config, _ = run_config.read_config(run[0])
-    plain = build.data(config)
+    plain = dataset.read(config)
     config.data.mirror = True
-    doubled = build.data(config)
+    doubled = dataset.read(config)
     half = len(plain.train.columns["action"])
     assert len(doubled.train.ends) == 2 * len(plain.train.ends)
     for key, column in plain.train.columns.items():

@@ -12,6 +12,8 @@ from dpjax.errors import UserError
 
 Shape = tuple[int, ...]
 
+FAR = 50  # ranges of the middle 98 %: no sensor moves like that, a wrong unit or decimal does
+
 
 def check_episode(columns: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> list[str]:
     """What is wrong with one episode, a line each; [] where it is good.
@@ -49,6 +51,28 @@ def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
     count = f"{len(bad)} non-finite value{'s' * (len(bad) > 1)} in {key}"
     value = column[tuple(bad[0])]
     return [f"step {step}, {where}: expected finite numbers, got {value} ({count})"]
+
+
+def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[str]:
+    """A line on each dim [N, D] with numbers far outside what it usually is.
+
+    Far: beyond the middle by FAR times the range of the middle 98 %. "limits" would
+    squeeze all the rest into a corner of [-1, 1] for them.
+    """
+    said = []
+    for key, column in columns.items():
+        low, middle, high = np.quantile(column, [0.01, 0.5, 0.99], axis=0)
+        far = np.abs(column - middle) > FAR * np.maximum(high - low, np.finfo(np.float32).tiny)
+        for d in np.flatnonzero(far.any(0) & (high > low)):
+            rows = np.flatnonzero(far[:, d])
+            e = int(np.searchsorted(ends, rows[0], side="right"))
+            step = rows[0] - (ends[e - 1] if e else 0)
+            said.append(
+                f"{key}[{d}] is {column[rows[0], d]:g} at episode {e}, step {step}, where 98 % lie "
+                f"in [{low[d]:g}, {high[d]:g}] ({len(rows)} such value{'s' * (len(rows) > 1)}): "
+                "mend the data, or normalize by 'quantile'"
+            )
+    return said
 
 
 def check_ends(ends: np.ndarray, num_steps: int, source: str) -> None:

@@ -74,11 +74,13 @@ def rollout(
     num_envs: int = 50,
     progress: bool = True,
     record: Iterable[int] = (),
+    on_end: Callable[[Episode], None] = lambda episode: None,
 ) -> list[Episode]:
     """One episode for each of `seeds`, in their order; frames are kept of those in `record`.
 
     task: has the fields of dpjax.tasks.Task. plan: (keys [B], obs, previous) -> [B, Tp, Da].
-    observed, executed: To and Ta. progress: whether to show a bar.
+    observed, executed: To and Ta. progress: whether to show a bar. on_end: sees each
+    episode when it is over.
     """
     seeds, record = [int(seed) for seed in seeds], set(record)
     if not seeds or num_envs < 1:
@@ -96,6 +98,7 @@ def rollout(
         for row, run in enumerate(runs):
             if run is not None and run.over:
                 episodes[run.index], runs[row] = _episode(task, run), None
+                on_end(episodes[run.index])
         _show(bar, episodes)
     bar.close()
     for env in envs:
