@@ -73,6 +73,7 @@ def get_config() -> ConfigDict:
             b2=0.999,
             eps=1e-8,
             weight_decay=1e-6,
+            decay="all",  # or "matrices": spares biases, norms, positions (transformers)
             warmup=500,  # steps from 0 to lr; then a cosine to 0 at train.steps
             grad_clip=10.0,  # of the global norm; 0 for none (LeRobot's value)
         )

@@ -7,11 +7,14 @@ from configs import pusht_state_small
 
 
 def get_config():
-    """The small U-Net on short, successful episodes, for about nine minutes."""
+    """The small U-Net on short, successful episodes, for about ten minutes."""
     config = pusht_state_small.get_config()
     config.data.dir = "demonstrations/pusht"
-    config.train.steps = 2_000
+    config.train.steps = 2_500
     config.optim.warmup = 200
+    # x_0 itself is learned in fewer steps than the noise: where ε̂ is still rough, the high
+    # noise levels multiply its error by σ/α. (Ze et al. 2024 found the same.)
+    config.predict = "sample"
     config.eval.every = 0
     config.sampler.name = "ddim"
     config.sampler.num_steps = 10

@@ -4,6 +4,7 @@ With `dataset` and the commands the only file that reads config keys. The tables
 whole plug-in system: a new denoiser is a file in nets/ and a line here.
 """
 
+import dataclasses
 import logging
 from typing import NamedTuple
 
@@ -17,14 +18,18 @@ from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.diffusion import samplers, schedules
 from dpjax.errors import UserError, choices
-from dpjax.nets import encoders, unet1d
+from dpjax.nets import dit, encoders, transformer, unet1d
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION, Policy
 from dpjax.run_config import Spec, read_config
 from dpjax.training import checkpoint, optim, parallel
 from dpjax.types import Params
 
-DENOISERS = {"unet1d": unet1d.UNet1D}
+DENOISERS = {
+    "unet1d": unet1d.UNet1D,
+    "transformer": transformer.Transformer,
+    "dit": dit.DiT,
+}
 SCHEDULES = {
     "cosine": schedules.cosine,
     "linear": schedules.linear,
@@ -70,6 +75,8 @@ def check(config: ConfigDict) -> None:
         sizes = ("widths", "groups", "kernel_size", "time_features")
         unet1d.check_sizes(*(config.denoiser[key] for key in sizes))
         unet1d.check_horizon(horizon.predict, config.denoiser.widths)
+    else:
+        transformer.check_sizes(config.denoiser.width, config.denoiser.heads)
     for key in ("action", "obs"):
         choose(normalizers.MODES, config.normalize[key], f"config.normalize.{key}")
     if config.normalize.action == "gaussian" and np.isfinite(config.sampler.clip):
@@ -79,6 +86,7 @@ def check(config: ConfigDict) -> None:
             f"deviations: use 'limits', or config.sampler.clip=inf."
         )
     choose({"refuse": 0, "skip": 0}, config.data.on_bad, "config.data.on_bad")
+    choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
     check_columns(config)
     check_schedule(config)
     policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
@@ -116,6 +124,25 @@ def check_schedule(config: ConfigDict) -> None:
         )
 
 
+def denoiser(config: ConfigDict, spec: Spec):
+    """The network that the config describes, with the sizes that are not its own."""
+    network = choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
+    horizon = config.horizon
+    sizes = dict(features=spec.action, horizon=horizon.predict, observed=horizon.obs)
+    fields = {field.name: field for field in dataclasses.fields(network)}
+    sizes = {key: value for key, value in sizes.items() if key in fields}
+    own = set(fields) - {*sizes, "parent", "name"}
+    given = {key: value for key, value in config.denoiser.items() if key != "name"}
+    for key, value in given.items():
+        if key not in own:
+            raise UserError(
+                f"config.denoiser.{key} is unknown to {config.denoiser.name!r}; "
+                f"{choices(key, own)}."
+            )
+        config_check.check_type(f"denoiser.{key}", value, fields[key].default)
+    return network(**sizes, **given)
+
+
 def policy(
     config: ConfigDict, normalizer: Normalizer | None, spec: Spec, walk=samplers.sample
 ) -> Policy:
@@ -123,14 +150,11 @@ def policy(
 
     walk: see `policy.diffusion_policy`.
     """
-    fields = {key: value for key, value in config.denoiser.items() if key != "name"}
-    network = choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
-    denoiser = network(features=spec.action, **fields)
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
     sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
     return policies.diffusion_policy(
         policies.encoder_of(encoders.Concat(tuple(spec.observations))),
-        policies.denoiser_of(denoiser),
+        policies.denoiser_of(denoiser(config, spec)),
         schedule(config.schedule.num_levels),
         normalizer,
         horizon=config.horizon.predict,

@@ -49,8 +49,9 @@ class Denoiser(NamedTuple):
     """A network in two parts, so that what does not depend on x is computed once.
 
     init: `(rng, x, t, cond) -> params`.
-    prepare: `(params, cond [B, To, F], t [S] or [B]) -> Context`.
-    apply: `(params, x [B, Tp, Da], context of one level) -> y [B, Tp, Da]`.
+    prepare: `(params, cond [B, To, F], t [S] or [B], keys) -> Context`.
+    apply: `(params, x [B, Tp, Da], context of one level, keys) -> y [B, Tp, Da]`.
+    keys: one a row [B] in training, for dropout; None, the default, where it is off.
     """
 
     init: Callable[..., Any]
@@ -70,11 +71,11 @@ def denoiser_of(module) -> Denoiser:
     """A Denoiser of a flax module with methods `prepare` and `denoise`."""
     return Denoiser(
         init=lambda rng, x, t, cond: module.init(rng, x, t, cond)["params"],
-        prepare=lambda params, cond, t: module.apply(
-            {"params": params}, cond, t, method=module.prepare
+        prepare=lambda params, cond, t, keys=None: module.apply(
+            {"params": params}, cond, t, keys, method=module.prepare
         ),
-        apply=lambda params, x, context: module.apply(
-            {"params": params}, x, context, method=module.denoise
+        apply=lambda params, x, context, keys=None: module.apply(
+            {"params": params}, x, context, keys, method=module.denoise
         ),
     )
 
@@ -116,11 +117,12 @@ def diffusion_policy(
 
     def loss(params, rng, batch):
         x0 = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
-        level, eps = draw(schedule, row_keys(rng, batch.row), x0.shape[1:])
+        level_keys, noise_keys, drop_keys = split_keys(row_keys(rng, batch.row), 3)
+        level, eps = draw(schedule, level_keys, noise_keys, x0.shape[1:])
         x = targets.add_noise(x0, eps, level)
         cond = encoder.apply(params["encoder"], params["normalizer"].normalize(batch.obs))
-        context = denoiser.prepare(params["denoiser"], cond, level.t)
-        y = denoiser.apply(params["denoiser"], x, context)
+        context = denoiser.prepare(params["denoiser"], cond, level.t, drop_keys)
+        y = denoiser.apply(params["denoiser"], x, context, drop_keys)
         error = jnp.square(y - targets.target(predict, x0, eps, level)).mean(-1)  # [B, Tp]
         weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
@@ -130,7 +132,7 @@ def diffusion_policy(
         cond = encoder.apply(params["encoder"], obs)
         context = denoiser.prepare(params["denoiser"], cond, path.now.t)
         keys = row_keys(rng, jnp.arange(cond.shape[0])) if rng.ndim == 0 else rng
-        start_keys, walk_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        start_keys, walk_keys = split_keys(keys, 2)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
 
         def read(x, level, at_level):
@@ -152,8 +154,14 @@ def diffusion_policy(
     return Policy(init, loss, sample)
 
 
-def draw(schedule: Schedule, keys: Array, shape: tuple[int, ...]) -> tuple[Level, Array]:
-    """A noise level [B] and noise [B, *shape], each row's from its own key of keys [B]."""
-    level_keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+def split_keys(keys: Array, num: int) -> Array:
+    """[B] keys -> [num, B] keys."""
+    return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, num))(keys), 1, 0)
+
+
+def draw(
+    schedule: Schedule, level_keys: Array, noise_keys: Array, shape: tuple[int, ...]
+) -> tuple[Level, Array]:
+    """A noise level [B] and noise [B, *shape], each row's from its own keys."""
     level = jax.vmap(lambda key: schedule.draw(key, ()))(level_keys)
     return level, samplers.draw_rows(noise_keys, shape)

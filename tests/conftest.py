@@ -1,16 +1,21 @@
 """What several test files share."""
 
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+# Most seconds of the tests are compilation of what then runs for milliseconds.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_configure(config):
-    """What was compiled once is read from the disk in the next run."""
+    """Compilation is quick, and what was compiled once is read from the disk in the next run."""
+    # XLA reads it once, before it compiles anything; processes that tests start inherit it.
+    os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
     cache = getattr(config, "cache", None)  # none under `-p no:cacheprovider`
     if cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("compiled")))

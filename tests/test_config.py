@@ -10,7 +10,14 @@ import pytest
 import tiny
 import tiny_config
 
-from configs import base, pusht_demo, pusht_state, pusht_state_small
+from configs import (
+    base,
+    pusht_demo,
+    pusht_state,
+    pusht_state_dit,
+    pusht_state_small,
+    pusht_state_transformer,
+)
 from dpjax import build, tasks
 from dpjax.errors import UserError
 
@@ -32,7 +39,11 @@ def changed(key, value):
 
 
 @pytest.mark.parametrize(
-    "module", [base, pusht_demo, pusht_state, pusht_state_small, tiny_config]
+    "module",
+    [
+        *(base, pusht_demo, pusht_state, pusht_state_small),
+        *(pusht_state_transformer, pusht_state_dit, tiny_config),
+    ],
 )
 def test_the_configs_of_the_house_are_good(module):
     build.check(module.get_config())
@@ -86,6 +97,25 @@ def test_the_configs_of_the_house_are_good(module):
 def test_a_wrong_value_is_named(key, value, said):
     with pytest.raises(UserError) as error:
         build.check(changed(key, value))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("layer", 2, "config.denoiser.layer is unknown to 'transformer'; did you mean 'layers'?"),
+        ("heads", 3, "config.denoiser.width=256 must be an even multiple"),
+        ("causal", 1, "config.denoiser.causal=1 must be True or False"),
+        ("horizon", 8, "config.denoiser.horizon is unknown to 'transformer'"),
+    ],
+)
+def test_a_wrong_key_of_another_denoiser_is_named(key, value, said):
+    config = pusht_state_transformer.get_config()
+    with config.unlocked():
+        config.denoiser.pop(key, None)  # ml_collections would check the type
+        config.denoiser[key] = value
+    with pytest.raises(UserError) as error:
+        build.check(config)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 

@@ -35,12 +35,12 @@ def perceptron(width=64):
         draw = lambda key, size: jax.random.normal(key, size) * size[0] ** -0.5
         return {name: draw(*of) for name, *of in zip(names, keys, sizes)}
 
-    def prepare(params, cond, t):
+    def prepare(params, cond, t, keys=None):
         time = jnp.cos(jnp.arange(8) * t[..., None] / 30)
         plan = cond.reshape(cond.shape[0], -1) @ params["film"][8:]
         return Context(step=time @ params["film"][:8], plan=plan)
 
-    def apply(params, x, context):
+    def apply(params, x, context, keys=None):
         h = x.reshape(x.shape[0], -1) @ params["in"] + context.step + context.plan
         return (jnp.tanh(h) @ params["out"]).reshape(x.shape)
 
@@ -115,7 +115,7 @@ def test_masked_steps_do_not_count():
 
 def test_the_error_of_a_masked_step_does_not_count():
     # A network that answers 0, whatever it sees: the error is the target's, step by step.
-    zero = perceptron()._replace(apply=lambda params, x, context: jnp.zeros_like(x))
+    zero = perceptron()._replace(apply=lambda params, x, context, keys: jnp.zeros_like(x))
     batch = batch_of(range(6))
     both = [make(zero, predict="sample", mask_padding=mask) for mask in (True, False)]
     params = both[0].init(jax.random.key(0), batch)
@@ -131,7 +131,11 @@ def test_the_error_of_a_masked_step_does_not_count():
 
 def test_training_noise_differs_between_rows_and_keys():
     keys = jax.random.split(jax.random.key(0), 64)
-    draw = jax.jit(lambda keys: policies.draw(schedules.cosine(100), keys, (HORIZON, ACTIONS)))
+    draw = jax.jit(
+        lambda keys: policies.draw(
+            schedules.cosine(100), *policies.split_keys(keys, 2), (HORIZON, ACTIONS)
+        )
+    )
     level, eps = draw(keys)
     assert len(np.unique(level.t)) > 30 and len(np.unique(eps)) == eps.size
     again, same = draw(jax.random.split(jax.random.key(1), 64).at[3].set(keys[5]))

@@ -1,6 +1,5 @@
 """The U-Net is the authors', forward and backward, and comes apart without a loss."""
 
-import functools
 import json
 
 import jax
@@ -12,10 +11,6 @@ import torch_unet
 from dpjax.errors import UserError
 from dpjax.nets import conv, unet1d
 from dpjax.nets.unet1d import UNet1D
-
-# These networks run once: what counts is how long XLA takes to compile them.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def load(golden, name):
@@ -34,7 +29,7 @@ def forward_and_gradient(net, params, inputs):
         y = net.apply({"params": params}, *inputs)
         return jnp.mean(y**2), y
 
-    grads, y = jit(jax.grad(loss, has_aux=True))(params)
+    grads, y = jax.jit(jax.grad(loss, has_aux=True))(params)
     return y, jax.device_get(grads)
 
 
@@ -65,7 +60,7 @@ def test_a_large_batch_and_its_parts_equal_the_authors(golden):
     net, params, inputs, arrays, _ = load(golden, "dp_unet1d_global_scale")
     x, t, cond = (jnp.tile(leaf, (6,) + (1,) * (leaf.ndim - 1)) for leaf in inputs)
 
-    @jit
+    @jax.jit
     def apart(params):
         context = net.apply({"params": params}, cond, t, method=net.prepare)
         return net.apply({"params": params}, x, context, method=net.denoise)
@@ -78,7 +73,7 @@ def tiny(horizon=4, widths=(8, 16)):
     net = UNet1D(features=2, widths=widths, kernel_size=3, groups=4, time_features=8)
     x, cond = jnp.ones((3, horizon, 2)), jnp.arange(18.0).reshape(3, 2, 3) / 9
     t = jnp.array([0, 5, 5])
-    return net, jit(net.init)(jax.random.key(0), x, t, cond), x, t, cond
+    return net, jax.jit(net.init)(jax.random.key(0), x, t, cond), x, t, cond
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +84,7 @@ def tiny_net():
 def test_a_plan_is_prepared_once_for_all_levels(tiny_net):
     net, params, x, t, cond = tiny_net
 
-    @jit
+    @jax.jit
     def both(params):
         context = net.apply(params, cond, jnp.array([0, 5]), method=net.prepare)
         at_5 = context.replace(step=context.step[1])
@@ -106,7 +101,7 @@ def test_forward_mode_goes_through_the_network(tiny_net):
     x = x + jnp.linspace(0, 1, x.size).reshape(x.shape)
     step = 1e-2
 
-    @jit
+    @jax.jit
     def both(x, v):
         _, tangent = jax.jvp(f, (x,), (v,))
         return tangent, (f(x + step * v) - f(x - step * v)) / (2 * step)

@@ -125,7 +125,8 @@ def finish(workdir, data, *changes, **options) -> Run:
 
 def _command(args, cache, env, log):
     """`python -m dpjax.train` in a fork; both streams go to the file `log`."""
-    os.environ.update(env)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {env.get('XLA_FLAGS', '')}"
+    os.environ.update({**env, "XLA_FLAGS": flags})
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from dpjax.errors import UserError
 from dpjax.nets.conv import conv, upsample
 from dpjax.nets.embeddings import mish, sinusoidal, torch_uniform
-from dpjax.types import Context
+from dpjax.types import Context, PRNGKey
 
 Array = jax.Array
 
@@ -144,15 +144,17 @@ class UNet1D(nn.Module):
         self.last_block = ConvBlock(self.widths[0], self.kernel_size, 8)
         self.last = Conv(self.features, 1)
 
-    def prepare(self, cond: Array, t: Array) -> Context:
+    def prepare(self, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
         """cond [B, To, F], t [...] -> Context: step [..., M], plan [B, M]."""
+        del keys  # there is no dropout in it
         chex.assert_rank(cond, 3)
         time = sinusoidal(t, self.time_features)
         time = self.time_out(mish(self.time_in(time)))
         return self.film(mish(time), mish(cond.reshape(cond.shape[0], -1)))
 
-    def denoise(self, x: Array, context: Context) -> Array:
+    def denoise(self, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
         """x [B, Tp, Da], context.step [M] or [B, M] -> [B, Tp, Da]."""
+        del keys
         chex.assert_shape(x, (None, None, self.features))
         check_horizon(x.shape[1], self.widths)
         films = self._split(context.step + context.plan)

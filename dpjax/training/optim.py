@@ -1,9 +1,10 @@
 """The optimizer and the average of its iterates."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from dpjax.types import Array
+from dpjax.types import Array, Params
 
 
 def adamw(
@@ -16,14 +17,26 @@ def adamw(
     eps: float,
     weight_decay: float,
     grad_clip: float,
+    decay: str = "all",
 ) -> optax.GradientTransformation:
     """AdamW under a cosine with linear warm-up, after clipping the gradient's norm.
 
     steps: where the cosine reaches 0, the warm-up included. grad_clip: 0 for none.
+    decay: "all", or "matrices": no biases, scales of norms or positions (minGPT's groups).
     """
+    mask = {"all": None, "matrices": matrices}[decay]
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps)
-    adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
     return optax.chain(optax.clip_by_global_norm(grad_clip), adam) if grad_clip else adam
+
+
+def matrices(params: Params) -> Params:
+    """True at the leaves that multiply activations."""
+
+    def is_matrix(path, leaf):
+        return leaf.ndim > 1 and "position" not in jax.tree_util.keystr(path)
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 def ema_decay(count: Array, *, power: float, largest: float) -> Array:

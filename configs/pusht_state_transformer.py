@@ -1,0 +1,29 @@
+"""Push-T from state with the paper's transformer (9.0 M parameters).
+
+    python -m dpjax.train --config configs/pusht_state_transformer.py --workdir runs/transformer
+"""
+
+from configs import base
+
+
+def get_config():
+    """Chi et al. 2023, table 10: 8 layers, 4 heads, 256 channels, attention dropout 0.01."""
+    config = base.get_config()
+    config.data.dir = "data/pusht_human"
+    config.denoiser = dict(
+        name="transformer",
+        layers=8,
+        heads=4,  # of width / heads channels each
+        width=256,
+        cond_layers=0,  # layers of an encoder over time and observations; 0: an MLP a token
+        causal=True,  # an action looks at earlier ones only
+        encoder_only=False,  # True: one sequence of all tokens, no cross-attention
+        drop=0.01,  # in and after every block
+        drop_tokens=0.0,
+    )
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.95
+    config.optim.weight_decay = 0.1
+    config.optim.decay = "matrices"
+    config.optim.warmup = 1000
+    return config

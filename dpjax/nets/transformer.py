@@ -1,0 +1,145 @@
+"""The transformers over the action sequence of Chi et al. 2023, sec. 3.2.
+
+The decoder: a token an action step; self-attention is causal; cross-attention looks at
+the memory, one token for the noise level and one for each observed step. Action t may
+look at the noise level and at observations up to step t (the first two only, then one
+more each), the original's memory mask.
+
+The encoder alone: the noise level, the observed steps and the actions are tokens of one
+sequence, and all look at all.
+
+Memory does not depend on x. Where its tokens do not look at each other (cond_layers 0),
+`prepare` computes the keys and values of all layers: the observations' once a plan, the
+noise level's once a sampling step.
+"""
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from dpjax.errors import UserError
+from dpjax.nets.attention import Block, dense, dropouts, layer_norm, normal
+from dpjax.nets.embeddings import mish, sinusoidal
+from dpjax.types import Context, PRNGKey
+
+Array = jax.Array
+
+
+class Transformer(nn.Module):
+    """The minGPT-style denoiser; semantics of Chi et al.'s TransformerForDiffusion.
+
+    features: Da. horizon: Tp. observed: To, 0 for none.
+    layers, heads, width: of the stack; a head has width / heads channels.
+    cond_layers: layers of an encoder over the memory; 0: an MLP token by token.
+    causal: whether an action may look at earlier ones only.
+    encoder_only: one sequence without cross-attention.
+    drop: dropout in and after every block, in training. drop_tokens: of the tokens.
+    """
+
+    features: int
+    horizon: int
+    observed: int
+    layers: int = 8
+    heads: int = 4
+    width: int = 256
+    cond_layers: int = 0
+    causal: bool = True
+    encoder_only: bool = False
+    drop: float = 0.01
+    drop_tokens: float = 0.0
+
+    def setup(self):
+        block = lambda cross: Block(self.width, self.heads, cross)
+        memory = 1 + self.observed
+        tokens = self.horizon + (memory if self.encoder_only else 0)
+        self.action_in = dense(self.width)
+        self.position = self.param("position", normal, (tokens, self.width))
+        self.blocks = [block(not self.encoder_only) for _ in range(self.layers)]
+        self.norm_out = layer_norm()
+        self.action_out = dense(self.features)
+        if self.observed:
+            self.obs_in = dense(self.width)
+        if self.encoder_only:
+            return
+        self.memory_position = self.param("memory_position", normal, (memory, self.width))
+        self.memory_kv = [dense(2 * self.width) for _ in range(self.layers)]
+        if self.cond_layers:
+            self.memory_blocks = [block(False) for _ in range(self.cond_layers)]
+        else:
+            self.memory_up, self.memory_down = dense(4 * self.width), dense(self.width)
+
+    def prepare(self, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
+        """cond [B, To, F], t [...] -> Context: what there is to know of both before x.
+
+        Tokens [..., E] and [B, To, E]; with cond_layers 0, their keys and values of all
+        layers, [..., layers, 2 E] and [B, To, layers, 2 E]. keys [B]: dropout is on.
+        """
+        chex.assert_rank(cond, 3)
+        drop = dropouts(self.drop_tokens, keys)
+        time = sinusoidal(t, self.width)
+        obs = self.obs_in(cond) if self.observed else jnp.zeros((*cond.shape[:2], self.width))
+        if self.encoder_only:
+            return Context(step=time, plan=obs)
+        time = drop(time + self.memory_position[0])
+        obs = drop(obs + self.memory_position[1:])
+        if self.cond_layers:
+            return Context(step=time, plan=obs)
+        return Context(step=self._keys_values(time), plan=self._keys_values(obs))
+
+    def _keys_values(self, token):
+        """[..., E] -> [..., layers, 2 E], through the memory's MLP."""
+        token = self.memory_down(mish(self.memory_up(token)))
+        return jnp.stack([layer(token) for layer in self.memory_kv], axis=-2)
+
+    def denoise(self, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
+        """x [B, Tp, Da], context of one level or of [B] levels -> [B, Tp, Da].
+
+        keys [B]: dropout is on.
+        """
+        chex.assert_shape(x, (None, self.horizon, self.features))
+        # Its masks are not those of `prepare`: both may get the same keys.
+        keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 2**31)
+        drop = dropouts(self.drop, keys)
+        drop_tokens = dropouts(self.drop_tokens, keys)
+        plan = context.plan
+        step = jnp.broadcast_to(context.step, (len(x), *plan.shape[2:]))[:, None]
+        memory = jnp.concatenate([step, plan], axis=1)  # [B, 1 + To, ...]
+        tokens = self.action_in(x)
+        if self.encoder_only:
+            tokens = jnp.concatenate([memory, tokens], axis=1)
+        tokens = drop_tokens(tokens + self.position)
+        if self.encoder_only:
+            for block in self.blocks:
+                tokens = block(tokens, drop)
+            tokens = tokens[:, -self.horizon :]
+        else:
+            if self.cond_layers:
+                for block in self.memory_blocks:
+                    memory = block(memory, drop)
+                memory = jnp.stack([layer(memory) for layer in self.memory_kv], axis=-2)
+            masks = self._masks()
+            for i, block in enumerate(self.blocks):
+                tokens = block(tokens, drop, memory=memory[:, :, i], **masks)
+        return self.action_out(self.norm_out(tokens))
+
+    def _masks(self):
+        """Which actions [Tp, Tp] and which memory [Tp, 1 + To] an action may look at."""
+        if not self.causal:
+            return {}
+        t = jnp.arange(self.horizon)[:, None]
+        memory = jnp.arange(1 + self.observed)
+        return dict(allowed=t >= t.T, memory_allowed=t >= memory - 1)
+
+    def __call__(self, x: Array, t: Array, cond: Array) -> Array:
+        """x [B, Tp, Da], t [B], cond [B, To, F] -> [B, Tp, Da]."""
+        return self.denoise(x, self.prepare(cond, t))
+
+
+def check_sizes(width: int, heads: int, name: str = "denoiser") -> None:
+    """Refuses a width that the heads cannot split."""
+    if width < 4 or heads < 1 or width % (2 * heads):
+        raise UserError(
+            f"config.{name}.width={width} must be an even multiple of config.{name}.heads="
+            f"{heads}."
+        )
