@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
             film_scale=True,  # modulate by scale and bias, not bias only
         )
     )
+    config.condition = "features"  # of all steps; local: step by step (unet1d); inpaint
     config.schedule = ConfigDict(dict(name="cosine", num_levels=100))  # K
     config.predict = "epsilon"  # or sample, v
     config.sampler = ConfigDict(

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from dpjax import config_check, control, tasks
+from dpjax import config_check, control, inpainting, tasks
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.diffusion import samplers, schedules
@@ -39,6 +39,12 @@ SCHEDULES = {
 SAMPLERS = {
     "ddpm": lambda config: samplers.ddpm(),
     "ddim": lambda config: samplers.ddim(config.eta),
+}
+
+CONDITIONS = {
+    "features": lambda horizon: policies.on_features,
+    "local": lambda horizon: policies.on_steps,
+    "inpaint": lambda horizon: inpainting.inpaint(horizon.obs),
 }
 
 log = logging.getLogger("dpjax")
@@ -128,8 +134,18 @@ def denoiser(config: ConfigDict, spec: Spec):
     """The network that the config describes, with the sizes that are not its own."""
     network = choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
     horizon = config.horizon
-    sizes = dict(features=spec.action, horizon=horizon.predict, observed=horizon.obs)
+    if config.condition == "inpaint":
+        features, observed = spec.action + sum(spec.observations.values()), 0
+    else:
+        features, observed = spec.action, horizon.obs
+    sizes = dict(features=features, horizon=horizon.predict, observed=observed)
+    sizes["local"] = config.condition == "local"
     fields = {field.name: field for field in dataclasses.fields(network)}
+    if sizes["local"] and "local" not in fields:
+        raise UserError(
+            f"config.condition='local' needs config.denoiser.name='unet1d', not "
+            f"{config.denoiser.name!r}."
+        )
     sizes = {key: value for key, value in sizes.items() if key in fields}
     own = set(fields) - {*sizes, "parent", "name"}
     given = {key: value for key, value in config.denoiser.items() if key != "name"}
@@ -166,6 +182,7 @@ def policy(
         mask_padding=config.loss.mask_padding,
         unroll=config.sampler.unroll,
         walk=walk,
+        pose=choose(CONDITIONS, config.condition, "config.condition")(config.horizon),
     )
 
 

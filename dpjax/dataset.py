@@ -85,6 +85,12 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
     return fitted
 
 
+def observed_steps(config: ConfigDict) -> int:
+    """Steps of observations in a training batch: To, or Tp where they are denoised too."""
+    horizon = config.horizon
+    return horizon.predict if config.condition == "inpaint" else horizon.obs
+
+
 def table(config: ConfigDict, episodes: Episodes, obs_keys: tuple[str, ...]) -> loader.Table:
     """The windows of the episodes, with their columns, ready to be gathered from."""
     horizon = config.horizon

@@ -17,7 +17,17 @@ from dpjax.diffusion import samplers, targets
 from dpjax.diffusion.samplers import Sampler
 from dpjax.diffusion.schedules import Level, Schedule
 from dpjax.normalizer import Normalizer
-from dpjax.types import Array, Batch, Context, Metrics, Observation, Params, PRNGKey, row_keys
+from dpjax.types import (
+    Array,
+    Batch,
+    Context,
+    Metrics,
+    Observation,
+    Params,
+    PRNGKey,
+    Problem,
+    row_keys,
+)
 
 ACTION = "action"  # the actions' key in the normalizer
 
@@ -38,11 +48,25 @@ class Policy(NamedTuple):
     sample: Callable[[Params, PRNGKey, Observation], Array]
 
 
+def on_features(actions: Array, features: Array) -> Problem:
+    """The actions are denoised, the features [B, To, F] condition it (the paper's FiLM)."""
+    return Problem(actions, features, None)
+
+
+def on_steps(actions: Array, features: Array) -> Problem:
+    """The features condition the action of their own step: [B, Tp, F], 0 after To."""
+    missing = max(actions.shape[1] - features.shape[1], 0)
+    return Problem(actions, jnp.pad(features, ((0, 0), (0, missing), (0, 0))), None)
+
+
 class Encoder(NamedTuple):
-    """`init(rng, obs) -> params`, `apply(params, obs) -> features [B, To, F]`."""
+    """`init(rng, obs) -> params`, `apply(params, obs, keys) -> features [B, To, F]`.
+
+    keys: one a row [B] in training, for what is random (crops); None where nothing is.
+    """
 
     init: Callable[[PRNGKey, Observation], Any]
-    apply: Callable[[Any, Observation], Array]
+    apply: Callable[..., Array]
 
 
 class Denoiser(NamedTuple):
@@ -60,10 +84,10 @@ class Denoiser(NamedTuple):
 
 
 def encoder_of(module) -> Encoder:
-    """An Encoder of a flax module `(obs) -> [B, To, F]`."""
+    """An Encoder of a flax module `(obs, keys) -> [B, To, F]`."""
     return Encoder(
         init=lambda rng, obs: module.init(rng, obs).get("params", {}),
-        apply=lambda params, obs: module.apply({"params": params}, obs),
+        apply=lambda params, obs, keys=None: module.apply({"params": params}, obs, keys),
     )
 
 
@@ -95,6 +119,7 @@ def diffusion_policy(
     mask_padding: bool = False,
     unroll: int = 1,
     walk: Callable = samplers.sample,
+    pose: Callable[[Array, Array], Problem] = on_features,
 ) -> Policy:
     """Diffusion Policy (Chi et al. 2023).
 
@@ -102,46 +127,59 @@ def diffusion_policy(
     horizon: Tp. num_steps: S. clip: bound of |x̂_0| in network units while sampling.
     walk: `samplers.trace` makes a policy whose `sample` shows its way, [S, B, Tp, Da].
     mask_padding: leave steps that repeat an episode's edge out of the loss.
+    pose: (actions [B, Tp, Da], features [B, T, F]) -> Problem; `inpainting.inpaint` is
+        the other one.
     """
     path = schedule.path(num_steps, spacing)
     targets.check(predict, path)
 
+    def features(params, obs, keys=None):
+        return encoder.apply(params["encoder"], params["normalizer"].normalize(obs), keys)
+
+    def of_batch(params, batch, keys=None):
+        actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
+        return pose(actions, features(params, batch.obs, keys))
+
     def init(rng, batch):
         encoder_rng, denoiser_rng = jax.random.split(rng)
-        obs = normalizer.normalize(batch.obs)
-        encoder_params = encoder.init(encoder_rng, obs)
-        cond = encoder.apply(encoder_params, obs)
-        t = jnp.zeros(batch.actions.shape[0], jnp.int32)
-        denoiser_params = denoiser.init(denoiser_rng, batch.actions, t, cond)
-        return {"encoder": encoder_params, "denoiser": denoiser_params, "normalizer": normalizer}
+        encoder_params = encoder.init(encoder_rng, normalizer.normalize(batch.obs))
+        params = {"encoder": encoder_params, "normalizer": normalizer}
+        problem = of_batch(params, batch)
+        t = jnp.zeros(len(problem.x0), jnp.int32)
+        params["denoiser"] = denoiser.init(denoiser_rng, problem.x0, t, problem.cond)
+        return params
 
     def loss(params, rng, batch):
-        x0 = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
-        level_keys, noise_keys, drop_keys = split_keys(row_keys(rng, batch.row), 3)
-        level, eps = draw(schedule, level_keys, noise_keys, x0.shape[1:])
-        x = targets.add_noise(x0, eps, level)
-        cond = encoder.apply(params["encoder"], params["normalizer"].normalize(batch.obs))
-        context = denoiser.prepare(params["denoiser"], cond, level.t, drop_keys)
+        keys = split_keys(row_keys(rng, batch.row), 4)
+        level_keys, noise_keys, drop_keys, obs_keys = keys
+        problem = of_batch(params, batch, obs_keys)
+        level, eps = draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
+        x = problem.give(targets.add_noise(problem.x0, eps, level))
+        context = denoiser.prepare(params["denoiser"], problem.cond, level.t, drop_keys)
         y = denoiser.apply(params["denoiser"], x, context, drop_keys)
-        error = jnp.square(y - targets.target(predict, x0, eps, level)).mean(-1)  # [B, Tp]
+        error = jnp.square(y - targets.target(predict, problem.x0, eps, level))
+        if problem.known is not None:  # no loss, but in the denominator
+            error = jnp.where(problem.known, 0.0, error)
+        error = error.mean(-1)  # [B, Tp]
         weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
 
     def sample(params, rng, obs):
-        obs = params["normalizer"].normalize(obs)
-        cond = encoder.apply(params["encoder"], obs)
-        context = denoiser.prepare(params["denoiser"], cond, path.now.t)
-        keys = row_keys(rng, jnp.arange(cond.shape[0])) if rng.ndim == 0 else rng
-        start_keys, walk_keys = split_keys(keys, 2)
+        seen = features(params, obs)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
+        problem = pose(jnp.zeros((len(seen), horizon, action_dim), seen.dtype), seen)
+        context = denoiser.prepare(params["denoiser"], problem.cond, path.now.t)
+        keys = row_keys(rng, jnp.arange(len(seen))) if rng.ndim == 0 else rng
+        start_keys, walk_keys = split_keys(keys, 2)
 
         def read(x, level, at_level):
+            x = problem.give(x)
             y = denoiser.apply(params["denoiser"], x, Context(at_level, context.plan))
             return targets.read(predict, y, x, level)
 
         x0 = walk(
             read,
-            samplers.draw_rows(start_keys, (horizon, action_dim)),
+            samplers.draw_rows(start_keys, problem.x0.shape[1:]),
             path,
             walk_keys,
             sampler=sampler,
@@ -149,7 +187,7 @@ def diffusion_policy(
             each_step=context.step,
             unroll=unroll,
         )
-        return params["normalizer"].restore(ACTION, x0)
+        return params["normalizer"].restore(ACTION, x0[..., :action_dim])
 
     return Policy(init, loss, sample)
 

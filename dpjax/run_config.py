@@ -1,5 +1,6 @@
 """config.json of a run folder: the resolved config, and the spec of its data."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from dpjax.errors import UserError
+
+# Keys that base.py got later, with what runs from before them did: those still load.
+LATER = {("data", "mirror"): False, ("condition",): "features", ("optim", "decay"): "all"}
 
 
 class Spec(NamedTuple):
@@ -36,6 +40,8 @@ def read_config(run_dir) -> tuple[ConfigDict, Spec]:
         raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
     try:
         content = json.loads(path.read_text())
+        for (*sections, key), value in LATER.items():
+            functools.reduce(dict.__getitem__, sections, content["config"]).setdefault(key, value)
         config = ConfigDict(restore_tuples(content["config"]))
         return config.lock(), Spec(**content["spec"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -6,10 +6,11 @@ Notation, here and in every docstring of dpjax: `B` batch, `To` observed steps,
 `W` windows.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import struct
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 PRNGKey = jax.Array
@@ -46,6 +47,23 @@ class Context:
 
     step: Any
     plan: Any
+
+
+class Problem(NamedTuple):
+    """What is denoised, on what condition, and what of it is known already.
+
+    x0: [B, Tp, D] in network units; while sampling, 0 where it is not known.
+    cond: [B, T, F] what the denoiser is conditioned on.
+    known: bool [Tp, D], what is given and not denoised; None for nothing.
+    """
+
+    x0: Array
+    cond: Array
+    known: Array | None
+
+    def give(self, x: Array) -> Array:
+        """x [B, Tp, D] with what is known written into it."""
+        return x if self.known is None else jnp.where(self.known, self.x0, x)
 
 
 def row_keys(rng: PRNGKey, rows: Array) -> PRNGKey:

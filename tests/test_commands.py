@@ -53,7 +53,7 @@ def test_an_episode_does_not_depend_on_who_shares_its_batch(run, tmp_path):
     np.testing.assert_allclose(results[0][1]["score"], results[1][0]["score"], atol=1e-3)
 
 
-def test_a_killed_evaluation_goes_on(run, tmp_path, monkeypatch, capsys, caplog):
+def test_a_killed_evaluation_goes_on(run, tmp_path, monkeypatch, capsys):
     argv = ["--run", str(run), "--episodes", "5", "--film", "1", "--num-envs", "2"]
     argv += ["--steps", "2"]
     evaluate.main([*argv, "--out", str(tmp_path / "whole")])
@@ -77,7 +77,7 @@ def test_a_killed_evaluation_goes_on(run, tmp_path, monkeypatch, capsys, caplog)
     assert left.exists() and not (out / f"{name}.json").exists()
 
     evaluate.main([*argv, "--out", str(out)])
-    assert "3 episodes are done already" in caplog.text
+    assert "3 episodes are done already" in capsys.readouterr().err
     again = json.loads((out / f"{name}.json").read_text())
     for timed in (whole, again):
         del timed["evaluation_seconds"]

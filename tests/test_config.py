@@ -15,6 +15,7 @@ from configs import (
     pusht_demo,
     pusht_state,
     pusht_state_dit,
+    pusht_state_inpainting,
     pusht_state_small,
     pusht_state_transformer,
 )
@@ -42,7 +43,7 @@ def changed(key, value):
     "module",
     [
         *(base, pusht_demo, pusht_state, pusht_state_small),
-        *(pusht_state_transformer, pusht_state_dit, tiny_config),
+        *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
     ],
 )
 def test_the_configs_of_the_house_are_good(module):
@@ -107,13 +108,16 @@ def test_a_wrong_value_is_named(key, value, said):
         ("heads", 3, "config.denoiser.width=256 must be an even multiple"),
         ("causal", 1, "config.denoiser.causal=1 must be True or False"),
         ("horizon", 8, "config.denoiser.horizon is unknown to 'transformer'"),
+        ("condition", "local", "config.condition='local' needs config.denoiser.name='unet1d'"),
     ],
 )
 def test_a_wrong_key_of_another_denoiser_is_named(key, value, said):
     config = pusht_state_transformer.get_config()
     with config.unlocked():
-        config.denoiser.pop(key, None)  # ml_collections would check the type
-        config.denoiser[key] = value
+        section = config if key == "condition" else config.denoiser
+        if key in section:
+            del section[key]  # ml_collections would check the type
+        section[key] = value
     with pytest.raises(UserError) as error:
         build.check(config)
     assert said in str(error.value) and "\n" not in str(error.value)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "dpjax"
 LAYERS = [
     {"types", "normalizer", "errors"},
     {"diffusion", "nets", "data"},
-    {"policy", "control"},
+    {"policy", "inpainting", "control"},
     {"training", "tasks", "evaluation", "serving", "interop"},
     {"build", "config_check", "dataset", "run_config", "run_folder"},
     {"command_line"},

@@ -1,5 +1,6 @@
 """Training, end to end: what a run leaves, what it goes on from, and what it refuses."""
 
+import json
 from pathlib import Path
 import shutil
 
@@ -136,6 +137,18 @@ def test_cadences_may_change_and_are_said(copy, caplog):
     run_folder.claim(copy, config, spec).close()
     assert "config.save.every is 12 now, 4 when the run began" in caplog.text
     assert run_config.read_config(copy)[0].save.every == 12
+
+
+def test_a_run_from_before_a_key_was_there_loads(copy):
+    path = copy / "config.json"
+    content = json.loads(path.read_text())
+    del content["config"]["condition"], content["config"]["optim"]["decay"]
+    path.write_text(json.dumps(content))
+    assert run_config.read_config(copy)[0].condition == "features"
+    del content["config"]["optim"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is not a config that dpjax.train wrote"):
+        run_config.read_config(copy)
 
 
 def test_a_folder_that_is_no_run_is_refused_untouched(tmp_path):

@@ -20,7 +20,10 @@ def load(golden, name):
     weights = {key[6:]: value for key, value in arrays.items() if key.startswith("param/")}
     params = jax.tree.map(jnp.asarray, torch_unet.ours(weights, meta))
     x, t = jnp.asarray(arrays["in/sample"]), jnp.asarray(arrays["in/timestep"])
-    cond = jnp.asarray(arrays["in/global_cond"])[:, None]  # To = 1
+    if "in/local_cond" in arrays:
+        cond = jnp.asarray(arrays["in/local_cond"])
+    else:
+        cond = jnp.asarray(arrays["in/global_cond"])[:, None]  # To = 1
     return torch_unet.network(meta), params, (x, t, cond), arrays, meta
 
 
@@ -46,6 +49,19 @@ def test_output_and_gradients_equal_the_authors(golden, monkeypatch, name, way):
     got = torch_unet.norms(grads, meta)
     assert got.keys() == want.keys()
     for key in want:
+        np.testing.assert_allclose(got[key], want[key], rtol=1e-4, atol=1e-7, err_msg=key)
+
+
+def test_local_conditioning_equals_the_authors(golden):
+    net, params, inputs, arrays, meta = load(golden, "dp_unet1d_local")
+    y, grads = forward_and_gradient(net, params, inputs)
+    np.testing.assert_allclose(y, arrays["out"], rtol=1e-5, atol=1e-5)
+    got = torch_unet.norms(grads, meta)
+    want = {key[9:]: value for key, value in arrays.items() if key.startswith("gradnorm/")}
+    # Their second local block feeds nothing.
+    dead = {key for key in want if key.startswith("local_cond_encoder.1")}
+    assert got.keys() == want.keys() - dead and not any(want[key] for key in dead)
+    for key in got:
         np.testing.assert_allclose(got[key], want[key], rtol=1e-4, atol=1e-7, err_msg=key)
 
 

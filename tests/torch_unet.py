@@ -14,16 +14,23 @@ def network(meta: dict) -> UNet1D:
         groups=meta["n_groups"],
         time_features=meta["diffusion_step_embed_dim"],
         film_scale=meta["cond_predict_scale"],
+        local=bool(meta["local_cond_dim"]),
     )
 
 
-def block_names(levels: int) -> list[str]:
-    """Their residual blocks in the order in which x meets them."""
+def block_names(meta: dict) -> list[str]:
+    """Their residual blocks in the order in which x meets them, then the local one."""
+    levels = len(meta["down_dims"])
     return [
         *(f"down_modules.{i}.{j}" for i in range(levels) for j in range(2)),
         *(f"mid_modules.{j}" for j in range(2)),
         *(f"up_modules.{i}.{j}" for i in range(levels - 1) for j in range(2)),
+        *(["local_cond_encoder.0"] if meta["local_cond_dim"] else []),
     ]
+
+
+def our_name(i: int, name: str) -> str:
+    return "local_block" if name.startswith("local") else f"blocks_{i}"
 
 
 def linear(weights, name):
@@ -58,11 +65,11 @@ def block(weights, name):
 def ours(weights: dict, meta: dict) -> dict:
     """Their state dict as our params."""
     levels, split = len(meta["down_dims"]), meta["diffusion_step_embed_dim"]
-    names = block_names(levels)
+    names = block_names(meta)
     film = [linear(weights, name + ".cond_encoder.1") for name in names]
     kernel = np.concatenate([part["kernel"] for part in film], axis=1)
     return {
-        **{f"blocks_{i}": block(weights, name) for i, name in enumerate(names)},
+        **{our_name(i, name): block(weights, name) for i, name in enumerate(names)},
         **{f"downs_{i}": conv(weights, f"down_modules.{i}.2.conv") for i in range(levels - 1)},
         **{f"ups_{i}": up(weights, f"up_modules.{i}.2.conv") for i in range(levels - 1)},
         "film": {
@@ -90,8 +97,8 @@ def norms(grads: dict, meta: dict) -> dict[str, float]:
         put(name + ".block.1", {"kernel": part["scale"], "bias": part["bias"]})
 
     start = 0
-    for i, name in enumerate(block_names(levels)):
-        part = grads[f"blocks_{i}"]
+    for i, name in enumerate(block_names(meta)):
+        part = grads[our_name(i, name)]
         for j in range(2):
             put_conv_block(f"{name}.blocks.{j}", part[f"block{j}"])
         if "shortcut" in part:

@@ -121,6 +121,8 @@ class UNet1D(nn.Module):
     kernel_size: k of the blocks. groups: of the GroupNorms (the last has 8 always).
     time_features: size of the time embedding.
     film_scale: scale and bias (True), or bias only.
+    local: cond is not in (1) but enters step by step, [B, Tp, F]: a block of its own, whose
+        output is added after the first block (the original adds it nowhere else).
     """
 
     features: int
@@ -129,6 +131,7 @@ class UNet1D(nn.Module):
     groups: int = 8
     time_features: int = 256
     film_scale: bool = True
+    local: bool = False
 
     def setup(self):
         down = [w for w in self.widths for _ in range(2)]
@@ -138,6 +141,10 @@ class UNet1D(nn.Module):
         self.blocks = [block(w) for w in outputs]
         self.downs = [Conv(w, 3, "down") for w in self.widths[:-1]]
         self.ups = [Conv(w, 4, "up") for w in reversed(self.widths[:-1])]
+        if self.local:
+            outputs.append(self.widths[0])
+            self.local_block = block(self.widths[0])
+        self.outputs = tuple(outputs)
         self.film = Film(sum(outputs) * (2 if self.film_scale else 1))
         self.time_in = Dense(4 * self.time_features)
         self.time_out = Dense(self.time_features)
@@ -145,11 +152,14 @@ class UNet1D(nn.Module):
         self.last = Conv(self.features, 1)
 
     def prepare(self, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
-        """cond [B, To, F], t [...] -> Context: step [..., M], plan [B, M]."""
+        """cond [B, To, F], t [...] -> Context: step [..., M], plan [B, M] (and cond if local)."""
         del keys  # there is no dropout in it
         chex.assert_rank(cond, 3)
         time = sinusoidal(t, self.time_features)
         time = self.time_out(mish(self.time_in(time)))
+        if self.local:
+            film = self.film(mish(time), jnp.zeros((cond.shape[0], 0), cond.dtype))
+            return film.replace(plan=(film.plan, cond))
         return self.film(mish(time), mish(cond.reshape(cond.shape[0], -1)))
 
     def denoise(self, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
@@ -157,19 +167,20 @@ class UNet1D(nn.Module):
         del keys
         chex.assert_shape(x, (None, None, self.features))
         check_horizon(x.shape[1], self.widths)
-        films = self._split(context.step + context.plan)
+        plan, local = context.plan if self.local else (context.plan, None)
+        films = self._split(context.step + plan)
         blocks = iter(zip(self.blocks, films))
         levels = len(self.widths)
         skips = []
 
-        def two_blocks(x):
-            for _ in range(2):
+        def two_blocks(x, between=0.0):
+            for added in (between, 0.0):
                 block, film = next(blocks)
-                x = block(x, film)
+                x = block(x, film) + added
             return x
 
         for i in range(levels):
-            x = two_blocks(x)
+            x = two_blocks(x, self.local_block(local, films[-1]) if self.local and i == 0 else 0.0)
             skips.append(x)
             if i < levels - 1:
                 x = self.downs[i](x)
@@ -186,8 +197,8 @@ class UNet1D(nn.Module):
     def _split(self, film):
         """[B, M] -> one [B, 2 D] (or [B, D]) a block."""
         parts, start = [], 0
-        for block in self.blocks:
-            size = block.features * (2 if self.film_scale else 1)
+        for width in self.outputs:
+            size = width * (2 if self.film_scale else 1)
             parts.append(film[:, start : start + size])
             start += size
         return parts

@@ -1,0 +1,14 @@
+"""Push-T from state, conditioned by inpainting: the paper's own Push-T state policy.
+
+    python -m dpjax.train --config configs/pusht_state_inpainting.py --workdir runs/inpainting
+"""
+
+from configs import base
+
+
+def get_config():
+    """The paper's U-Net over actions and observations together (65.3 M parameters)."""
+    config = base.get_config()
+    config.data.dir = "data/pusht_human"
+    config.condition = "inpaint"
+    return config

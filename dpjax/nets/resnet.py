@@ -1,0 +1,123 @@
+"""The paper's image encoder: a ResNet whose features are points in the image.
+
+ResNet-18 or -34 (He et al. 2016) with GroupNorm in place of BatchNorm (Wu & He 2018; an
+EMA of the weights does not go with running statistics), and spatial softmax (Levine et
+al. 2016) in place of average pooling: of each map k of the last activations,
+
+    p_k = softmax over (i, j) of h_k,    point_k = Σ p_k(i, j) (x_j, y_i)   in [-1, 1]²  (1)
+
+is where in the image the map looks, which is what a robot's hand wants to know.
+"""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpjax.nets.embeddings import torch_uniform
+from dpjax.nets.unet1d import Dense
+
+Array = jax.Array
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+POOLS = ("spatial_softmax", "average")
+CHANNELS_A_GROUP = 16  # of the GroupNorms (Chi et al. 2023, code)
+
+
+def group_norm(features: int, name: str) -> nn.GroupNorm:
+    return nn.GroupNorm(
+        features // CHANNELS_A_GROUP, epsilon=1e-5, use_fast_variance=False, name=name
+    )
+
+
+def conv(features: int, size: int, stride: int, name: str) -> nn.Conv:
+    """Without bias, in torch's geometry: the same padding on all sides."""
+    pad = size // 2
+    return nn.Conv(
+        features,
+        (size, size),
+        (stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        name=name,
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3 × 3 convolutions and a shortcut."""
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        h = conv(self.features, 3, self.stride, "conv0")(x)
+        h = nn.relu(group_norm(self.features, "norm0")(h))
+        h = group_norm(self.features, "norm1")(conv(self.features, 3, 1, "conv1")(h))
+        if self.stride > 1 or x.shape[-1] != self.features:
+            x = conv(self.features, 1, self.stride, "shortcut")(x)
+            x = group_norm(self.features, "shortcut_norm")(x)
+        return nn.relu(h + x)
+
+
+class ResNet(nn.Module):
+    """[B, H, W, C] -> [B, ⌈H/32⌉, ⌈W/32⌉, 8 width].
+
+    depth: 18 or 34. width: channels of the first stage (64 in the paper).
+    """
+
+    depth: int = 18
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = nn.relu(group_norm(self.width, "norm")(conv(self.width, 7, 2, "conv")(x)))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for stage, blocks in enumerate(BLOCKS[self.depth]):
+            for i in range(blocks):
+                stride = 2 if stage and not i else 1
+                block = BasicBlock(self.width * 2**stage, stride, name=f"stage{stage}_{i}")
+                x = block(x)
+        return x
+
+
+def spatial_softmax(maps: Array) -> Array:
+    """Equation (1): [B, H, W, K] -> points [B, K, 2] as (x, y) in [-1, 1]."""
+    batch, height, width, num = maps.shape
+    p = jax.nn.softmax(maps.reshape(batch, height * width, num), axis=1)
+    p = p.reshape(batch, height, width, num)
+    x = jnp.einsum("bhwk,w->bk", p, np.linspace(-1, 1, width, dtype=np.float32))
+    y = jnp.einsum("bhwk,h->bk", p, np.linspace(-1, 1, height, dtype=np.float32))
+    return jnp.stack([x, y], axis=-1)
+
+
+class ImageEncoder(nn.Module):
+    """One camera: [B, H, W, 3] in network units -> [B, features].
+
+    depth, width: of the ResNet. pool: "spatial_softmax" of `keypoints` maps, or "average".
+    """
+
+    depth: int = 18
+    width: int = 64
+    pool: str = "spatial_softmax"
+    keypoints: int = 32
+    features: int = 64
+
+    def setup(self):
+        self.backbone = ResNet(self.depth, self.width)
+        if self.pool == "spatial_softmax":
+            uniform = lambda rng, shape, _: torch_uniform(rng, shape, shape[-2])
+            self.maps = nn.Conv(self.keypoints, (1, 1), kernel_init=uniform)
+        self.out = Dense(self.features)
+
+    def points(self, x: Array) -> Array:
+        """[B, H, W, 3] -> where the maps look, [B, keypoints, 2] as (x, y) in [-1, 1]."""
+        return spatial_softmax(self.maps(self.backbone(x)))
+
+    def __call__(self, x: Array) -> Array:
+        if self.pool == "spatial_softmax":
+            h = self.points(x)
+        else:
+            h = self.backbone(x).mean((1, 2))
+        return nn.relu(self.out(h.reshape(len(h), -1)))
