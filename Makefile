@@ -14,7 +14,7 @@ demo: $(VENV)/ready
 	$(BIN)/python -m dpjax.evaluate --run $(RUN) --episodes 50 --since $(SINCE)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 check: $(VENV)/ready
 	$(BIN)/ruff check dpjax configs experiments tests

@@ -22,6 +22,16 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+# A file is one worker's, so the files that take minutes must not come last.
+SLOW = ("test_kill.py", "test_train.py", "test_commands.py", "test_transformer.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The slow files first, in the order of SLOW."""
+    place = {name: i for i, name in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.path.name, len(SLOW)))
+
+
 @pytest.fixture(scope="session")
 def golden():
     """`golden(name)`: the arrays of tests/golden/<name>.npz, {key: array}."""
