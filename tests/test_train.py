@@ -85,6 +85,24 @@ def test_the_mirror_doubles_what_is_trained_on_and_nothing_held_out(run, data):
         np.testing.assert_array_equal(doubled.val.columns[key], column)
 
 
+@pytest.mark.parametrize(
+    "config, changes",
+    [
+        (tiny.CONFIG, ("condition=inpaint", "train.steps=2", "optim.warmup=1", "val.every=2")),
+        (tiny.CONFIG.with_name("tiny_transformer.py"), ()),
+    ],
+)
+def test_other_networks_and_conditions_train_and_act(data, cache, tmp_path, config, changes):
+    workdir = tmp_path / "run"
+    tiny.finish(workdir, data, *changes, config=config, cache=cache)
+    found = {key for entry in tiny.entries(workdir) for key in entry}
+    assert {"loss", "val_loss", "val_action_error"} <= found
+    loaded = build.load(workdir)
+    obs = {key: np.zeros((1, 2, size)) for key, size in loaded.spec.observations.items()}
+    chunk = loaded.plan(jax.random.key(0), obs)
+    assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
+
+
 def test_metrics_are_counted_and_timed(run):
     entries = tiny.entries(run[0])
     steps = [entry["step"] for entry in entries]

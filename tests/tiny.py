@@ -107,9 +107,9 @@ class Run:
         return self.text().splitlines()[-1]
 
 
-def start(workdir, data, *changes, **options) -> Run:
+def start(workdir, data, *changes, config=CONFIG, **options) -> Run:
     """Starts a tiny run; changes are given as "train.steps=3"."""
-    args = [f"--config={CONFIG}", f"--workdir={workdir}", f"--config.data.dir={data}"]
+    args = [f"--config={config}", f"--workdir={workdir}", f"--config.data.dir={data}"]
     args += [f"--config.{change}" for change in changes]
     count = len(list(Path(workdir).parent.glob(f"{Path(workdir).name}.*.log")))
     log = Path(workdir).parent / f"{Path(workdir).name}.{count}.log"
