@@ -98,3 +98,9 @@ def test_config_keys_are_read_only_in_build_and_the_commands(path):
 def test_only_commands_run_as_programs(path):
     runs = 'if __name__ == "__main__":' in path.read_text()
     assert not runs or LEVEL[part(path)] == len(LAYERS) - 1
+
+
+def test_every_folder_is_a_package():
+    """Else `pip install .` would leave it out, and nobody in a checkout would notice."""
+    for path in FILES:
+        assert (path.parent / "__init__.py").exists(), path.parent

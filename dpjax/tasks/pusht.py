@@ -120,6 +120,8 @@ def place(env, state: np.ndarray) -> Columns:
     env.agent.position = (agent_x, agent_y)
     env.block.angle = angle  # before the position, which turning would move
     env.block.position = (block_x, block_y)
+    for body in (env.agent, env.block):  # what is drawn moves along in a step, or when told
+        env.space.reindex_shapes_for_body(body)
     return _columns(env.get_obs())
 
 
