@@ -32,12 +32,38 @@ def get_config() -> ConfigDict:
             val_seed=42,
             mirror=False,  # train on the mirror images too, where the task has one (pusht)
             max_episodes=0,  # train on this many, the first of a fixed shuffle; 0: all
+            memory=0.0,  # GiB of decoded images; more go to disk. 0: half of the machine's
+            spill="",  # folder for them; "": the system's temporary one
+        )
+    )
+    # Observations that are images: {key: dict(size, resize, crop)}, each (height, width) in
+    # px. size: what the data must have. resize: (), or to what. crop: (), or what the network
+    # sees of it: at random in training, the centre otherwise (paper: 84 of 96 px).
+    config.cameras = ConfigDict()
+    config.augment = ConfigDict(
+        dict(
+            shift=0,  # px, in training: images are moved by up to so much
+            brightness=0.0,  # factors from 1 - x to 1 + x
+            contrast=0.0,
+            saturation=0.0,
+            hue=0.0,  # parts of the colour circle
+        )
+    )
+    config.encoder = ConfigDict(
+        dict(
+            depth=18,  # of the ResNet: 18 or 34
+            width=64,  # channels of its first stage
+            pool="spatial_softmax",  # or average
+            keypoints=32,  # maps of the spatial softmax
+            features=64,  # a camera's
+            shared=False,  # one encoder for all cameras
         )
     )
     config.normalize = ConfigDict(
         dict(
             action="limits",  # limits, gaussian, quantile, identity (dpjax/normalizer.py)
-            obs="limits",  # of every observation key
+            obs="limits",  # of every observation key that is not an image
+            image="unit",  # pixels to [-1, 1]; imagenet: by ImageNet's mean and deviation
             quantile=0.01,  # share left out at each end by "quantile"
             min_range=1e-4,  # data units; dims that move less get scale 1 (paper's code)
         )

@@ -16,10 +16,10 @@ def get_config():
     config.denoiser.kernel_size = 3
     config.denoiser.time_features = 128
     config.optim.lr = 1e-3
-    config.train.steps = 10_500
+    config.train.steps = 20_000
     config.train.batch = 128
     config.train.steps_per_call = 10
-    config.eval.every = 4_000
+    config.eval.every = 5_000
     config.val.every = 500
     config.save.every = 500
     return config

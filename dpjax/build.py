@@ -5,6 +5,7 @@ whole plug-in system: a new denoiser is a file in nets/ and a line here.
 """
 
 import dataclasses
+import functools
 import logging
 from typing import NamedTuple
 
@@ -13,12 +14,12 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from dpjax import config_check, control, inpainting, tasks
+from dpjax import cameras, config_check, control, inpainting, tasks
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.diffusion import samplers, schedules
 from dpjax.errors import UserError, choices
-from dpjax.nets import dit, encoders, transformer, unet1d
+from dpjax.nets import augment, dit, transformer, unet1d
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION, Policy
 from dpjax.run_config import Spec, read_config
@@ -93,6 +94,8 @@ def check(config: ConfigDict) -> None:
         )
     choose({"refuse": 0, "skip": 0}, config.data.on_bad, "config.data.on_bad")
     choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
+    choose(normalizers.IMAGE_MODES, config.normalize.image, "config.normalize.image")
+    cameras.check_config(config)
     check_columns(config)
     check_schedule(config)
     policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
@@ -135,7 +138,7 @@ def denoiser(config: ConfigDict, spec: Spec):
     network = choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
     horizon = config.horizon
     if config.condition == "inpaint":
-        features, observed = spec.action + sum(spec.observations.values()), 0
+        features, observed = spec.action + sum(spec.numbers.values()), 0
     else:
         features, observed = spec.action, horizon.obs
     sizes = dict(features=features, horizon=horizon.predict, observed=observed)
@@ -169,7 +172,7 @@ def policy(
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
     sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
     return policies.diffusion_policy(
-        policies.encoder_of(encoders.Concat(tuple(spec.observations))),
+        policies.encoder_of(cameras.encoder(config, spec)),
         policies.denoiser_of(denoiser(config, spec)),
         schedule(config.schedule.num_levels),
         normalizer,
@@ -183,6 +186,7 @@ def policy(
         unroll=config.sampler.unroll,
         walk=walk,
         pose=choose(CONDITIONS, config.condition, "config.condition")(config.horizon),
+        view=functools.partial(augment.see, cameras.views(config)),
     )
 
 
@@ -200,12 +204,13 @@ def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | Non
     return config
 
 
-def planner(policy: Policy, params: Params) -> control.Plan:
+def planner(policy: Policy, params: Params, spec: Spec) -> control.Plan:
     """`plan(rng, obs, previous=None) -> [B, Tp, Da]`, compiled; numpy in and out."""
     sample = jax.jit(policy.sample)
 
     def plan(rng, obs, previous=None):
         del previous  # for samplers that start from the last chunk
+        cameras.check_observation(spec, obs)
         return np.asarray(sample(params, rng, obs))
 
     return plan
@@ -241,4 +246,4 @@ def load(
         log.warning(text)
     built = policy(config, params["normalizer"], spec)
     params = jax.device_put(params)
-    return Run(built, params, planner(built, params), config, spec, at)
+    return Run(built, params, planner(built, params, spec), config, spec, at)

@@ -12,7 +12,7 @@ from typing import Any
 from dpjax.errors import UserError, choices
 
 # Sections whose keys are the user's (columns), or follow from a name that base's is not.
-OPEN = ("data.columns", "denoiser")
+OPEN = ("data.columns", "denoiser", "cameras")
 
 ABOVE_0 = (
     *("horizon.obs", "horizon.predict", "horizon.act"),
@@ -21,11 +21,13 @@ ABOVE_0 = (
     *("eval.episodes", "eval.num_envs", "eval.num_steps"),
     *("val.windows", "val.samples", "val.num_steps"),
     *("sampler.num_steps", "sampler.unroll", "sampler.clip"),
+    *("encoder.width", "encoder.keypoints", "encoder.features"),
 )
 AT_LEAST_0 = (
     *("optim.weight_decay", "optim.warmup", "optim.grad_clip", "ema.power"),
     *("log.every", "val.every", "eval.every", "save.every", "save.keep_best"),
-    *("data.max_episodes", "normalize.min_range"),
+    *("data.max_episodes", "data.memory", "normalize.min_range"),
+    *("augment.shift",),
 )
 BELOW = {  # 0 <= value < bound
     "data.val_fraction": 1,
@@ -35,7 +37,14 @@ BELOW = {  # 0 <= value < bound
     "seed": 2**32,
     "data.val_seed": 2**32,
 }
-UP_TO = {"ema.max": 1, "sampler.eta": 1}  # 0 <= value <= bound
+UP_TO = {  # 0 <= value <= bound
+    "ema.max": 1,
+    "sampler.eta": 1,
+    "augment.brightness": 1,
+    "augment.contrast": 1,
+    "augment.saturation": 1,
+    "augment.hue": 0.5,
+}
 MAY_BE_INFINITE = ("sampler.clip",)
 
 

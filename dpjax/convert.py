@@ -14,6 +14,7 @@ from dpjax import errors
 from dpjax.data import rlds
 from dpjax.data.convert import zarr_buffer
 from dpjax.data.episodes import Episodes, fingerprint
+from dpjax.data.frames import Frames
 from dpjax.errors import UserError
 
 
@@ -74,6 +75,9 @@ def table(episodes: Episodes) -> str:
     ]
     for key, column in episodes.columns.items():
         shape = str(list(column.shape[1:]))
+        if isinstance(column, Frames):
+            lines.append(f"{key:<16} {shape:<12} {'images':>10}")
+            continue
         lines.append(f"{key:<16} {shape:<12} {np.min(column):>10.4g} {np.max(column):>10.4g}")
     return "\n".join(lines)
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 import numpy as np
 
+from dpjax import cameras, tasks
 from dpjax import normalizer as normalizers
-from dpjax import tasks
-from dpjax.data import check, loader, rlds, windows
+from dpjax.data import check, frames, loader, rlds, windows
 from dpjax.data import episodes as episodes_lib
 from dpjax.data.episodes import Episodes
 from dpjax.errors import UserError
@@ -40,7 +40,10 @@ def read(config: ConfigDict) -> Data:
         features=dict(config.data.columns),
         split=config.data.split,
         on_bad=config.data.on_bad,
+        memory=cameras.memory(config),
+        folder=config.data.spill or None,
     )
+    cameras.check_columns(config, raw)
     train_ids, val_ids = episodes_lib.split(
         len(raw.ends), config.data.val_fraction, config.data.val_seed
     )
@@ -56,7 +59,9 @@ def read(config: ConfigDict) -> Data:
     if config.data.mirror:
         train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
     seen = [see(task, part) for part in (train, val)]
-    for text in check.outliers(seen[0].columns, seen[0].ends):
+    for key, images in frames.split(seen[0].columns)[1].items():
+        log.info(frames.say(key, images))
+    for text in check.outliers(frames.split(seen[0].columns)[0], seen[0].ends):
         log.warning("%s: %s", raw.source, text)
     return Data(*seen, tuple(key for key in seen[0].columns if key != ACTION))
 
@@ -71,9 +76,10 @@ def see(task: tasks.Task, raw: Episodes) -> Episodes:
 def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
     """Fitted on the training episodes; says which dims are constant."""
     modes = {
-        key: config.normalize.action if key == ACTION else config.normalize.obs
+        key: config.normalize.image if key in config.cameras else config.normalize.obs
         for key in episodes.columns
     }
+    modes[ACTION] = config.normalize.action
     fitted, said = normalizers.fit(
         episodes.columns,
         modes,
@@ -91,7 +97,7 @@ def observed_steps(config: ConfigDict) -> int:
     return horizon.predict if config.condition == "inpaint" else horizon.obs
 
 
-def table(config: ConfigDict, episodes: Episodes, obs_keys: tuple[str, ...]) -> loader.Table:
+def place(config: ConfigDict, episodes: Episodes, obs_keys: tuple[str, ...]) -> loader.Windows:
     """The windows of the episodes, with their columns, ready to be gathered from."""
     horizon = config.horizon
     rows, mask, said = windows.window_rows(
@@ -99,12 +105,17 @@ def table(config: ConfigDict, episodes: Episodes, obs_keys: tuple[str, ...]) -> 
     )
     for text in said:
         log.warning("%s: %s", episodes.source, text)
-    return loader.place(episodes.columns, rows, mask, obs_keys, ACTION)
+    observed = observed_steps(config)
+    return loader.place(episodes.columns, rows, mask, obs_keys, ACTION, observed)
 
 
 def spec(data: Data) -> Spec:
     """The spec of a data set."""
-    size = lambda key: int(data.train.columns[key].shape[-1])
-    observations = {key: size(key) for key in data.obs_keys}
+    columns = data.train.columns
+    size = lambda key: int(columns[key].shape[-1])
+    observations = {
+        key: columns[key].shape[1:] if len(columns[key].shape) == 4 else size(key)
+        for key in data.obs_keys
+    }
     prints = [episodes_lib.fingerprint(part) for part in (data.train, data.val)]
     return Spec(observations, size(ACTION), "-".join(prints))

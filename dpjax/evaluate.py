@@ -13,10 +13,10 @@ import time
 import jax
 import numpy as np
 
-from dpjax import build, errors, tasks
+from dpjax import build, cameras, errors, tasks
 from dpjax.diffusion import samplers
 from dpjax.errors import UserError
-from dpjax.evaluation import facts, partial, report, rollout, scores, video
+from dpjax.evaluation import eyes, facts, partial, report, rollout, scores, video
 from dpjax.training import metrics
 
 PANELS = 6  # noise levels of the still
@@ -83,6 +83,7 @@ def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
             num_envs=given.num_envs,
             rng=jax.random.key(run.config.seed),
             record=filmed,
+            keep=filmed,
             on_end=functools.partial(partial.add, unfinished),
         )
         episodes.update((episode.seed, episode) for episode in new)
@@ -93,9 +94,7 @@ def noise_still(run: build.Run, episode) -> bytes:
     """The chunks that the policy samples in the middle of an episode, as they emerge."""
     task, horizon = tasks.get(run.config.task), run.config.horizon
     at = min(episode.steps - 1, 40)
-    rows = np.clip(np.arange(at - horizon.obs + 1, at + 1), 0, None)
-    raw = {key: column[rows][None] for key, column in episode.columns.items()}
-    obs = {key: np.repeat(x, CHUNKS, axis=0) for key, x in task.observe(raw).items()}
+    obs = observations(task, episode, [at] * CHUNKS, horizon.obs)
     policy = build.policy(run.config, None, run.spec, walk=samplers.trace)
     way = np.asarray(jax.jit(policy.sample)(run.params, jax.random.key(0), obs))
     steps = np.unique(np.linspace(0, len(way) - 1, PANELS).astype(int))
@@ -103,6 +102,27 @@ def noise_still(run: build.Run, episode) -> bytes:
     env = task.make()
     task.place(env, {key: column[at] for key, column in episode.columns.items()})
     return report.chunks_still(task.render(env), panels, extent=task.action_high)
+
+
+def observations(task, episode, steps, observed: int) -> dict[str, np.ndarray]:
+    """{name: [B, To, ...]} what the policy saw at those steps [B] of an episode."""
+    rows = np.clip(np.asarray(steps)[:, None] + np.arange(1 - observed, 1), 0, None)
+    return task.observe({key: column[rows] for key, column in episode.columns.items()})
+
+
+def seen_still(run: build.Run, episode) -> bytes:
+    """Crops, the points where the encoder looks, and the plans, over an episode."""
+    task = tasks.get(run.config.task)
+    steps = np.unique(np.linspace(0, episode.steps - 1, PANELS).astype(int))
+    obs = observations(task, episode, steps, run.config.horizon.obs)
+    crops, points = jax.device_get(cameras.look(run.config, run.spec, run.params, obs))
+    chunks, env, moments = run.plan(jax.random.key(0), obs), task.make(), []
+    for i, step in enumerate(steps):
+        task.place(env, {key: column[step] for key, column in episode.columns.items()})
+        scene = task.draw_actions(task.render(env), chunks[i])
+        looks = {key: (crops[key][i], points[key][i]) for key in crops}
+        moments.append((f"step {step}", scene, looks))
+    return eyes.still(moments)
 
 
 def write(run, given, episodes, seconds) -> tuple[dict, Path]:
@@ -143,6 +163,9 @@ def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
             video.grid_gif(given.gif, clips, **labels)
         caption = f"{CHUNKS} chunks sampled from one observation, while noise becomes a plan"
         stills.append((caption, noise_still(run, filmed[0])))
+        if run.spec.cameras:
+            caption = "What the network sees of the newest frame, and the points that it tracks"
+            stills.append((caption, seen_still(run, filmed[0])))
     entries = metrics.read(Path(given.run) / "metrics.jsonl")
     curves = {"training": "loss", "validation": "val_loss"}
     curves = {name: metrics.series(entries, key) for name, key in curves.items()}

@@ -69,6 +69,12 @@ def _identity(x: np.ndarray, _: float):
     return np.zeros(x.shape[1:]), np.ones(x.shape[1:])
 
 
+# Of pixels 0..255: to [-1, 1], or by the mean and deviation of ImageNet's (torchvision).
+IMAGE_MODES = {
+    "unit": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+}
+
 MODES: dict[str, Callable] = {
     "limits": _limits,
     "gaussian": _gaussian,
@@ -86,18 +92,23 @@ def fit(
 ) -> tuple[Normalizer, list[str]]:
     """A normalizer for `columns` {key: [N, D]} and a line on each near-constant dim.
 
-    modes: {key: name of a mode in MODES}, one for every column.
+    modes: {key: name of a mode in MODES}, one for every column; for images [N, H, W, 3],
+        of which no pixel is read, in IMAGE_MODES.
     quantile: the share left out at each end by the mode "quantile".
     min_range: a dim whose range is below this (data units) gets scale 1, so that
         noise in a constant is not blown up to [-1, 1].
     """
     offset, scale, said = {}, {}, []
     for key, x in columns.items():
-        if modes[key] not in MODES:
+        known = IMAGE_MODES if len(x.shape) == 4 else MODES
+        if modes[key] not in known:
             raise UserError(
                 f"config.normalize.{key}={modes[key]!r} is unknown; "
-                f"{choices(modes[key], MODES)}."
+                f"{choices(modes[key], known)}."
             )
+        if known is IMAGE_MODES:
+            offset[key], scale[key] = jnp.asarray(IMAGE_MODES[modes[key]], jnp.float32)
+            continue
         x = np.asarray(x, np.float64)
         center, half = MODES[modes[key]](x, quantile)
         # 2 half: one outlier gives a dim a range, and quantile still sees a constant.

@@ -62,7 +62,7 @@ def on_steps(actions: Array, features: Array) -> Problem:
 class Encoder(NamedTuple):
     """`init(rng, obs) -> params`, `apply(params, obs, keys) -> features [B, To, F]`.
 
-    keys: one a row [B] in training, for what is random (crops); None where nothing is.
+    keys: one a row [B] in training, for what is random; None where nothing is.
     """
 
     init: Callable[[PRNGKey, Observation], Any]
@@ -120,6 +120,7 @@ def diffusion_policy(
     unroll: int = 1,
     walk: Callable = samplers.sample,
     pose: Callable[[Array, Array], Problem] = on_features,
+    view: Callable[..., Observation] = lambda obs, keys=None: obs,
 ) -> Policy:
     """Diffusion Policy (Chi et al. 2023).
 
@@ -129,12 +130,15 @@ def diffusion_policy(
     mask_padding: leave steps that repeat an episode's edge out of the loss.
     pose: (actions [B, Tp, Da], features [B, T, F]) -> Problem; `inpainting.inpaint` is
         the other one.
+    view: (obs, keys [B] in training or None) -> what the encoder sees, still in data
+        units: crops and other augmentation of images.
     """
     path = schedule.path(num_steps, spacing)
     targets.check(predict, path)
 
     def features(params, obs, keys=None):
-        return encoder.apply(params["encoder"], params["normalizer"].normalize(obs), keys)
+        seen = params["normalizer"].normalize(view(obs, keys))
+        return encoder.apply(params["encoder"], seen, keys)
 
     def of_batch(params, batch, keys=None):
         actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
@@ -142,7 +146,7 @@ def diffusion_policy(
 
     def init(rng, batch):
         encoder_rng, denoiser_rng = jax.random.split(rng)
-        encoder_params = encoder.init(encoder_rng, normalizer.normalize(batch.obs))
+        encoder_params = encoder.init(encoder_rng, normalizer.normalize(view(batch.obs)))
         params = {"encoder": encoder_params, "normalizer": normalizer}
         problem = of_batch(params, batch)
         t = jnp.zeros(len(problem.x0), jnp.int32)

@@ -11,18 +11,38 @@ from ml_collections import ConfigDict
 from dpjax.errors import UserError
 
 # Keys that base.py got later, with what runs from before them did: those still load.
-LATER = {("data", "mirror"): False, ("condition",): "features", ("optim", "decay"): "all"}
+LATER = {
+    ("data", "mirror"): False,
+    ("data", "memory"): 0.0,
+    ("data", "spill"): "",
+    ("normalize", "image"): "unit",
+    ("condition",): "features",
+    ("optim", "decay"): "all",
+    ("cameras",): {},
+    ("augment",): {},
+}
 
 
 class Spec(NamedTuple):
     """What a run observes and does, in its order: saved with it, checked at load.
 
-    observations: {key: size of the last axis}. action: Da. data: the data's fingerprint.
+    observations: {key: size of the last axis, or (H, W, 3) of images}. action: Da.
+    data: the data's fingerprint.
     """
 
-    observations: dict[str, int]
+    observations: dict[str, int | tuple[int, int, int]]
     action: int
     data: str
+
+    @property
+    def cameras(self) -> dict[str, tuple[int, int, int]]:
+        """The observations that are images."""
+        return {key: x for key, x in self.observations.items() if isinstance(x, tuple)}
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The observations that are not."""
+        return {key: x for key, x in self.observations.items() if not isinstance(x, tuple)}
 
 
 def write_config(run_dir: Path, config: ConfigDict, spec: Spec) -> None:
@@ -43,7 +63,7 @@ def read_config(run_dir) -> tuple[ConfigDict, Spec]:
         for (*sections, key), value in LATER.items():
             functools.reduce(dict.__getitem__, sections, content["config"]).setdefault(key, value)
         config = ConfigDict(restore_tuples(content["config"]))
-        return config.lock(), Spec(**content["spec"])
+        return config.lock(), Spec(**restore_tuples(content["spec"]))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a config that dpjax.train wrote ({error!r}).") from None
 

@@ -17,7 +17,7 @@ from dpjax.training import checkpoint
 from dpjax.training.state import TrainState
 
 # Keys that may differ between a run and its resume: they change no weights.
-FREE_TO_CHANGE = ("log", "val", "eval", "save", "sampler", "data.dir")
+FREE_TO_CHANGE = ("log", "val", "eval", "save", "sampler", "data.dir", "data.memory", "data.spill")
 # What a start that was killed leaves: no reason to refuse the folder.
 LEFT_OVER = {"lock", "config.tmp"}
 

@@ -44,7 +44,10 @@ def observation(given, task, spec: Spec, observed: int) -> dict:
     if given.observation:
         path = Path(given.observation)
         try:
-            columns = {key: np.asarray(x, np.float32) for key, x in read_json(path).items()}
+            columns = {
+                key: np.asarray(x, np.uint8 if key in spec.cameras else np.float32)
+                for key, x in read_json(path).items()
+            }
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a JSON object of numbers ({error}).") from None
         missing = [key for key in task.columns if key not in columns]
@@ -55,7 +58,8 @@ def observation(given, task, spec: Spec, observed: int) -> dict:
         columns = task.reset(task.make(), seed)
     columns = {key: columns[key] for key in task.columns}
     for key, x in columns.items():
-        steps = x if x.ndim == 2 else np.repeat(x[None], observed, axis=0)
+        one = 3 if key in spec.cameras else 1  # dims of a single step
+        steps = x if x.ndim > one else np.repeat(x[None], observed, axis=0)
         if len(steps) != observed or not np.isfinite(steps).all():
             raise UserError(
                 f"--observation: {key} has shape {x.shape}; expected one step, or "
@@ -64,7 +68,9 @@ def observation(given, task, spec: Spec, observed: int) -> dict:
         columns[key] = np.repeat(steps[None], given.batch, axis=0)
     try:
         obs = task.observe(columns)
-        sizes = {key: x.shape[-1] for key, x in obs.items()}
+        sizes = {
+            key: x.shape[2:] if key in spec.cameras else x.shape[-1] for key, x in obs.items()
+        }
     except (ValueError, IndexError) as error:
         raise UserError(f"--observation: {task.name} cannot read it ({error}).") from None
     if sizes != spec.observations:

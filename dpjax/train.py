@@ -50,14 +50,19 @@ def make_validation(config, spec, data):
     if not len(data.val.ends) or not config.val.every:
         return None
     policy = build.policy(build.sampling(config, steps=config.val.num_steps), None, spec)
-    held_out = dataset.table(config, data.val, data.obs_keys)
-    num_windows = len(held_out.rows)
-    ids = np.unique(np.linspace(0, num_windows - 1, config.val.windows).astype(int))
-    rows = np.arange(len(ids), dtype=np.int32)
-    batch = loader.gather(held_out, ids, rows, dataset.observed_steps(config))
+    held_out = dataset.place(config, data.val, data.obs_keys)
+    ids = np.unique(np.linspace(0, len(held_out) - 1, config.val.windows).astype(int))
+    batch = first_batch(config, held_out, ids)
     rng = jax.random.key(config.data.val_seed)
     run = jax.jit(functools.partial(validate, policy, samples=config.val.samples))
     return lambda params: jax.device_get(run(params, rng, batch))
+
+
+def first_batch(config, windows: loader.Windows, ids):
+    """The windows ids [B] as the rows 0, 1, … of a batch."""
+    rows = np.arange(len(ids), dtype=np.int32)
+    observed = dataset.observed_steps(config)
+    return loader.gather(windows.table, windows.inputs(ids), rows, observed)
 
 
 def make_evaluation(config, spec, signals):
@@ -82,6 +87,7 @@ def make_evaluation(config, spec, signals):
             executed=config.horizon.act,
             num_envs=min(config.eval.num_envs, config.eval.episodes),
             rng=jax.random.key(config.seed),
+            keep=(),
         )
         numbers = scores.summary(episodes)
         tqdm.write(f"{scores.line(numbers)} (selection seeds)")
@@ -101,7 +107,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     spec = dataset.spec(data)
     policy = build.policy(config, dataset.normalizer(config, data.train), spec)
     tx = build.optimizer(config)
-    table = dataset.table(config, data.train, data.obs_keys)
+    windows = dataset.place(config, data.train, data.obs_keys)
     signals = Signals()
     judges = (
         (config.val.every, make_validation(config, spec, data)),
@@ -111,8 +117,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     try:
         say_start(config, data, workdir)
         init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
-        first_row = np.zeros(1, np.int32)
-        example = loader.gather(table, first_row, first_row, dataset.observed_steps(config))
+        example = first_batch(config, windows, np.zeros(1, np.int32))
         create = lambda rng, batch: states.create(policy.init(rng, batch), tx)
         like = jax.eval_shape(create, init_rng, example)
         state, meta = run_folder.resume(workdir, like, jax.local_device_count())
@@ -121,13 +126,13 @@ def train(config: ConfigDict, workdir: Path) -> int:
         step = functools.partial(
             train_step, policy, tx, ema_power=config.ema.power, ema_max=config.ema.max
         )
-        return loop(config, workdir, spec, signals, judges, meta, state, step, step_rng, table)
+        return loop(config, workdir, spec, signals, judges, meta, state, step, step_rng, windows)
     finally:
         signals.close()
         held.close()
 
 
-def loop(config, workdir, spec, signals, judges, meta, state, step, rng, table) -> int:
+def loop(config, workdir, spec, signals, judges, meta, state, step, rng, windows) -> int:
     """Calls of `train.steps_per_call` steps, and between them whatever is due."""
     devices, total = jax.local_devices(), config.train.steps
     i = first = meta.get("step", 0)
@@ -140,12 +145,15 @@ def loop(config, workdir, spec, signals, judges, meta, state, step, rng, table) 
     if metrics.removed:
         log.info("%d entries of metrics.jsonl are done again", metrics.removed)
     checkpoints = checkpoint.Checkpoints(workdir, keep_best=config.save.keep_best)
-    num_windows = len(table.rows)
     gather = functools.partial(loader.gather, num_observed=dataset.observed_steps(config))
     call = parallel.over_devices(step, gather, devices)
-    state, table = parallel.replicate((state, table), devices)
+    state, table = parallel.replicate((state, windows.table), devices)
     trained_for, compiled = meta.get("seconds", metrics.seconds), None
-    window, stop = [], None
+    window, stop, timed, waited_for = [], None, 0.0, 0.0
+
+    def make(first, count):
+        size, seed = config.train.batch, config.seed
+        return windows.inputs(loader.call_rows(len(windows), size, seed, first, count))
 
     def judge(before):
         """Validation and evaluation as far as they are due; the score, if there is one."""
@@ -169,15 +177,15 @@ def loop(config, workdir, spec, signals, judges, meta, state, step, rng, table) 
     try:
         if owed:
             save(judge(first - config.train.steps_per_call), owed=False)
-        while i < total and not stop:
-            n = min(config.train.steps_per_call, total - i)
-            ids = loader.call_rows(num_windows, config.train.batch, config.seed, i, n)
+        for n, inputs, waited in loader.feed(make, i, total, config.train.steps_per_call):
             start = time.perf_counter()
-            state, sums = call(state, rng, table, ids)
-            took = time.perf_counter() - start
+            state, sums = call(state, rng, table, inputs)
+            took = time.perf_counter() - start + waited
             if compiled is None:
                 compiled = took
                 signals.listen()
+            else:
+                timed, waited_for = timed + took, waited_for + waited
             trained_for += took
             before, i = i, i + n
             refuse_non_finite(sums, before)
@@ -197,6 +205,8 @@ def loop(config, workdir, spec, signals, judges, meta, state, step, rng, table) 
             last = stop or i >= total
             if last or score is not None or due(config.save.every, before, i, total):
                 save(score, owed)
+            if stop:
+                break
     finally:
         bar.close()
         metrics.close()
@@ -206,7 +216,8 @@ def loop(config, workdir, spec, signals, judges, meta, state, step, rng, table) 
         return 128 + stop
     if compiled is not None:
         log.info(
-            "trained for %.1f s, the first call (compiled) took %.1f s", trained_for, compiled
+            "trained for %.1f s, the first call (compiled) took %.1f s; waited %.2f %% of the "
+            "time for input", trained_for, compiled, 100 * waited_for / max(timed, 1e-9)
         )
     return 0
 

@@ -51,7 +51,7 @@ def test_shape_dtype_length_and_emptiness_are_named():
     bad = episode() | {"action": np.ones((20, 3), np.float32)}
     assert "action: expected shape (2,) a step, got (3,)" in check.check_episode(bad, SHAPES)[0]
     bad = episode() | {"action": np.ones((20, 2), np.int64)}
-    assert "action: expected float32, got int64" in check.check_episode(bad, SHAPES)[0]
+    assert "action: expected float32 or images, got int64" in check.check_episode(bad, SHAPES)[0]
     bad = episode() | {"action": np.ones((19, 2), np.float32)}
     assert "20 of state, 19 of action" in check.check_episode(bad, SHAPES)[0]
     assert "empty" in check.check_episode(episode(0), SHAPES)[0]

@@ -36,7 +36,9 @@ def buffer(tmp_path_factory):
     shapes = {"action": (2,), "state": (5,), "keypoint": (9, 2)}
     for key, shape in shapes.items():
         put(root / "data" / key, rng.normal(size=(100, *shape)).astype(np.float32))
-    put(root / "data" / "img", np.zeros((100, 4, 4, 3), np.float32))
+    pixels = rng.integers(0, 256, (100, 6, 4, 3))
+    put(root / "data" / "img", pixels.astype(np.float32))
+    put(root / "data" / "depth", np.zeros((100, 4, 4, 1), np.float32))
     put(root / "data" / "count", np.zeros((100, 1), np.int64))
     put(root / "meta" / "episode_ends", ENDS)
     return root
@@ -68,10 +70,27 @@ def test_what_was_in_the_buffer_is_in_the_set(buffer, tmp_path, capsys):
     assert "3 episodes, 100 steps, 11 to 59 an episode" in said and "[9, 2]" in said
 
 
+def test_images_become_uint8_and_come_back_pixel_by_pixel(buffer, tmp_path, capsys):
+    convert.main(["zarr", str(buffer), str(tmp_path / "out"), "--keys", "img"])
+    assert "[6, 4, 3]" in capsys.readouterr().out
+    features = {"camera": "observation/img", "action": "action"}
+    camera = rlds.read(tmp_path / "out", features=features).columns["camera"]
+    assert camera.shape == (100, 6, 4, 3) and camera.dtype == np.uint8
+    want = zarr.open_array(str(buffer / "data" / "img"), mode="r")[...]
+    np.testing.assert_array_equal(camera.read(np.arange(100)), want)
+
+
+@pytest.mark.parametrize("value", [0.5, 256, -1, np.nan])
+def test_pixels_that_are_none_are_refused(source, tmp_path, value):
+    zarr.open_array(str(source / "data" / "img"), mode="a")[40, 1, 1, 1] = value
+    line = refusal(source, tmp_path, "--keys", "img")
+    assert "data/img: row 40: expected whole numbers from 0 to 255" in line
+
+
 def test_what_is_not_converted_is_said_by_name(buffer, tmp_path, capsys):
     convert.main(["zarr", str(buffer), str(tmp_path / "out")])
     said = capsys.readouterr().out
-    assert "left out: img (images are not converted yet" in said and "[100, 4, 4, 3]" in said
+    assert "left out: depth (images are [N, H, W, 3], and it has shape [100, 4, 4, 1]" in said
     assert "left out: count (only float32 and float64 are converted, and it is int64)" in said
 
 
@@ -83,7 +102,7 @@ def test_keys_choose_the_observations(buffer, tmp_path, capsys):
 
 
 def test_asking_for_what_cannot_be_converted_is_an_error(buffer, tmp_path):
-    assert "data/img can't be converted" in refusal(buffer, tmp_path, "--keys", "state,img")
+    assert "data/depth can't be converted" in refusal(buffer, tmp_path, "--keys", "state,depth")
     assert "did you mean 'state'" in refusal(buffer, tmp_path, "--keys", "stat")
 
 

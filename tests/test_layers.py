@@ -11,7 +11,7 @@ LAYERS = [
     {"diffusion", "nets", "data"},
     {"policy", "inpainting", "control"},
     {"training", "tasks", "evaluation", "serving", "interop"},
-    {"build", "config_check", "dataset", "run_config", "run_folder"},
+    {"build", "cameras", "config_check", "dataset", "run_config", "run_folder"},
     {"command_line"},
     {"train", "evaluate", "sample", "demos", "convert", "check", "serve"},
 ]

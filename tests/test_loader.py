@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpjax.data import loader
+from dpjax.data import frames, loader
 from dpjax.data.windows import window_rows
 from dpjax.errors import UserError
 
@@ -51,59 +51,97 @@ def columns():
     rng = np.random.default_rng(0)
     return {
         "state": rng.normal(size=(40, 5)).astype(np.float32),
-        "image": rng.integers(0, 255, (40, 4, 4, 3)).astype(np.uint8),
+        "image": frames.Frames(
+            rng.integers(0, 255, (40, 4, 4, 3)).astype(np.uint8),
+            np.arange(40),
+            np.arange(40) % 3 == 0,
+            "",
+        ),
         "action": rng.normal(size=(40, 2)).astype(np.float32),
         "unused": np.zeros((40, 1000), np.float32),
     }
 
 
 @pytest.fixture
-def table(columns):
+def windows(columns):
     rows, mask, _ = window_rows(np.array([15, 40]), 8, 1, 3)
-    return loader.place(columns, rows, mask, ["state", "image"], "action")
+    return loader.place(columns, rows, mask, ["state", "image"], "action", 2)
 
 
-def test_gather_under_jit_is_a_fancy_index(columns, table):
+@pytest.fixture
+def table(windows):
+    return windows.table
+
+
+def plain(ids):
+    """The inputs of windows that observe no camera."""
+    return loader.Inputs(ids, {})
+
+
+def test_gather_under_jit_is_a_fancy_index(columns, windows, table):
     ids = np.array([3, 0, 20], np.int32)
     gather = jax.jit(loader.gather, static_argnums=3)
-    batch = gather(table, ids, jnp.array([4, 5, 6]), 2)
+    batch = gather(table, windows.inputs(ids), jnp.array([4, 5, 6]), 2)
     rows = np.asarray(table.rows)[ids]
     np.testing.assert_array_equal(batch.obs["state"], columns["state"][rows[:, :2]])
-    np.testing.assert_array_equal(batch.obs["image"], columns["image"][rows[:, :2]])
+    np.testing.assert_array_equal(batch.obs["image"], columns["image"].read(rows[:, :2]))
     np.testing.assert_array_equal(batch.actions, columns["action"][rows])
     np.testing.assert_array_equal(batch.mask, np.asarray(table.mask)[ids])
     np.testing.assert_array_equal(batch.row, [4, 5, 6])
     assert batch.obs["image"].dtype == jnp.uint8 and batch.obs["state"].shape == (3, 2, 5)
 
 
-def test_gather_works_inside_a_scan(columns, table):
+def test_gather_works_inside_a_scan(columns, windows, table):
     ids = loader.call_rows(len(table.rows), 6, 0, 0, 10)
 
     @jax.jit
-    def run(table, ids):
-        def body(total, step_ids):
-            batch = loader.gather(table, step_ids, jnp.arange(6), 2)
-            return total + batch.actions.sum(), batch.obs["state"]
+    def run(table, inputs):
+        def body(total, inputs):
+            batch = loader.gather(table, inputs, jnp.arange(6), 2)
+            return total + batch.actions.sum(), (batch.obs["state"], batch.obs["image"])
 
-        return jax.lax.scan(body, 0.0, ids)
+        return jax.lax.scan(body, 0.0, inputs)
 
-    total, states = run(table, ids)
+    total, (states, images) = run(table, windows.inputs(ids))
     rows = np.asarray(table.rows)[ids]
     np.testing.assert_allclose(total, columns["action"][rows].sum(), rtol=1e-4)
     np.testing.assert_array_equal(states, columns["state"][rows[..., :2]])
+    np.testing.assert_array_equal(images, columns["image"].read(rows[..., :2]))
 
 
 def test_the_table_holds_only_what_is_used(table):
-    assert set(table.columns) == {"state", "image", "action"}
+    assert set(table.columns) == {"state", "action"}  # images stay on the host
 
 
 def test_the_action_may_be_observed_too(columns):
     rows, mask, _ = window_rows(np.array([40]), 8, 1, 3)
-    table = loader.place(columns, rows, mask, ["action"], "action")
-    batch = loader.gather(table, np.arange(4), np.arange(4), 2)
+    windows = loader.place(columns, rows, mask, ["action"], "action", 2)
+    batch = loader.gather(windows.table, plain(np.arange(4)), np.arange(4), 2)
     np.testing.assert_array_equal(batch.obs["action"], batch.actions[:, :2])
 
 
 def test_a_missing_column_is_named(columns):
     with pytest.raises(UserError, match="'stat' in the data; did you mean 'state'"):
-        loader.place(columns, np.zeros((1, 8)), np.ones((1, 8)), ["stat"], "action")
+        loader.place(columns, np.zeros((1, 8)), np.ones((1, 8)), ["stat"], "action", 2)
+
+
+@pytest.mark.parametrize("first, total", [(0, 7), (4, 7), (6, 6)])
+def test_the_feed_is_the_stream_cut_into_calls(first, total):
+    made = []
+
+    def make(start, count):
+        made.append((start, count))
+        return list(range(start, start + count))
+
+    calls = list(loader.feed(make, first, total, 3))
+    assert [step for _, inputs, _ in calls for step in inputs] == list(range(first, total))
+    assert all(n == len(inputs) <= 3 and waited >= 0 for n, inputs, waited in calls)
+    assert made == [(inputs[0], n) for n, inputs, _ in calls]
+
+
+def test_the_feed_raises_what_its_thread_raises():
+    def make(start, count):
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(loader.feed(make, 0, 3, 1))

@@ -181,3 +181,9 @@ def test_pusht_runs_and_does_not_depend_on_its_company():
     assert not any(episode.broken for episode in episodes)
     moved = [np.ptp(episode.columns["state"][:, 2:4], axis=0).max() for episode in episodes]
     assert max(moved) > 10  # px: somebody pushed the block
+
+
+def test_observations_are_kept_of_those_that_were_asked_for():
+    episodes = run(line_task(), keep=[103])
+    assert [e.seed for e in episodes if e.columns] == [103]
+    assert all(len(e.actions) == e.steps for e in episodes)

@@ -103,6 +103,33 @@ def test_other_networks_and_conditions_train_and_act(data, cache, tmp_path, conf
     assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
 
 
+def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tmp_path):
+    data, config = tiny.write_images(tmp_path / "set"), tiny.CONFIG.with_name("tiny_image.py")
+    tiny.finish(tmp_path / "whole", data, config=config, cache=cache)
+    # The other lies on the disk, is stopped in the middle, and goes on.
+    changes = ("data.memory=0.0001", f"data.spill={tmp_path}", "save.every=2")
+    cut = tiny.start(tmp_path / "cut", data, *changes, config=config, cache=cache)
+    cut.wait_until(lambda: (tmp_path / "cut" / "checkpoints" / "2").exists())
+    cut.end()
+    tiny.finish(tmp_path / "cut", data, *changes, config=config, cache=cache)
+    (whole, _), (again, _) = (tiny.saved(tmp_path / name) for name in ("whole", "cut"))
+    assert not tiny.differences(whole, again)
+
+    loaded = build.load(tmp_path / "whole")
+    assert loaded.spec.cameras == {"image": (96, 96, 3)}
+    obs = {"image": np.zeros((1, 2, 96, 96, 3), np.uint8), "agent_pos": np.zeros((1, 2, 2))}
+    assert np.isfinite(loaded.plan(jax.random.key(0), obs)).all()
+    for wrong, said in (
+        ({"image": obs["image"] / 255.0}, "expected uint8 images .B, To, 96, 96, 3., got float64"),
+        ({"image": np.moveaxis(obs["image"], -1, 2)}, r"got uint8 \[1, 2, 3, 96, 96\]"),
+        ({"image": obs["image"][:, :, :48]}, r"got uint8 \[1, 2, 48, 96, 3\]"),
+    ):
+        with pytest.raises(UserError, match=said):
+            loaded.plan(jax.random.key(0), {**obs, **wrong})
+    with pytest.raises(UserError, match="observation: 'image' is missing; got agent_pos"):
+        loaded.plan(jax.random.key(0), {"agent_pos": obs["agent_pos"]})
+
+
 def test_metrics_are_counted_and_timed(run):
     entries = tiny.entries(run[0])
     steps = [entry["step"] for entry in entries]

@@ -41,6 +41,15 @@ def write(directory, made=None):
     return directory
 
 
+def write_images(directory):
+    """The same with noise for a camera; returns its folder."""
+    rng = np.random.default_rng(1)
+    image = lambda episode: rng.integers(0, 256, (len(episode["state"]), 96, 96, 3), np.uint8)
+    made = ({"image": image(episode), **episode} for episode in episodes())
+    rlds.write(directory, made, observations=("image", "state"), description="random")
+    return directory
+
+
 def _shared(tmp_path_factory):
     """A folder for all test processes of this session."""
     base = tmp_path_factory.getbasetemp()

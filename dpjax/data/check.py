@@ -33,11 +33,32 @@ def check_episode(columns: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]
     return problems
 
 
+def is_image(shape: Shape, dtype: np.dtype) -> bool:
+    """Whether a step of this shape and type is an image, uint8 [H, W, 3]."""
+    return np.dtype(dtype) == np.uint8 and len(shape) == 3 and shape[-1] == 3
+
+
+def why_no_image(shape: Shape, dtype: np.dtype) -> str:
+    """What a step of this shape and type lacks to be an image, or ""."""
+    if is_image(shape, dtype):
+        return ""
+    hint = ""
+    if len(shape) == 3 and shape[0] == 3:
+        hint = ": channels come last, transpose it"
+    elif np.issubdtype(dtype, np.floating):
+        hint = ": pixels are whole numbers from 0 to 255"
+    return f"expected uint8 [H, W, 3], got {np.dtype(dtype)} {list(shape)}{hint}"
+
+
 def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
     if column.shape[1:] != tuple(shape):
         return [f"{key}: expected shape {tuple(shape)} a step, got {column.shape[1:]}"]
+    if is_image(shape, column.dtype):
+        return []
+    if column.dtype == np.uint8:
+        return [f"{key}: {why_no_image(shape, column.dtype)}"]
     if column.dtype != np.float32:
-        return [f"{key}: expected float32, got {column.dtype}"]
+        return [f"{key}: expected float32 or images, got {column.dtype}"]
     # A sum is finite only if all its terms are, and makes no [T, ...] array of flags;
     # an overflow of finite terms is sorted out below.
     with np.errstate(over="ignore", invalid="ignore"):

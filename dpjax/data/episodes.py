@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dpjax.data import frames
+
 
 class Episodes(NamedTuple):
     """All the steps of all the episodes, in order.
 
-    columns: {name: [N, ...]}.
+    columns: {name: [N, ...]}, arrays, or `frames.Frames` of images.
     ends: [E] int64, the row after the last one of each episode; ends[-1] is N.
     source: where they came from, for messages.
     """
@@ -47,14 +49,14 @@ def select(episodes: Episodes, ids: np.ndarray) -> Episodes:
     ends = np.cumsum(lengths, dtype=np.int64)
     # Row r of the selection lies r - (its episode's new start) after the old start.
     rows = np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)
-    columns = {key: column[rows] for key, column in episodes.columns.items()}
+    columns = {key: frames.take(column, rows) for key, column in episodes.columns.items()}
     return Episodes(columns, ends, episodes.source)
 
 
 def join(first: Episodes, second: Episodes) -> Episodes:
     """The episodes of both, which have the same columns."""
     columns = {
-        key: np.concatenate([column, second.columns[key]])
+        key: frames.join(column, second.columns[key])
         for key, column in first.columns.items()
     }
     ends = np.concatenate([first.ends, second.ends + first.lengths.sum(dtype=np.int64)])
@@ -79,5 +81,11 @@ def fingerprint(episodes: Episodes) -> str:
     digest = hashlib.sha256()
     for key, column in sorted({**episodes.columns, " ends": episodes.ends}.items()):
         digest.update(f"{key} {column.dtype.str} {column.shape};".encode())
-        digest.update(np.ascontiguousarray(column).data)
+        if isinstance(column, frames.Frames):  # the pixels were digested as they were read
+            digest.update(column.digest.encode())
+            parts = [column.rows, column.mirrored]
+        else:
+            parts = [column]
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()[:16]

@@ -2,17 +2,22 @@
 
 The stream of windows is one permutation an epoch, end to end, cut into batches: the
 remainder of an epoch opens the next one's first batch. So no window is lost and a
-data set smaller than a batch works. The columns lie on the device once, and batches
-are gathered inside the jitted step.
+data set smaller than a batch works. Low-dim columns lie on the device once, and batches
+are gathered inside the jitted step; images stay on the host, and those of a call are
+looked up in a thread while the device works on the call before.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 import functools
+import time
+from typing import NamedTuple
 
 from flax import struct
 import jax
 import numpy as np
 
+from dpjax.data.frames import Frames, split
 from dpjax.errors import UserError, choices
 from dpjax.types import Array, Batch
 
@@ -21,7 +26,7 @@ from dpjax.types import Array, Batch
 class Table:
     """The data set on the device: what a batch is gathered from.
 
-    columns: {name: [N, ...]} the observed columns and the action.
+    columns: {name: [N, ...]} the observed columns and the action, without images.
     rows: [W, Tp] int32, rows of the columns.
     mask: [W, Tp] 1 where the step was recorded, 0 where an edge was repeated.
     obs_keys, action_key: static, which columns are which.
@@ -32,6 +37,33 @@ class Table:
     mask: Array
     obs_keys: tuple[str, ...] = struct.field(pytree_node=False)
     action_key: str = struct.field(pytree_node=False)
+
+
+class Windows(NamedTuple):
+    """A data set ready for training.
+
+    table: what lies on the device. frames: {camera: Frames}, on the host.
+    observed: [W, To] the rows that each window observes.
+    """
+
+    table: Table
+    frames: dict[str, Frames]
+    observed: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.observed)
+
+    def inputs(self, ids: np.ndarray) -> "Inputs":
+        """What the device needs for the windows ids [...]."""
+        rows = self.observed[ids]
+        return Inputs(ids, {key: frames.read(rows) for key, frames in self.frames.items()})
+
+
+class Inputs(NamedTuple):
+    """What a step is given: windows ids [..., B], images {camera: [..., B, To, H, W, 3]}."""
+
+    ids: Array
+    images: dict[str, Array]
 
 
 @functools.lru_cache(maxsize=4)
@@ -62,38 +94,68 @@ def batch_rows(num_windows: int, batch_size: int, seed: int, step: int) -> np.nd
     return call_rows(num_windows, batch_size, seed, step, 1)[0]
 
 
+def feed(
+    make: Callable[[int, int], Inputs], first: int, total: int, size: int
+) -> Iterator[tuple[int, Inputs, float]]:
+    """(steps, inputs, seconds waited for them) of one call after the other.
+
+    make: (first step, number of steps) -> the call's inputs; runs in a thread, one call
+    ahead. size: steps a call; the last may have fewer.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        counts = [min(size, total - i) for i in range(first, total, size)]
+        ahead = thread.submit(make, first, counts[0]) if counts else None
+        for k, count in enumerate(counts):
+            start = time.perf_counter()
+            inputs = ahead.result()
+            waited = time.perf_counter() - start
+            if k + 1 < len(counts):
+                ahead = thread.submit(make, first + (k + 1) * size, counts[k + 1])
+            yield count, inputs, waited
+
+
 def place(
-    columns: Mapping[str, np.ndarray],
+    columns: Mapping[str, np.ndarray | Frames],
     rows: np.ndarray,
     mask: np.ndarray,
     obs_keys: Sequence[str],
     action_key: str,
-) -> Table:
-    """Puts on the device the columns {name: [N, ...]} that are used, rows and mask [W, Tp]."""
+    num_observed: int,
+) -> Windows:
+    """Puts on the device the columns {name: [N, ...]} that are used, rows and mask [W, Tp].
+
+    Frames stay where they are. num_observed: To, how many steps of a window are observed.
+    """
     used = dict.fromkeys([*obs_keys, action_key])
     for key in used:
         if key not in columns:
             raise UserError(f"no column {key!r} in the data; {choices(key, columns)}.")
-    return Table(
-        columns={key: jax.device_put(columns[key]) for key in used},
+    numbers, images = split({key: columns[key] for key in used})
+    table = Table(
+        columns={key: jax.device_put(x) for key, x in numbers.items()},
         rows=jax.device_put(np.asarray(rows, np.int32)),
         mask=jax.device_put(np.asarray(mask, np.float32)),
         obs_keys=tuple(obs_keys),
         action_key=action_key,
     )
+    return Windows(table, images, np.asarray(rows, np.int32)[:, :num_observed])
 
 
-def gather(table: Table, ids: Array, global_row: Array, num_observed: int) -> Batch:
-    """The windows ids [B] as a Batch; pure, to be called inside the jitted step.
+def gather(table: Table, inputs: Inputs, global_row: Array, num_observed: int) -> Batch:
+    """The windows inputs.ids [B] as a Batch; pure, to be called inside the jitted step.
 
     global_row: [B] the rows that these windows are of the global batch.
     num_observed: To, static; actions are given for all Tp steps of the window.
     """
-    rows = table.rows[ids]  # [B, Tp]
+    rows = table.rows[inputs.ids]  # [B, Tp]
     observed = rows[:, :num_observed]  # [B, To]
+    numbers = {
+        key: table.columns[key][observed] for key in table.obs_keys if key not in inputs.images
+    }
+    seen = {**numbers, **inputs.images}
     return Batch(
-        obs={key: table.columns[key][observed] for key in table.obs_keys},
+        obs={key: seen[key] for key in table.obs_keys},
         actions=table.columns[table.action_key][rows],
-        mask=table.mask[ids],
+        mask=table.mask[inputs.ids],
         row=global_row,
     )

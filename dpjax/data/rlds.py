@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from dpjax.data import check, records
+from dpjax.data import check, frames, images, records
 from dpjax.data.episodes import Episodes, stack
 from dpjax.data.rlds_writer import FLAGS, VERSION, write
 from dpjax.errors import UserError, choices
@@ -27,10 +27,15 @@ _log = logging.getLogger("dpjax")
 
 
 class Column(NamedTuple):
-    """Where a wanted column lies in a record: key of the proto, and shape of one step."""
+    """Where a wanted column lies in a record: key of the proto, and shape of one step.
+
+    shape: None for images of which the data set promises no size.
+    kind: "numbers", "pixels" (uint8 as whole numbers) or "encoded" (PNG, JPEG).
+    """
 
     key: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
+    kind: str = "numbers"
 
 
 def read(
@@ -39,22 +44,31 @@ def read(
     features: Mapping[str, str],
     split: str = "train",
     on_bad: str = "refuse",
+    memory: int = 2**62,
+    folder: str | Path | None = None,
 ) -> Episodes:
-    """The columns {name: [N, ...]} float32 of an RLDS data set.
+    """The columns {name: [N, ...]} of an RLDS data set: float32, images `frames.Frames`.
 
     features: {column: path inside a step}, such as {"state": "observation/state"}.
     on_bad: "refuse" raises at the first bad episode; "skip" leaves it out and says so.
+    memory: bytes that decoded images may take before they go to a file in `folder`
+        (default: the system's temporary one), which is read through a memory map.
     """
     if on_bad not in ("refuse", "skip"):
         raise UserError(f"data.on_bad={on_bad!r} is unknown; choose one of refuse, skip.")
     info = _info(Path(directory))
     layout = _layout(info, features)
+    cameras = [name for name, column in layout.items() if column.kind != "numbers"]
+    stores = {name: frames.Store(memory // len(cameras), folder) for name in cameras}
+    shapes = {name: column.shape for name, column in layout.items() if column.shape is not None}
     good, bad, episode = [], 0, -1
     for episode, (path, record) in enumerate(_records(info, split)):
         columns, problems = _parse(record, layout)
-        shapes = {name: column.shape for name, column in layout.items()}
+        shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
         problems = problems or check.check_episode(columns, shapes)
         if not problems:
+            for name, store in stores.items():
+                store.append(columns.pop(name))
             good.append(columns)
             continue
         line = f"{path}: episode {episode}, {problems[0]}."
@@ -66,7 +80,9 @@ def read(
         _log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, episode + 1)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
-    return stack(good, str(info.data_dir))
+    episodes = stack(good, str(info.data_dir))
+    episodes.columns.update((name, store.frames()) for name, store in stores.items())
+    return episodes
 
 
 def _info(directory: Path) -> tfds.core.DatasetInfo:
@@ -106,20 +122,29 @@ def _layout(info: tfds.core.DatasetInfo, features: Mapping[str, str]) -> dict[st
     for name, path in features.items():
         if path not in leaves:
             raise UserError(f"{info.data_dir}: no key {path!r}; {choices(path, leaves)}.")
-        leaf = leaves[path]
-        known = isinstance(leaf, tfds.features.Tensor) and None not in leaf.shape
-        if not known or not np.issubdtype(leaf.np_dtype, np.floating):
-            raise UserError(
-                f"{info.data_dir}: {path}: expected a float32 tensor of fixed shape, "
-                f"got {type(leaf).__name__} of {np.dtype(leaf.np_dtype)} {leaf.shape}."
-            )
-        if leaf.np_dtype != np.float32:
-            dtype = np.dtype(leaf.np_dtype)
-            _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
-        layout[name] = Column(f"steps/{path}", tuple(leaf.shape))
+        layout[name] = _column(info, path, leaves[path])
     if ignored := sorted(set(leaves) - set(features.values()) - set(FLAGS)):
         _log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
     return layout
+
+
+def _column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
+    """How one wanted feature is stored; refuses what is neither numbers nor images."""
+    key = f"steps/{path}"
+    if isinstance(leaf, tfds.features.Image):
+        return Column(key, None if None in leaf.shape else tuple(leaf.shape), "encoded")
+    known = isinstance(leaf, tfds.features.Tensor) and None not in leaf.shape
+    if known and check.is_image(leaf.shape, leaf.np_dtype):
+        return Column(key, tuple(leaf.shape), "pixels")
+    if not known or not np.issubdtype(leaf.np_dtype, np.floating):
+        raise UserError(
+            f"{info.data_dir}: {path}: expected a float32 tensor of fixed shape or uint8 images "
+            f"[H, W, 3], got {type(leaf).__name__} of {np.dtype(leaf.np_dtype)} {leaf.shape}."
+        )
+    if leaf.np_dtype != np.float32:
+        dtype = np.dtype(leaf.np_dtype)
+        _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
+    return Column(key, tuple(leaf.shape))
 
 
 def _leaves(feature: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -158,20 +183,36 @@ def _parse(
     if "steps/is_first" in fields:
         steps = len(fields["steps/is_first"].int64_list.value)
     columns = {}
-    for name, (key, shape) in layout.items():
-        if key not in fields:
-            return {}, [f"{key}: missing in this episode"]
-        kind = fields[key].WhichOneof("kind") or "float_list"  # no kind: no values
-        if kind != "float_list":
-            return {}, [f"{key}: expected float_list, got {kind}"]
-        flat = np.array(fields[key].float_list.value, np.float32)
-        size = math.prod(shape)
-        length = len(flat) // size if steps is None and size else steps or 0
-        if len(flat) == length * size:
-            columns[name] = flat.reshape(length, *shape)
-        elif length and len(flat) % length == 0:  # a step of another shape: check names it
-            columns[name] = flat.reshape(length, -1)
-        else:
-            want = f"{length} steps of {size}"
-            return {}, [f"{key}: expected {want} numbers, got {len(flat)} in all"]
+    for name, column in layout.items():
+        if column.key not in fields:
+            return {}, [f"{column.key}: missing in this episode"]
+        columns[name], problem = _values(fields[column.key], column, steps)
+        if problem:
+            return {}, [f"{column.key}: {problem}"]
     return columns, []
+
+
+KINDS = {"numbers": "float_list", "pixels": "int64_list", "encoded": "bytes_list"}
+
+
+def _values(field: Any, column: Column, steps: int | None) -> tuple[np.ndarray, str]:
+    """One column [T, ...] of a record, or what is wrong with it."""
+    nothing = np.zeros(0, np.float32)
+    want = KINDS[column.kind]
+    kind = field.WhichOneof("kind") or want  # no kind: no values
+    if kind != want:
+        return nothing, f"expected {want}, got {kind}"
+    if column.kind == "encoded":
+        return images.decode(field.bytes_list.value, column.shape and column.shape[:2])
+    flat = np.array(getattr(field, want).value, np.float32)
+    if column.kind == "pixels":
+        if len(flat) and (flat.min() < 0 or flat.max() > 255):
+            return nothing, f"expected numbers from 0 to 255, got {flat.min()} to {flat.max()}"
+        flat = flat.astype(np.uint8)
+    size = math.prod(column.shape)
+    length = len(flat) // size if steps is None and size else steps or 0
+    if len(flat) == length * size:
+        return flat.reshape(length, *column.shape), ""
+    if length and len(flat) % length == 0:  # a step of another shape: check names it
+        return flat.reshape(length, -1), ""
+    return nothing, f"expected {length} steps of {size} numbers, got {len(flat)} in all"

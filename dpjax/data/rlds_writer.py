@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dpjax.data import check
+from dpjax.data import check, images
 from dpjax.errors import UserError
 
 VERSION = "1.0.0"
@@ -33,6 +33,8 @@ def write(
     description: str,
 ) -> Path:
     """Writes {key: [T, ...]} episodes as they come, to out_dir/1.0.0, and returns that.
+
+    Numbers are float32; images are uint8 [T, H, W, 3], and become PNGs.
 
     name: of the data set, lower case with underscores.
     observations: the keys that go under steps/observation; the others go under steps.
@@ -99,6 +101,11 @@ def _features(tree: Mapping[str, Any], of_step: bool) -> dict[str, Any]:
             features[key] = _features(x, of_step)
         elif isinstance(x, str):
             features[key] = tfds.features.Text()
+        elif isinstance(x, list):  # of PNGs
+            height, width = images.size(x[0])
+            features[key] = tfds.features.Image(
+                shape=(height, width, 3), dtype=np.uint8, encoding_format="png"
+            )
         else:
             shape = x.shape[1:] if of_step else ()
             features[key] = tfds.features.Tensor(shape=shape, dtype=x.dtype)
@@ -141,13 +148,17 @@ def _steps(columns: Mapping[str, np.ndarray], observations: Sequence[str]) -> di
     step = np.arange(len(next(iter(columns.values()))))
     others = {key: x for key, x in columns.items() if key not in observations}
     return {
-        "observation": {key: columns[key] for key in observations},
-        **others,
+        "observation": {key: _encoded(columns[key]) for key in observations},
+        **{key: _encoded(x) for key, x in others.items()},
         "is_first": step == 0,
         "is_last": step == step[-1],
         # In RLDS the action of a terminal step means nothing; ours all do.
         "is_terminal": np.zeros(len(step), bool),
     }
+
+
+def _encoded(x: np.ndarray) -> np.ndarray | list[bytes]:
+    return images.encode_all(x) if check.is_image(x.shape[1:], x.dtype) else x
 
 
 def _scalars(item: Mapping[str, Any] | None, where: str) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def scores_plot(scores: Mapping[str, Mapping[str, Any]]) -> bytes:
     axes.set(xlim=(-0.07, 1.07), ylim=(len(scores) - 0.4, -0.6))
     axes.set_yticks(range(len(scores)), list(scores))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def coverage_plot(coverages: Sequence[float], threshold: float) -> bytes:
@@ -131,7 +131,7 @@ def coverage_plot(coverages: Sequence[float], threshold: float) -> bytes:
     axes.annotate(note, (1, threshold), (0, 3), xycoords=("axes fraction", "data"),
                   textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
     axes.set(xlabel="episode", ylim=(0, 1.08), xlim=(0.2, len(best) + 0.8))
-    return _png(figure)
+    return png(figure)
 
 
 def curves_plot(curves: Mapping[str, Curve]) -> bytes:
@@ -151,7 +151,7 @@ def curves_plot(curves: Mapping[str, Curve]) -> bytes:
     axes.set_yscale("log" if positive else "linear")
     axes.set(xlabel="step", ylabel="loss")
     axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def chunks_still(
@@ -179,7 +179,7 @@ def chunks_still(
         axes.add_collection(LineCollection(pieces, array=time, **style))
         axes.set(xlim=(0, extent), ylim=(extent, 0))
         axes.set_title(label, fontsize=10)
-    return _png(figure)
+    return png(figure)
 
 
 def _canvas(width, height):
@@ -191,7 +191,8 @@ def _canvas(width, height):
     return figure, axes
 
 
-def _png(figure):
+def png(figure: Figure) -> bytes:
+    """A figure as it is kept in the page."""
     out = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(out, dpi=160, format="png")
     return out.getvalue()

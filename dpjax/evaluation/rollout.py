@@ -27,7 +27,8 @@ class Episode:
     """What happened.
 
     progress: float32 [T] after each step.
-    columns: {raw name: [T, ...]} the raw observations, each before its action.
+    columns: {raw name: [T, ...]} the raw observations, each before its action; {} where
+        they were not kept.
     actions: float32 [T, Da] as planned; never clipped.
     score, success: by the largest progress; nan and False if broken.
     broken: why the episode does not count, or None.
@@ -59,6 +60,7 @@ class _Run:
     actions: list = field(default_factory=list)
     progress: list = field(default_factory=list)
     frames: list | None = None
+    kept: bool = True
     broken: str | None = None
     over: bool = False
 
@@ -74,15 +76,19 @@ def rollout(
     num_envs: int = 50,
     progress: bool = True,
     record: Iterable[int] = (),
+    keep: Iterable[int] | None = None,
     on_end: Callable[[Episode], None] = lambda episode: None,
 ) -> list[Episode]:
     """One episode for each of `seeds`, in their order; frames are kept of those in `record`.
 
+    keep: the seeds of which the observations are kept, by default all: 300 images of 96²
+    are 8 MB an episode.
     task: has the fields of dpjax.tasks.Task. plan: (keys [B], obs, previous) -> [B, Tp, Da].
     observed, executed: To and Ta. progress: whether to show a bar. on_end: sees each
     episode when it is over.
     """
     seeds, record = [int(seed) for seed in seeds], set(record)
+    keep = set(seeds if keep is None else keep)
     if not seeds or num_envs < 1:
         raise UserError(f"{len(seeds)} seeds, {num_envs} environments: at least 1 of each.")
     waiting, episodes = deque(enumerate(seeds)), [None] * len(seeds)
@@ -92,7 +98,7 @@ def rollout(
     controller = Controller(_guard(plan, bad), observed=observed, executed=executed)
     controller.reset(row_keys(rng, np.array(seeds[: len(envs)], np.uint32)))
     bar = tqdm(total=len(seeds), desc=task.name, unit="episode", disable=not progress)
-    while _fill(task, controller, envs, runs, waiting, episodes, rng, record):
+    while _fill(task, controller, envs, runs, waiting, episodes, rng, record, keep):
         for _ in range(executed):
             _advance(task, controller, envs, runs, bad)
         for row, run in enumerate(runs):
@@ -121,12 +127,12 @@ def _guard(plan, bad):
     return guarded
 
 
-def _fill(task, controller, envs, runs, waiting, episodes, rng, record):
+def _fill(task, controller, envs, runs, waiting, episodes, rng, record, keep):
     """Gives free rows the next seeds; whether any row is live."""
     started = []
     for row in [row for row, run in enumerate(runs) if run is None]:
         while waiting and runs[row] is None:
-            run = _start(task, envs, row, *waiting.popleft(), record)
+            run = _start(task, envs, row, *waiting.popleft(), record, keep)
             if run.broken:
                 episodes[run.index] = _episode(task, run)
             else:
@@ -138,8 +144,8 @@ def _fill(task, controller, envs, runs, waiting, episodes, rng, record):
     return any(run is not None for run in runs)
 
 
-def _start(task, envs, row, index, seed, record):
-    run = _Run(index, seed, frames=[] if seed in record else None)
+def _start(task, envs, row, index, seed, record, keep):
+    run = _Run(index, seed, frames=[] if seed in record else None, kept=seed in keep)
     try:
         if envs[row] is None:
             envs[row] = task.make()
@@ -177,7 +183,8 @@ def _step(task, env, run, action, chunk):
     raw, progress, done = task.step(env, action)
     if not np.isfinite(progress):
         raise ValueError(f"progress is {progress}")
-    run.columns.append(run.raw)
+    if run.kept:
+        run.columns.append(run.raw)
     run.actions.append(action)
     run.progress.append(progress)
     run.raw = raw

@@ -4,12 +4,10 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from dpjax.nets import crop
 from dpjax.nets.resnet import ImageEncoder
 from dpjax.types import PRNGKey
 
 Array = jax.Array
-Size = tuple[int, int]  # height, width
 
 
 class Concat(nn.Module):
@@ -28,14 +26,12 @@ class Cameras(nn.Module):
     """The low-dim keys, then what each camera sees, in their order.
 
     keys: low-dim observations. cameras: image observations, of any sizes.
-    crops: height and width of each camera's crop; None leaves its images whole.
     shared: one encoder for all cameras, or one each.
     depth, width, pool, keypoints, features: see `resnet.ImageEncoder`.
     """
 
     keys: tuple[str, ...]
     cameras: tuple[str, ...]
-    crops: tuple[Size | None, ...]
     shared: bool = False
     depth: int = 18
     width: int = 64
@@ -49,26 +45,19 @@ class Cameras(nn.Module):
         )
         self.encoders = [make() for _ in range(1 if self.shared else len(self.cameras))]
 
-    def views(self, obs: dict[str, Array], keys: PRNGKey | None = None) -> list[Array]:
-        """What the network sees of each camera: crops [B, To, h, w, 3].
-
-        keys: [B], one a row, for random crops in training; None for the centre.
-        """
-        seen = []
-        for i, (name, size) in enumerate(zip(self.cameras, self.crops, strict=True)):
+    def _each(self, obs, of):
+        """[(camera's images [B To, H, W, 3], through `of` its encoder)], in the cameras' order."""
+        for i, name in enumerate(self.cameras):
             x = obs[name]
-            if size is not None and keys is None:
-                x = crop.center(x, size)
-            elif size is not None:
-                camera_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-                x = crop.random(camera_keys, x, size)
-            seen.append(x)
-        return seen
+            h = of(self.encoders[0 if self.shared else i], x.reshape(-1, *x.shape[2:]))
+            yield name, h.reshape(*x.shape[:2], *h.shape[1:])
+
+    def points(self, obs: dict[str, Array]) -> dict[str, Array]:
+        """{camera: [B, To, keypoints, 2]} where its maps look, (x, y) in [-1, 1]."""
+        return dict(self._each(obs, lambda encoder, x: encoder.points(x)))
 
     def __call__(self, obs: dict[str, Array], keys: PRNGKey | None = None) -> Array:
         """obs {key: [B, To, D], camera: [B, To, H, W, 3]} -> [B, To, ΣD + cameras features]."""
-        parts = [obs[key] for key in self.keys]
-        for i, x in enumerate(self.views(obs, keys)):
-            h = self.encoders[0 if self.shared else i](x.reshape(-1, *x.shape[2:]))
-            parts.append(h.reshape(*x.shape[:2], -1))
-        return jnp.concatenate(parts, axis=-1)
+        del keys  # what is random happens before (`augment.see`)
+        seen = dict(self._each(obs, lambda encoder, x: encoder(x)))
+        return jnp.concatenate([*(obs[key] for key in self.keys), *seen.values()], axis=-1)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpjax.nets import conv2d
 from dpjax.nets.embeddings import torch_uniform
 from dpjax.nets.unet1d import Dense
 
@@ -30,18 +31,19 @@ def group_norm(features: int, name: str) -> nn.GroupNorm:
     )
 
 
-def conv(features: int, size: int, stride: int, name: str) -> nn.Conv:
-    """Without bias, in torch's geometry: the same padding on all sides."""
-    pad = size // 2
-    return nn.Conv(
-        features,
-        (size, size),
-        (stride, stride),
-        padding=((pad, pad), (pad, pad)),
-        use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        name=name,
-    )
+class Conv(nn.Module):
+    """A convolution without bias, in torch's geometry: the same padding on all sides."""
+
+    features: int
+    size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        draw = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        kernel = self.param("kernel", draw, shape)
+        return conv2d.conv(x, kernel, stride=self.stride, padding=self.size // 2)
 
 
 class BasicBlock(nn.Module):
@@ -52,11 +54,11 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = conv(self.features, 3, self.stride, "conv0")(x)
+        h = Conv(self.features, 3, self.stride, name="conv0")(x)
         h = nn.relu(group_norm(self.features, "norm0")(h))
-        h = group_norm(self.features, "norm1")(conv(self.features, 3, 1, "conv1")(h))
+        h = group_norm(self.features, "norm1")(Conv(self.features, 3, name="conv1")(h))
         if self.stride > 1 or x.shape[-1] != self.features:
-            x = conv(self.features, 1, self.stride, "shortcut")(x)
+            x = Conv(self.features, 1, self.stride, name="shortcut")(x)
             x = group_norm(self.features, "shortcut_norm")(x)
         return nn.relu(h + x)
 
@@ -72,8 +74,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.relu(group_norm(self.width, "norm")(conv(self.width, 7, 2, "conv")(x)))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = nn.relu(group_norm(self.width, "norm")(Conv(self.width, 7, 2, name="conv")(x)))
+        x = conv2d.max_pool(x)
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1

@@ -64,7 +64,13 @@ def _pusht() -> Task:
     return pusht.TASK
 
 
-TASKS = {"pusht": _pusht}
+def _pusht_image() -> Task:
+    from dpjax.tasks import pusht
+
+    return pusht.IMAGE_TASK
+
+
+TASKS = {"pusht": _pusht, "pusht_image": _pusht_image}
 
 
 def get(name: str) -> Task:

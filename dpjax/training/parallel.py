@@ -9,7 +9,6 @@ import functools
 from typing import Any, Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dpjax.errors import UserError
@@ -49,10 +48,10 @@ def unreplicate(tree: Any) -> Any:
 def over_devices(
     step: Callable, gather: Callable[[Any, Array, Array], Batch], devices: list
 ) -> Callable:
-    """`step(state, rng, batch, axis=…)` made into `call(state, rng, table, ids)`.
+    """`step(state, rng, batch, axis=…)` made into `call(state, rng, table, inputs)`.
 
-    state, table: replicated. rng: one key. ids: [n, B] windows of n global batches, on
-        the host. gather: `(table, ids [b], rows [b]) -> Batch`.
+    state, table: replicated. rng: one key. inputs: a tree of [n, B, …] for n global
+        batches, on the host. gather: `(table, inputs [b, …], rows [b]) -> Batch`.
     Returns the new state (the old one's memory is reused) and metrics {name: [n]}.
     """
 
@@ -63,18 +62,21 @@ def over_devices(
         devices=devices,
         donate_argnums=0,
     )
-    def call(state, rng, table, ids, rows):
-        def one(state, ids):
-            return step(state, rng, gather(table, ids, rows), axis=AXIS)
+    def call(state, rng, table, inputs, rows):
+        def one(state, inputs):
+            return step(state, rng, gather(table, inputs, rows), axis=AXIS)
 
-        return jax.lax.scan(one, state, ids)
+        return jax.lax.scan(one, state, inputs)
 
-    def run(state, rng, table, ids):
-        steps, batch_size = ids.shape
-        share = batch_size // len(devices)
-        rows = np.arange(batch_size, dtype=np.int32).reshape(len(devices), share)
-        ids = ids.reshape(steps, len(devices), share).transpose(1, 0, 2)
-        state, metrics = call(state, rng, table, jnp.asarray(ids), rows)
+    def shares(leaf):
+        """[n, B, ...] -> [devices, n, B / devices, ...]."""
+        parts = leaf.reshape(len(leaf), len(devices), -1, *leaf.shape[2:])
+        return np.moveaxis(parts, 1, 0)
+
+    def run(state, rng, table, inputs):
+        batch_size = jax.tree.leaves(inputs)[0].shape[1]
+        rows = np.arange(batch_size, dtype=np.int32).reshape(len(devices), -1)
+        state, metrics = call(state, rng, table, jax.tree.map(shares, inputs), rows)
         return state, unreplicate(metrics)
 
     return run

@@ -16,15 +16,17 @@ from typing import NamedTuple
 import numpy as np
 import zarr
 
-from dpjax.data import check
+from dpjax.data import check, frames
 from dpjax.data.episodes import Episodes
 from dpjax.errors import UserError, choices
+
+IMAGE_MEMORY = 2**32  # bytes of decoded images of one key before they go to disk
 
 
 class Buffer(NamedTuple):
     """What a replay buffer holds that can be converted, and what it can't.
 
-    episodes: the low-dim columns, checked.
+    episodes: the columns, checked; those of images [H, W, 3] as uint8 `frames.Frames`.
     left_out: {key: why}.
     """
 
@@ -33,7 +35,7 @@ class Buffer(NamedTuple):
 
 
 def load(source: str | Path, keys: Sequence[str] | None = None) -> Buffer:
-    """The low-dim float columns of a replay buffer; `keys`: these and "action" only."""
+    """The columns of a replay buffer; `keys`: these and "action" only."""
     path = Path(source)
     shapes = _shapes(path)
     ends = _array(path / "meta" / "episode_ends").astype(np.int64)
@@ -47,16 +49,24 @@ def load(source: str | Path, keys: Sequence[str] | None = None) -> Buffer:
             raise UserError(f"{path}: data/{key} can't be converted: {why}.")
         if why:
             left_out[key] = why
+        elif len(shapes[key][0]) == 4:
+            columns[key] = _images(path / "data" / key)
         else:
             columns[key] = _array(path / "data" / key)
-    check.check_columns(columns, ends, str(path))
+    numbers, images = frames.split(columns)
+    check.check_columns(numbers, ends, str(path))
+    for key, column in images.items():
+        check.check_ends(ends, len(column.rows), f"{path}: {key}")
     return Buffer(Episodes(columns, ends, str(path)), left_out)
 
 
 def episodes(buffer: Episodes) -> Iterator[Mapping[str, np.ndarray]]:
     """The episodes {key: [T, ...]} one by one."""
     for start, end in zip(buffer.starts, buffer.ends):
-        yield {key: column[start:end] for key, column in buffer.columns.items()}
+        rows = np.arange(start, end)
+        numbers, images = frames.split(buffer.columns)
+        pixels = {key: column.read(rows) for key, column in images.items()}
+        yield {key: column[start:end] for key, column in numbers.items()} | pixels
 
 
 def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -86,15 +96,40 @@ def _meta(file: Path) -> dict:
 
 
 def _why_not(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    if len(shape) == 4 and shape[-1] == 3 and dtype in (np.uint8, np.float32):
+        return ""
     if len(shape) > 3:
-        return f"images are not converted yet, and it has shape {list(shape)}"
+        return f"images are [N, H, W, 3], and it has shape {list(shape)} of {dtype}"
     if dtype not in (np.float32, np.float64):
         return f"only float32 and float64 are converted, and it is {dtype}"
     return ""
 
 
+def _images(path: Path) -> frames.Frames:
+    """Images as uint8, chunk by chunk: the original keeps pixels as float32."""
+    array, store = _open(path), frames.Store(limit=IMAGE_MEMORY)
+    for start in range(0, array.shape[0], array.chunks[0]):
+        part = _read(array, path, slice(start, start + array.chunks[0]))
+        with np.errstate(invalid="ignore"):  # of NaN; said below
+            pixels = part.astype(np.uint8)
+        if not np.array_equal(pixels, part):
+            i = start + int(np.argwhere((pixels != part).any((1, 2, 3)))[0, 0])
+            raise UserError(
+                f"{path}: row {i}: expected whole numbers from 0 to 255, got {part.min():g} to "
+                f"{part.max():g} in its chunk."
+            )
+        store.append(pixels)
+    return store.frames()
+
+
 def _array(path: Path) -> np.ndarray:
-    """A whole array, float32 where it was float64, every chunk of it present."""
+    """A whole array, float32 where it was float64."""
+    array = _read(_open(path), path, ...)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _open(path: Path) -> zarr.Array:
+    """An array of which every chunk is present."""
     meta = _meta(path / ".zarray")
     counts = [-(-n // chunk) for n, chunk in zip(meta["shape"], meta["chunks"])]
     names = [meta["separator"].join(map(str, index)) for index in product(*map(range, counts))]
@@ -104,11 +139,14 @@ def _array(path: Path) -> np.ndarray:
             f"{path}: expected {len(names)} chunk files, {len(missing)} are missing, the first "
             f"is {missing[0]}. zarr would read them as zeros: copy the buffer again."
         )
+    return zarr.open_array(str(path), mode="r")
+
+
+def _read(array: zarr.Array, path: Path, rows) -> np.ndarray:
     try:
-        array = np.asarray(zarr.open_array(str(path), mode="r")[...])
+        return np.asarray(array[rows])
     except Exception as error:  # whatever the codec of the chunk raises
         raise UserError(
             f"{path}: a chunk can't be decoded ({type(error).__name__}: {str(error)[:120]}). "
             "Copy the buffer again."
         ) from error
-    return array.astype(np.float32) if array.dtype == np.float64 else array

@@ -1,0 +1,25 @@
+"""Push-T from a camera and the agent's position, at the paper's sizes (262 M parameters).
+
+    python -m dpjax.convert zarr pusht_cchi_v7_replay.zarr data/pusht_image --keys img,state
+    python -m dpjax.train --config configs/pusht_image.py --workdir runs/pusht_image
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config():
+    """The released configuration: U-Net 512-1024-2048, ResNet-18, 84 of 96 px."""
+    config = base.get_config()
+    config.task = "pusht_image"
+    config.data.dir = "data/pusht_image"  # 206 episodes, 25,650 steps
+    config.data.columns = ConfigDict(
+        dict(image="observation/img", state="observation/state", action="action")
+    )
+    config.cameras.image = ConfigDict(dict(size=(96, 96), resize=(), crop=(84, 84)))
+    config.denoiser.widths = (512, 1024, 2048)
+    config.denoiser.time_features = 128
+    config.train.steps = 1_200_000  # 3,050 epochs
+    config.train.batch = 64
+    return config

@@ -1,0 +1,133 @@
+"""config.cameras: what each camera must deliver, and how the network sees it."""
+
+import os
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from dpjax.data import check
+from dpjax.data.episodes import Episodes
+from dpjax.errors import UserError, choices
+from dpjax.nets import augment, resnet
+from dpjax.nets.augment import View
+from dpjax.nets.encoders import Cameras, Concat
+from dpjax.run_config import Spec
+from dpjax.types import Params
+
+KEYS = ("size", "resize", "crop")  # of each camera
+
+
+def check_config(config: ConfigDict) -> None:
+    """Refuses cameras whose sizes don't fit together, and encoders that don't exist."""
+    for name, camera in config.cameras.items():
+        where = f"config.cameras.{name}"
+        for key in camera:
+            if key not in KEYS:
+                raise UserError(f"{where}.{key} is unknown; {choices(key, KEYS)}.")
+        for key in KEYS:
+            if len(camera.get(key, ())) not in ((2,) if key == "size" else (0, 2)):
+                raise UserError(
+                    f"{where}.{key}={camera.get(key, ())!r} must be (height, width) in px"
+                    f"{'' if key == 'size' else ', or () for none'}."
+                )
+        full = tuple(camera.get("resize", ())) or tuple(camera["size"])
+        part = camera.get("crop", ())
+        if any(inner > outer for inner, outer in zip(part, full)):
+            raise UserError(
+                f"{where}.crop={tuple(part)} is larger than the image it is cut from, "
+                f"{full}: lower it, or raise {where}.resize."
+            )
+    encoder = config.encoder
+    for key, known in (("pool", resnet.POOLS), ("depth", resnet.BLOCKS)):
+        if encoder[key] not in known:
+            raise UserError(
+                f"config.encoder.{key}={encoder[key]!r} is unknown; "
+                f"choose one of {', '.join(map(str, known))}."
+            )
+    if encoder.width % resnet.CHANNELS_A_GROUP:
+        raise UserError(
+            f"config.encoder.width={encoder.width} must be a multiple of "
+            f"{resnet.CHANNELS_A_GROUP}, the channels of a GroupNorm's group."
+        )
+    if config.cameras and config.condition == "inpaint":
+        raise UserError(
+            "config.condition='inpaint' denoises the observations too, which images can't be: "
+            "use 'features'."
+        )
+
+
+def check_columns(config: ConfigDict, raw: Episodes) -> None:
+    """Refuses data in which a camera's images are missing, of another size, or no images."""
+    for name, camera in config.cameras.items():
+        if name not in raw.columns:
+            raise UserError(
+                f"{raw.source}: config.cameras.{name}: no such column; "
+                f"{choices(name, config.data.columns)} (config.data.columns)."
+            )
+        column = raw.columns[name]
+        check_image(f"{raw.source}: {name}", column.shape[1:], column.dtype, camera["size"])
+
+
+def check_image(where: str, shape, dtype, size) -> None:
+    """Refuses an image of another shape or type than uint8 [*size, 3]."""
+    why = check.why_no_image(tuple(shape), dtype)
+    if not why and tuple(shape[:2]) != tuple(size):
+        why = f"expected images of {tuple(size)} px, got {tuple(shape[:2])}"
+    if why:
+        raise UserError(f"{where}: {why}.")
+
+
+def check_observation(spec: Spec, obs) -> None:
+    """Refuses an observation {name: [B, To, ...]} that is not what the run was trained on."""
+    for key in spec.observations:
+        if key not in obs:
+            raise UserError(f"observation: {key!r} is missing; got {', '.join(sorted(obs))}.")
+    for key, size in spec.cameras.items():
+        x = obs[key]
+        if x.ndim != 5 or x.dtype != np.uint8 or tuple(x.shape[2:]) != size:
+            raise UserError(
+                f"observation {key!r}: expected uint8 images [B, To, {', '.join(map(str, size))}], "
+                f"got {x.dtype} {list(x.shape)}."
+            )
+
+
+def memory(config: ConfigDict) -> int:
+    """Bytes that decoded images may take; half of the machine's where the config says 0."""
+    if config.data.memory:
+        return int(config.data.memory * 2**30)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def views(config: ConfigDict) -> dict[str, View]:
+    """How each camera is seen."""
+    colors = dict(config.augment)
+    return {
+        name: View(tuple(camera.get("resize", ())), tuple(camera.get("crop", ())), **colors)
+        for name, camera in config.cameras.items()
+    }
+
+
+def encoder(config: ConfigDict, spec: Spec):
+    """The flax module from normalized observations to features [B, To, F]."""
+    if not spec.cameras:
+        return Concat(tuple(spec.observations))
+    own = {key: config.encoder[key] for key in ("shared", "depth", "width", "pool")}
+    sizes = {key: config.encoder[key] for key in ("keypoints", "features")}
+    return Cameras(tuple(spec.numbers), tuple(spec.cameras), **own, **sizes)
+
+
+def look(config: ConfigDict, spec: Spec, params: Params, obs) -> tuple[dict, dict]:
+    """({camera: uint8 [B, h, w, 3]}, {camera: [B, keypoints, 2]}) of the newest frames.
+
+    The crops as the network sees them when it acts, and where its spatial softmax looks,
+    (x, y) in [-1, 1]; no points where the pooling is another.
+    """
+    module = encoder(config, spec)
+    newest = augment.see(views(config), {key: x[:, -1:] for key, x in obs.items()})
+    crops = {key: jnp.round(newest[key][:, 0]).astype(jnp.uint8) for key in spec.cameras}
+    if config.encoder.pool != "spatial_softmax":
+        return crops, {key: jnp.zeros((len(x), 0, 2)) for key, x in crops.items()}
+    seen = params["normalizer"].normalize(newest)
+    points = module.apply({"params": params["encoder"]}, seen, method="points")
+    return crops, {key: x[:, 0] for key, x in points.items()}
