@@ -57,6 +57,9 @@ def get_config() -> ConfigDict:
             keypoints=32,  # maps of the spatial softmax
             features=64,  # a camera's
             shared=False,  # one encoder for all cameras
+            norm="group",  # or frozen: BatchNorm's place taken by fixed numbers (weights)
+            weights="",  # torchvision's ResNet, .safetensors or .npz; "": from scratch
+            lr=1.0,  # times optim.lr; 0: the cameras' encoders stay as they are
         )
     )
     config.normalize = ConfigDict(

@@ -192,7 +192,8 @@ def policy(
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """AdamW as the config says, over the whole run."""
-    return optim.adamw(steps=config.train.steps, **config.optim)
+    scales = {"encoder": config.encoder.lr} if config.cameras else None
+    return optim.adamw(steps=config.train.steps, scales=scales, **config.optim)
 
 
 def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | None = None):

@@ -9,6 +9,7 @@ import numpy as np
 from dpjax.data import check
 from dpjax.data.episodes import Episodes
 from dpjax.errors import UserError, choices
+from dpjax.interop import torchvision
 from dpjax.nets import augment, resnet
 from dpjax.nets.augment import View
 from dpjax.nets.encoders import Cameras, Concat
@@ -39,7 +40,8 @@ def check_config(config: ConfigDict) -> None:
                 f"{full}: lower it, or raise {where}.resize."
             )
     encoder = config.encoder
-    for key, known in (("pool", resnet.POOLS), ("depth", resnet.BLOCKS)):
+    lists = {"pool": resnet.POOLS, "depth": resnet.BLOCKS, "norm": resnet.NORMS}
+    for key, known in lists.items():
         if encoder[key] not in known:
             raise UserError(
                 f"config.encoder.{key}={encoder[key]!r} is unknown; "
@@ -49,6 +51,12 @@ def check_config(config: ConfigDict) -> None:
         raise UserError(
             f"config.encoder.width={encoder.width} must be a multiple of "
             f"{resnet.CHANNELS_A_GROUP}, the channels of a GroupNorm's group."
+        )
+    if encoder.weights and (encoder.norm, encoder.width) != ("frozen", 64):
+        raise UserError(
+            f"config.encoder.weights={encoder.weights!r} are of a ResNet of width 64 with "
+            f"BatchNorm: set config.encoder.width=64 (is {encoder.width}) and "
+            f"config.encoder.norm=frozen (is {encoder.norm})."
         )
     if config.cameras and config.condition == "inpaint":
         raise UserError(
@@ -112,9 +120,25 @@ def encoder(config: ConfigDict, spec: Spec):
     """The flax module from normalized observations to features [B, To, F]."""
     if not spec.cameras:
         return Concat(tuple(spec.observations))
-    own = {key: config.encoder[key] for key in ("shared", "depth", "width", "pool")}
-    sizes = {key: config.encoder[key] for key in ("keypoints", "features")}
-    return Cameras(tuple(spec.numbers), tuple(spec.cameras), **own, **sizes)
+    own = {key: x for key, x in config.encoder.items() if key not in ("weights", "lr")}
+    own["trained"] = config.encoder.lr > 0
+    return Cameras(tuple(spec.numbers), tuple(spec.cameras), **own)
+
+
+def pretrained(config: ConfigDict) -> Params | None:
+    """The ResNet's params out of config.encoder.weights, or None."""
+    if not (config.cameras and config.encoder.weights):
+        return None
+    return torchvision.resnet(config.encoder.weights, config.encoder.depth)
+
+
+def begin_with(params: Params, backbone: Params | None) -> Params:
+    """params with that ResNet in every camera's encoder."""
+    if backbone is None:
+        return params
+    put = lambda encoder: {**encoder, "backbone": backbone}
+    encoders = {key: put(encoder) for key, encoder in params["encoder"].items()}
+    return {**params, "encoder": encoders}
 
 
 def look(config: ConfigDict, spec: Spec, params: Params, obs) -> tuple[dict, dict]:

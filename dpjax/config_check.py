@@ -27,7 +27,7 @@ AT_LEAST_0 = (
     *("optim.weight_decay", "optim.warmup", "optim.grad_clip", "ema.power"),
     *("log.every", "val.every", "eval.every", "save.every", "save.keep_best"),
     *("data.max_episodes", "data.memory", "normalize.min_range"),
-    *("augment.shift",),
+    *("augment.shift", "encoder.lr"),
 )
 BELOW = {  # 0 <= value < bound
     "data.val_fraction": 1,

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import base
-from dpjax import build, command_line, dataset, errors, run_folder, tasks
+from dpjax import build, cameras, command_line, dataset, errors, run_folder, tasks
 from dpjax.data import loader
 from dpjax.errors import UserError
 from dpjax.evaluation import rollout, scores
@@ -106,7 +106,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     data = dataset.read(config)
     spec = dataset.spec(data)
     policy = build.policy(config, dataset.normalizer(config, data.train), spec)
-    tx = build.optimizer(config)
+    tx, backbone = build.optimizer(config), cameras.pretrained(config)
     windows = dataset.place(config, data.train, data.obs_keys)
     signals = Signals()
     judges = (
@@ -118,7 +118,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
         say_start(config, data, workdir)
         init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
         example = first_batch(config, windows, np.zeros(1, np.int32))
-        create = lambda rng, batch: states.create(policy.init(rng, batch), tx)
+        start = functools.partial(cameras.begin_with, backbone=backbone)
+        create = lambda rng, batch: states.create(start(policy.init(rng, batch)), tx)
         like = jax.eval_shape(create, init_rng, example)
         state, meta = run_folder.resume(workdir, like, jax.local_device_count())
         if state is None:

@@ -9,25 +9,29 @@ import sys
 import pytest
 import tiny
 import tiny_config
+import tiny_image
 
 from configs import (
     base,
     pusht_demo,
+    pusht_image,
+    pusht_image_small,
+    pusht_image_transformer,
     pusht_state,
     pusht_state_dit,
     pusht_state_inpainting,
     pusht_state_small,
     pusht_state_transformer,
 )
-from dpjax import build, tasks
+from dpjax import build, dataset, tasks
 from dpjax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
 
-def changed(key, value):
+def changed(key, value, module=tiny_config):
     """The tiny config with one key set, as a file of configs/ would set it."""
-    config = tiny_config.get_config()
+    config = module.get_config()
     with config.unlocked():
         *sections, name = key.split(".")
         section = config
@@ -44,6 +48,7 @@ def changed(key, value):
     [
         *(base, pusht_demo, pusht_state, pusht_state_small),
         *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
+        *(pusht_image, pusht_image_small, pusht_image_transformer, tiny_image),
     ],
 )
 def test_the_configs_of_the_house_are_good(module):
@@ -245,3 +250,38 @@ def test_debug_shows_the_traceback():
     assert (
         done.returncode != 0 and "Traceback" in done.stderr and "give --config" in done.stderr
     )
+
+
+@pytest.mark.parametrize("key, value, said", [
+    ("cameras.image.crop", (100, 84), "crop=(100, 84) is larger than the image it is cut from"),
+    ("cameras.image.size", (96,), "config.cameras.image.size=(96,) must be (height, width) in px."),
+    ("cameras.image.resize", (1, 2, 3), "must be (height, width) in px, or () for none"),
+    ("cameras.image.croop", (84, 84), "image.croop is unknown; did you mean 'crop'?"),
+    ("encoder.pool", "max", "config.encoder.pool='max' is unknown; choose one of spatial_softmax"),
+    ("encoder.depth", 50, "config.encoder.depth=50 is unknown; choose one of 18, 34"),
+    ("encoder.width", 20, "config.encoder.width=20 must be a multiple of 16"),
+    ("encoder.weights", "r18.npz", "set config.encoder.width=64 (is 16)"),
+    ("encoder.lr", -1.0, "config.encoder.lr=-1.0 must be 0 or more"),
+    ("augment.hue", 0.7, "config.augment.hue=0.7 must be in [0, 0.5]"),
+    ("normalize.image", "limits", "config.normalize.image='limits' is unknown"),
+    ("condition", "inpaint", "which images can't be: use 'features'"),
+])  # fmt: skip
+def test_wrong_cameras_are_one_line(key, value, said):
+    with pytest.raises(UserError) as caught:
+        build.check(changed(key, value, tiny_image))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, size, said", [
+    ("image", (48, 96), "image: expected images of (48, 96) px, got (96, 96)"),
+    ("state", (96, 96), "state: expected uint8 [H, W, 3], got float32 [5]: pixels are whole"),
+    ("wrist", (96, 96), "config.cameras.wrist: no such column; choose one of action, image, state"),
+])  # fmt: skip
+def test_cameras_that_the_data_has_not_are_one_line(tmp_path, name, size, said):
+    config = tiny_image.get_config()
+    del config.cameras["image"]
+    config.cameras[name] = dict(size=size)
+    config.data.dir = str(tiny.write_images(tmp_path / "set"))
+    with pytest.raises(UserError) as caught:
+        dataset.read(config)
+    assert said in str(caught.value) and "\n" not in str(caught.value)

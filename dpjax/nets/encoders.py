@@ -27,7 +27,8 @@ class Cameras(nn.Module):
 
     keys: low-dim observations. cameras: image observations, of any sizes.
     shared: one encoder for all cameras, or one each.
-    depth, width, pool, keypoints, features: see `resnet.ImageEncoder`.
+    depth, width, pool, keypoints, features, norm: see `resnet.ImageEncoder`.
+    trained: whether gradients flow into the cameras' encoders.
     """
 
     keys: tuple[str, ...]
@@ -38,10 +39,12 @@ class Cameras(nn.Module):
     pool: str = "spatial_softmax"
     keypoints: int = 32
     features: int = 64
+    norm: str = "group"
+    trained: bool = True
 
     def setup(self):
         make = lambda: ImageEncoder(
-            self.depth, self.width, self.pool, self.keypoints, self.features
+            self.depth, self.width, self.pool, self.keypoints, self.features, self.norm
         )
         self.encoders = [make() for _ in range(1 if self.shared else len(self.cameras))]
 
@@ -60,4 +63,6 @@ class Cameras(nn.Module):
         """obs {key: [B, To, D], camera: [B, To, H, W, 3]} -> [B, To, ΣD + cameras features]."""
         del keys  # what is random happens before (`augment.see`)
         seen = dict(self._each(obs, lambda encoder, x: encoder(x)))
+        if not self.trained:
+            seen = jax.lax.stop_gradient(seen)
         return jnp.concatenate([*(obs[key] for key in self.keys), *seen.values()], axis=-1)

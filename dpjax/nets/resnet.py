@@ -22,10 +22,26 @@ Array = jax.Array
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 POOLS = ("spatial_softmax", "average")
+NORMS = ("group", "frozen")
 CHANNELS_A_GROUP = 16  # of the GroupNorms (Chi et al. 2023, code)
 
 
-def group_norm(features: int, name: str) -> nn.GroupNorm:
+class FrozenNorm(nn.Module):
+    """A BatchNorm with fixed statistics: y = scale x + bias, neither of them trained."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("frozen_scale", nn.initializers.ones, (self.features,))
+        bias = self.param("frozen_bias", nn.initializers.zeros, (self.features,))
+        return x * jax.lax.stop_gradient(scale) + jax.lax.stop_gradient(bias)
+
+
+def norm(kind: str, features: int, name: str) -> nn.Module:
+    """The norm of `kind`, one of NORMS."""
+    if kind == "frozen":
+        return FrozenNorm(features, name=name)
     return nn.GroupNorm(
         features // CHANNELS_A_GROUP, epsilon=1e-5, use_fast_variance=False, name=name
     )
@@ -51,36 +67,39 @@ class BasicBlock(nn.Module):
 
     features: int
     stride: int
+    norm: str
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         h = Conv(self.features, 3, self.stride, name="conv0")(x)
-        h = nn.relu(group_norm(self.features, "norm0")(h))
-        h = group_norm(self.features, "norm1")(Conv(self.features, 3, name="conv1")(h))
+        h = nn.relu(norm(self.norm, self.features, "norm0")(h))
+        h = norm(self.norm, self.features, "norm1")(Conv(self.features, 3, name="conv1")(h))
         if self.stride > 1 or x.shape[-1] != self.features:
             x = Conv(self.features, 1, self.stride, name="shortcut")(x)
-            x = group_norm(self.features, "shortcut_norm")(x)
+            x = norm(self.norm, self.features, "shortcut_norm")(x)
         return nn.relu(h + x)
 
 
 class ResNet(nn.Module):
     """[B, H, W, C] -> [B, ⌈H/32⌉, ⌈W/32⌉, 8 width].
 
-    depth: 18 or 34. width: channels of the first stage (64 in the paper).
+    depth: 18 or 34. width: channels of the first stage (64 in the paper). norm: "group",
+    or "frozen" for the BatchNorms of somebody's trained weights.
     """
 
     depth: int = 18
     width: int = 64
+    norm: str = "group"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.relu(group_norm(self.width, "norm")(Conv(self.width, 7, 2, name="conv")(x)))
+        x = nn.relu(norm(self.norm, self.width, "norm")(Conv(self.width, 7, 2, name="conv")(x)))
         x = conv2d.max_pool(x)
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1
-                block = BasicBlock(self.width * 2**stage, stride, name=f"stage{stage}_{i}")
-                x = block(x)
+                features, name = self.width * 2**stage, f"stage{stage}_{i}"
+                x = BasicBlock(features, stride, self.norm, name=name)(x)
         return x
 
 
@@ -97,7 +116,7 @@ def spatial_softmax(maps: Array) -> Array:
 class ImageEncoder(nn.Module):
     """One camera: [B, H, W, 3] in network units -> [B, features].
 
-    depth, width: of the ResNet. pool: "spatial_softmax" of `keypoints` maps, or "average".
+    depth, width, norm: of the ResNet. pool: "spatial_softmax" of `keypoints` maps, or "average".
     """
 
     depth: int = 18
@@ -105,9 +124,10 @@ class ImageEncoder(nn.Module):
     pool: str = "spatial_softmax"
     keypoints: int = 32
     features: int = 64
+    norm: str = "group"
 
     def setup(self):
-        self.backbone = ResNet(self.depth, self.width)
+        self.backbone = ResNet(self.depth, self.width, self.norm)
         if self.pool == "spatial_softmax":
             uniform = lambda rng, shape, _: torch_uniform(rng, shape, shape[-2])
             self.maps = nn.Conv(self.keypoints, (1, 1), kernel_init=uniform)

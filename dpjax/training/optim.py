@@ -1,5 +1,7 @@
 """The optimizer and the average of its iterates."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,16 +20,31 @@ def adamw(
     weight_decay: float,
     grad_clip: float,
     decay: str = "all",
+    scales: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW under a cosine with linear warm-up, after clipping the gradient's norm.
 
     steps: where the cosine reaches 0, the warm-up included. grad_clip: 0 for none.
     decay: "all", or "matrices": no biases, scales of norms or positions (minGPT's groups).
+    scales: {item of params, such as "encoder": its rate in parts of lr}; given, leaves
+        named frozen_… stay as they are too.
     """
     mask = {"all": None, "matrices": matrices}[decay]
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps)
     adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+    if scales is not None:
+        adam = optax.chain(adam, optax.stateless(lambda updates, _: scaled(updates, scales)))
     return optax.chain(optax.clip_by_global_norm(grad_clip), adam) if grad_clip else adam
+
+
+def scaled(updates: Params, scales: Mapping[str, float]) -> Params:
+    """The updates times the scale of their item; 0 for frozen leaves."""
+
+    def scale(path, leaf):
+        frozen = "frozen_" in jax.tree_util.keystr(path[-1:])
+        return leaf * (0.0 if frozen else scales.get(path[0].key, 1.0))
+
+    return jax.tree_util.tree_map_with_path(scale, updates)
 
 
 def matrices(params: Params) -> Params:

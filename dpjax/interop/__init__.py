@@ -1,0 +1,1 @@
+"""Other people's weights as ours: one file a source."""
