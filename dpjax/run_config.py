@@ -1,6 +1,5 @@
 """config.json of a run folder: the resolved config, and the spec of its data."""
 
-import functools
 import json
 import os
 from pathlib import Path
@@ -8,20 +7,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from dpjax.config_check import OPEN
 from dpjax.errors import UserError
-
-# Keys that base.py got later, with what runs from before them did: those still load.
-LATER = {
-    ("data", "mirror"): False,
-    ("data", "memory"): 0.0,
-    ("data", "spill"): "",
-    ("normalize", "image"): "unit",
-    ("condition",): "features",
-    ("optim", "decay"): "all",
-    ("cameras",): {},
-    ("augment",): {},
-}
-
 
 class Spec(NamedTuple):
     """What a run observes and does, in its order: saved with it, checked at load.
@@ -60,12 +47,26 @@ def read_config(run_dir) -> tuple[ConfigDict, Spec]:
         raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
     try:
         content = json.loads(path.read_text())
-        for (*sections, key), value in LATER.items():
-            functools.reduce(dict.__getitem__, sections, content["config"]).setdefault(key, value)
+        complete(content["config"])
         config = ConfigDict(restore_tuples(content["config"]))
         return config.lock(), Spec(**restore_tuples(content["spec"]))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a config that dpjax.train wrote ({error!r}).") from None
+
+
+def complete(config: dict) -> None:
+    """Gives the config of an older run the keys that base.py got later.
+
+    A new key's default there is what dpjax did before it, so that those runs still load.
+    """
+    from configs import base  # not at the top: without configs/ dpjax is still a library
+
+    defaults = base.get_config().to_dict()
+    for section, values in defaults.items():
+        if section not in config:
+            config[section] = values
+        elif isinstance(values, dict) and section not in OPEN:
+            config[section] = {**values, **config[section]}
 
 
 def restore_tuples(tree: Any) -> Any:

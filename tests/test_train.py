@@ -130,6 +130,19 @@ def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tm
         loaded.plan(jax.random.key(0), {"agent_pos": obs["agent_pos"]})
 
 
+def test_a_run_from_before_a_key_was_there_still_loads(copy):
+    path = copy / "config.json"
+    content = json.loads(path.read_text())
+    for key in ("cameras", "encoder", "augment", "condition"):
+        del content["config"][key]
+    del content["config"]["data"]["mirror"]
+    path.write_text(json.dumps(content))
+    assert build.load(copy).config.to_dict() == run_config.read_config(copy)[0].to_dict()
+    config, spec = run_config.read_config(copy)
+    assert config.condition == "features" and not config.data.mirror
+    run_folder.claim(copy, config, spec).close()  # and can be gone on with
+
+
 def test_metrics_are_counted_and_timed(run):
     entries = tiny.entries(run[0])
     steps = [entry["step"] for entry in entries]
