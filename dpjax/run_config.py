@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from dpjax.config_check import OPEN
 from dpjax.errors import UserError
 
+
 class Spec(NamedTuple):
     """What a run observes and does, in its order: saved with it, checked at load.
 
