@@ -197,16 +197,12 @@ def test_cadences_may_change_and_are_said(copy, caplog):
     assert run_config.read_config(copy)[0].save.every == 12
 
 
-def test_a_run_from_before_a_key_was_there_loads(copy):
+def test_a_config_that_is_none_is_refused(copy):
     path = copy / "config.json"
-    content = json.loads(path.read_text())
-    del content["config"]["condition"], content["config"]["optim"]["decay"]
-    path.write_text(json.dumps(content))
-    assert run_config.read_config(copy)[0].condition == "features"
-    del content["config"]["optim"]
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="is not a config that dpjax.train wrote"):
-        run_config.read_config(copy)
+    for broken in ({"config": [], "spec": {}}, {"spec": {}}, {"config": {}, "spec": {"x": 1}}):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(UserError, match="is not a config that dpjax.train wrote"):
+            run_config.read_config(copy)
 
 
 def test_a_folder_that_is_no_run_is_refused_untouched(tmp_path):
