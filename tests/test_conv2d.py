@@ -9,13 +9,14 @@ import pytest
 from dpjax.nets import conv2d
 
 
+@pytest.mark.parametrize("channels", [4, 8])
 @pytest.mark.parametrize("height, width, size, stride", [
     (12, 9, 3, 1), (12, 9, 3, 2), (11, 8, 3, 2), (14, 13, 7, 2), (6, 5, 1, 2), (1, 2, 3, 1),
 ])  # fmt: skip
-def test_conv_and_its_gradients_are_xlas(height, width, size, stride):
+def test_conv_and_its_gradients_are_xlas(height, width, size, stride, channels):
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, height, width, 4)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(size, size, 4, 5)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(6, height, width, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, channels, 5)), jnp.float32)
 
     def of(conv):
         value = lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel, stride, size // 2)))
