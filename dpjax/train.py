@@ -191,7 +191,7 @@ def loop(config, workdir, spec, signals, judges, meta, state, step, rng, windows
             before, i = i, i + n
             refuse_non_finite(sums, before)
             bar.update(n)
-            window.append((sums, n, None if before == first else took))
+            window.append((sums, n, None if before == first else took, waited))
 
             if signals.received or due(config.log.every, before, i, total):
                 values = averages(window)

@@ -66,6 +66,7 @@ def results(run: Path, headline: dict, rows: list[dict]) -> dict:
     logged = [entry for entry in entries if "loss" in entry]
     at = [entry for entry in logged if entry["step"] <= headline["checkpoint"]][-1]
     speeds = sorted(entry["steps_per_second"] for entry in logged[1:])
+    waits = [entry["input_wait"] for entry in logged[1:] if "input_wait" in entry]
     curve = [
         {"minutes": entry["seconds"] / 60, **{key: entry[key] for key in ("step", *NUMBERS)}}
         for entry in entries
@@ -76,6 +77,7 @@ def results(run: Path, headline: dict, rows: list[dict]) -> dict:
         "train_minutes": at["seconds"] / 60,
         "steps": headline["checkpoint"],
         "steps_per_second": speeds[len(speeds) // 2],
+        "input_wait": sum(waits) / len(waits) if waits else None,  # share of the time
         "rows": rows,
         "learning_curve_selection_seeds": curve,
         **facts.machine(),

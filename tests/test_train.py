@@ -310,5 +310,6 @@ def test_a_full_disk_stops_no_training(tmp_path, caplog):
 
 def test_the_speed_leaves_the_compiling_call_out():
     sums = {"loss": np.array([1.0, 3.0])}
-    assert averages([(sums, 2, None)]) == {"loss": 2.0}
-    assert averages([(sums, 2, None), (sums, 2, 0.5)]) == {"loss": 2.0, "steps_per_second": 4.0}
+    assert averages([(sums, 2, None, 0.1)]) == {"loss": 2.0}
+    speed = {"steps_per_second": 4.0, "input_wait": 0.25}
+    assert averages([(sums, 2, None, 0.1), (sums, 2, 0.5, 0.125)]) == {"loss": 2.0, **speed}

@@ -48,14 +48,15 @@ def refuse_non_finite(sums: dict, first: int) -> None:
 def averages(window: list) -> dict:
     """Means of the metrics over the calls since the last entry, and the speed.
 
-    The speed leaves out the first call, which has no time: most of it was compilation.
+    window: (metrics, steps, seconds, of them waited for input) a call. The speed leaves
+    out the first call, which has no time (None): most of it was compilation.
     """
-    join = lambda key: float(np.concatenate([sums[key] for sums, _, _ in window]).mean())
+    join = lambda key: float(np.concatenate([sums[key] for sums, *_ in window]).mean())
     values = {key: join(key) for key in window[0][0]}
-    timed = [(n, took) for _, n, took in window if took is not None]
+    timed = [times for _, *times in window if times[1] is not None]
     if timed:
-        steps, seconds = map(sum, zip(*timed))
-        values["steps_per_second"] = steps / seconds
+        steps, seconds, waited = map(sum, zip(*timed))
+        values.update(steps_per_second=steps / seconds, input_wait=waited / seconds)
     return values
 
 
