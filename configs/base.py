@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     config.predict = "epsilon"  # or sample, v
     config.sampler = ConfigDict(
         dict(
-            name="ddpm",  # or ddim
+            name="ddpm",  # or ddim, dpm_solver (++2M; Lu et al. 2022)
             num_steps=100,  # S
             spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)
             eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm

@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from dpjax import config_check, control, inpainting, tasks
+from dpjax import config_check, control, inpainting
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
-from dpjax.diffusion import samplers, schedules
+from dpjax.diffusion import samplers, schedules, second_order
 from dpjax.errors import UserError, choices
 from dpjax.nets import dit, encoders, transformer, unet1d
 from dpjax.normalizer import Normalizer
-from dpjax.policy import ACTION, Policy
+from dpjax.policy import Policy
 from dpjax.run_config import Spec, read_config
 from dpjax.training import checkpoint, optim, parallel
 from dpjax.types import Params
@@ -39,6 +39,7 @@ SCHEDULES = {
 SAMPLERS = {
     "ddpm": lambda config: samplers.ddpm(),
     "ddim": lambda config: samplers.ddim(config.eta),
+    "dpm_solver": lambda config: second_order.dpm_solver(),
 }
 
 CONDITIONS = {
@@ -93,29 +94,9 @@ def check(config: ConfigDict) -> None:
         )
     choose({"refuse": 0, "skip": 0}, config.data.on_bad, "config.data.on_bad")
     choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
-    check_columns(config)
+    config_check.check_columns(config)
     check_schedule(config)
     policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
-
-
-def check_columns(config: ConfigDict) -> None:
-    """The columns that the task and the loss want are mapped to something."""
-    if ACTION not in config.data.columns:
-        raise UserError(
-            f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
-        )
-    task = tasks.get(config.task)
-    for key in task.columns:
-        if key not in config.data.columns:
-            raise UserError(
-                f"config.data.columns lacks {key!r}, which task {config.task!r} observes: "
-                f"add {key}=<path inside an RLDS step, such as observation/{key}>."
-            )
-    if config.data.mirror and task.mirror is None:
-        raise UserError(
-            f"config.data.mirror=True: task {config.task!r} has no mirror image (dpjax/tasks); "
-            "set it to False."
-        )
 
 
 def check_schedule(config: ConfigDict) -> None:

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 import math
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from dpjax import tasks
 from dpjax.errors import UserError, choices
+from dpjax.policy import ACTION
 
 # Sections whose keys are the user's (columns), or follow from a name that base's is not.
 OPEN = ("data.columns", "denoiser")
@@ -56,6 +60,26 @@ def check(config: Mapping, complete: Mapping) -> None:
     given = flatten(config)
     for key in (*ABOVE_0, *AT_LEAST_0, *BELOW, *UP_TO):
         _check_range(key, given[key])
+
+
+def check_columns(config: ConfigDict) -> None:
+    """The columns that the task and the loss want are mapped to something."""
+    if ACTION not in config.data.columns:
+        raise UserError(
+            f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
+        )
+    task = tasks.get(config.task)
+    for key in task.columns:
+        if key not in config.data.columns:
+            raise UserError(
+                f"config.data.columns lacks {key!r}, which task {config.task!r} observes: "
+                f"add {key}=<path inside an RLDS step, such as observation/{key}>."
+            )
+    if config.data.mirror and task.mirror is None:
+        raise UserError(
+            f"config.data.mirror=True: task {config.task!r} has no mirror image (dpjax/tasks); "
+            "set it to False."
+        )
 
 
 def check_keys(config: Mapping, complete: Mapping, where: str = "") -> None:

@@ -101,6 +101,11 @@ def test_a_wrong_value_is_named(key, value, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", build.SAMPLERS)
+def test_every_sampler_fits_the_tiny_config(name):
+    build.check(changed("sampler.name", name))
+
+
 @pytest.mark.parametrize(
     "key, value, said",
     [
@@ -125,7 +130,7 @@ def test_a_wrong_key_of_another_denoiser_is_named(key, value, said):
 
 def test_a_mirror_that_the_task_lacks(monkeypatch):
     task = tasks.get("pusht")._replace(mirror=None)
-    monkeypatch.setattr(build.tasks, "get", lambda name: task)
+    monkeypatch.setattr(tasks, "get", lambda name: task)
     with pytest.raises(UserError, match="config.data.mirror=True: task 'pusht' has no mirror"):
         build.check(changed("data.mirror", True))
 
