@@ -57,7 +57,8 @@ def get_config() -> ConfigDict:
     config.predict = "epsilon"  # or sample, v
     config.sampler = ConfigDict(
         dict(
-            name="ddpm",  # or ddim, dpm_solver (++2M; Lu et al. 2022)
+            name="ddpm",  # or ddim, dpm_solver (++2M; Lu et al. 2022),
+            # heun (Karras et al. 2022, algorithm 1; asks the network 2 S - 1 times)
             num_steps=100,  # S
             spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)
             eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm

@@ -40,6 +40,7 @@ SAMPLERS = {
     "ddpm": lambda config: samplers.ddpm(),
     "ddim": lambda config: samplers.ddim(config.eta),
     "dpm_solver": lambda config: second_order.dpm_solver(),
+    "heun": lambda config: second_order.heun(),
 }
 
 CONDITIONS = {

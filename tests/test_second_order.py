@@ -11,7 +11,7 @@ from dpjax.diffusion import samplers, schedules, second_order, targets
 from dpjax.diffusion.schedules import Level, Path
 
 COSINE = schedules.cosine(100)
-SAMPLERS = {"dpm": second_order.dpm_solver()}
+SAMPLERS = {"dpm": second_order.dpm_solver(), "heun": second_order.heun()}
 KINDS = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}  # diffusers' name: ours
 
 
@@ -109,3 +109,47 @@ def test_halving_the_step_quarters_the_error_of_second_order(name):
     np.testing.assert_allclose(measured, 2, atol=0.25)
     few = [gaussian_error(s, log_snr_path(16)) for s in (SAMPLERS[name], samplers.ddim())]
     assert few[0] < few[1] / 3
+
+
+def test_heun_is_algorithm_1_of_karras_where_alpha_is_one():
+    sigma = jnp.array([80.0, 20.0, 5.0, 1.0, 0.1, 0.0])
+    levels = Level(jnp.log(sigma + 1), jnp.ones(6), sigma)
+    denoiser = lambda x, t: x / (1 + t**2) + jnp.sin(x) / (1 + t)  # D(x; σ)
+    x = want = 80 * samplers.draw_rows(jax.random.split(jax.random.key(1), 3), (4, 2))
+    for t, s in zip(sigma[:-1], sigma[1:]):
+        slope = (want - denoiser(want, t)) / t
+        end = want + (s - t) * slope
+        if s:
+            slope = (slope + (end - denoiser(end, s)) / s) / 2
+        want = want + (s - t) * slope
+
+    def predict(x, level):
+        x0 = denoiser(x, level.sigma)
+        return targets.Estimate(x0, (x - x0) / level.sigma)
+
+    path = Path(levels[:-1], levels[1:])
+    got = samplers.sample(predict, x, path, keys_of(x), sampler=second_order.heun())
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_heun_asks_twice_a_step_but_once_in_the_last():
+    path = COSINE.path(4)
+    turns = second_order.twice(path)
+    np.testing.assert_array_equal(turns.step, [0, 1, 1, 2, 2, 3, 3])
+    np.testing.assert_array_equal(turns.now.t, path.now.t[turns.step])
+    np.testing.assert_array_equal(turns.done, [1, 3, 5, 6])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_what_was_prepared_for_a_step_comes_with_its_level(name):
+    x = samplers.draw_rows(jax.random.split(jax.random.key(1), 3), (4, 2))
+    path, read = COSINE.path(5), toy_predictor("v")
+    by_slice = lambda x, level, t: read(x, level.replace(t=t))
+    at = lambda predict, each_step: samplers.trace(
+        predict, x, path, keys_of(x), sampler=SAMPLERS[name], each_step=each_step
+    )
+    got = at(by_slice, path.now.t)
+    assert got.shape == (5, *x.shape)
+    np.testing.assert_array_equal(got, at(read, None))
+    end = samplers.sample(read, x, path, keys_of(x), sampler=SAMPLERS[name])
+    np.testing.assert_allclose(got[-1], end, atol=1e-6)
