@@ -53,11 +53,12 @@ def get_config() -> ConfigDict:
         )
     )
     config.condition = "features"  # of all steps; local: step by step (unet1d); inpaint
+    # or linear, scaled_linear, sigmoid; flow: straight lines (Liu et al. 2023), K scales time
     config.schedule = ConfigDict(dict(name="cosine", num_levels=100))  # K
-    config.predict = "epsilon"  # or sample, v
+    config.predict = "epsilon"  # or sample, v; velocity is a flow's (Lipman et al. 2023)
     config.sampler = ConfigDict(
         dict(
-            name="ddpm",  # or ddim, dpm_solver (++2M; Lu et al. 2022),
+            name="ddpm",  # or ddim, on a flow called euler; dpm_solver (++2M; Lu et al. 2022),
             # heun (Karras et al. 2022, algorithm 1; asks the network 2 S - 1 times)
             num_steps=100,  # S
             spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)

@@ -35,10 +35,12 @@ SCHEDULES = {
     "linear": schedules.linear,
     "scaled_linear": schedules.scaled_linear,
     "sigmoid": schedules.sigmoid,
+    "flow": schedules.flow,
 }
 SAMPLERS = {
     "ddpm": lambda config: samplers.ddpm(),
     "ddim": lambda config: samplers.ddim(config.eta),
+    "euler": lambda config: samplers.ddim(),  # its name on a flow
     "dpm_solver": lambda config: second_order.dpm_solver(),
     "heun": lambda config: second_order.heun(),
 }

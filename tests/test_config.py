@@ -101,6 +101,18 @@ def test_a_wrong_value_is_named(key, value, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def flow(predict="velocity"):
+    config = changed("schedule.name", "flow")
+    config.predict = predict
+    return config
+
+
+def test_a_flow_wants_a_prediction_that_pure_noise_allows():
+    build.check(flow())
+    with pytest.raises(UserError, match="config.predict='epsilon' cannot be read at level t=20"):
+        build.check(flow("epsilon"))
+
+
 @pytest.mark.parametrize("name", build.SAMPLERS)
 def test_every_sampler_fits_the_tiny_config(name):
     build.check(changed("sampler.name", name))
