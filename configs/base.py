@@ -52,6 +52,13 @@ def get_config() -> ConfigDict:
             film_scale=True,  # modulate by scale and bias, not bias only
         )
     )
+    config.method = "diffusion"  # flows too; or meanflow: 1 to 4 steps (Geng et al. 2025)
+    config.meanflow = ConfigDict(
+        dict(
+            share=0.25,  # of the rows that learn an interval, not a moment (their table 1a)
+            power=1.0,  # of the adaptive weight: 0 none, 1 nearly the error's norm (table 1e)
+        )
+    )
     config.condition = "features"  # of all steps; local: step by step (unet1d); inpaint
     # or linear, scaled_linear, sigmoid; flow: straight lines (Liu et al. 2023), K scales time
     config.schedule = ConfigDict(dict(name="cosine", num_levels=100))  # K

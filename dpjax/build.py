@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from dpjax import config_check, control, inpainting
+from dpjax import config_check, control, inpainting, meanflow
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.diffusion import samplers, schedules, second_order
@@ -124,6 +124,7 @@ def denoiser(config: ConfigDict, spec: Spec):
         features, observed = spec.action, horizon.obs
     sizes = dict(features=features, horizon=horizon.predict, observed=observed)
     sizes["local"] = config.condition == "local"
+    sizes["times"] = 2 if config.method == "meanflow" else 1
     fields = {field.name: field for field in dataclasses.fields(network)}
     if sizes["local"] and "local" not in fields:
         raise UserError(
@@ -150,24 +151,27 @@ def policy(
 
     walk: see `policy.diffusion_policy`.
     """
+    config_check.check_method(config)
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
     sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
-    return policies.diffusion_policy(
-        policies.encoder_of(encoders.Concat(tuple(spec.observations))),
-        policies.denoiser_of(denoiser(config, spec)),
-        schedule(config.schedule.num_levels),
-        normalizer,
+    encoder = policies.encoder_of(encoders.Concat(tuple(spec.observations)))
+    network = policies.denoiser_of(denoiser(config, spec))
+    options = dict(
         horizon=config.horizon.predict,
-        sampler=sampler(config.sampler),
         num_steps=config.sampler.num_steps,
         spacing=config.sampler.spacing,
-        predict=config.predict,
         clip=config.sampler.clip,
         mask_padding=config.loss.mask_padding,
         unroll=config.sampler.unroll,
         walk=walk,
         pose=choose(CONDITIONS, config.condition, "config.condition")(config.horizon),
     )
+    if config.method == "meanflow":
+        options.update(num_levels=config.schedule.num_levels, **config.meanflow)
+        return meanflow.meanflow_policy(encoder, network, normalizer, **options)
+    options.update(predict=config.predict, sampler=sampler(config.sampler))
+    levels = schedule(config.schedule.num_levels)
+    return policies.diffusion_policy(encoder, network, levels, normalizer, **options)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -29,7 +29,7 @@ ABOVE_0 = (
 AT_LEAST_0 = (
     *("optim.weight_decay", "optim.warmup", "optim.grad_clip", "ema.power"),
     *("log.every", "val.every", "eval.every", "save.every", "save.keep_best"),
-    *("data.max_episodes", "normalize.min_range"),
+    *("data.max_episodes", "normalize.min_range", "meanflow.power"),
 )
 BELOW = {  # 0 <= value < bound
     "data.val_fraction": 1,
@@ -39,7 +39,7 @@ BELOW = {  # 0 <= value < bound
     "seed": 2**32,
     "data.val_seed": 2**32,
 }
-UP_TO = {"ema.max": 1, "sampler.eta": 1}  # 0 <= value <= bound
+UP_TO = {"ema.max": 1, "sampler.eta": 1, "meanflow.share": 1}  # 0 <= value <= bound
 MAY_BE_INFINITE = ("sampler.clip",)
 
 
@@ -80,6 +80,31 @@ def check_columns(config: ConfigDict) -> None:
             f"config.data.mirror=True: task {config.task!r} has no mirror image (dpjax/tasks); "
             "set it to False."
         )
+
+
+METHODS = ("diffusion", "meanflow")
+MEANFLOW = {  # what else a config with method "meanflow" may say
+    "schedule.name": ("flow",),
+    "predict": ("velocity",),
+    "sampler.name": ("euler", "ddim"),
+    "sampler.eta": (0.0,),
+    "denoiser.name": ("unet1d",),
+}
+
+
+def check_method(config: ConfigDict) -> None:
+    """Refuses an unknown method, and keys that MeanFlow has no meaning for."""
+    if config.method not in METHODS:
+        raise UserError(
+            f"config.method={config.method!r} is unknown; {choices(config.method, METHODS)}."
+        )
+    given = flatten(config.to_dict())
+    for key, allowed in MEANFLOW.items():
+        if config.method == "meanflow" and given[key] not in allowed:
+            raise UserError(
+                f"config.{key}={given[key]!r} does not go with config.method='meanflow'; set it "
+                f"to {' or '.join(map(repr, allowed))}."
+            )
 
 
 def check_keys(config: Mapping, complete: Mapping, where: str = "") -> None:

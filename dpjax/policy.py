@@ -8,6 +8,7 @@
 Chi et al. 2023, eq. 5, the sampler walks eq. 1 of the same paper.
 """
 
+import functools
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -133,19 +134,14 @@ def diffusion_policy(
     path = schedule.path(num_steps, spacing)
     targets.check(predict, path)
 
-    def features(params, obs, keys=None):
-        return encoder.apply(params["encoder"], params["normalizer"].normalize(obs), keys)
-
-    def of_batch(params, batch, keys=None):
-        actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
-        return pose(actions, features(params, batch.obs, keys))
+    of_batch = functools.partial(read_batch, encoder, pose)
 
     def init(rng, batch):
         encoder_rng, denoiser_rng = jax.random.split(rng)
         encoder_params = encoder.init(encoder_rng, normalizer.normalize(batch.obs))
         params = {"encoder": encoder_params, "normalizer": normalizer}
         problem = of_batch(params, batch)
-        t = jnp.zeros(len(problem.x0), jnp.int32)
+        t = jnp.zeros((len(problem.x0), *path.now.t.shape[1:]), jnp.int32)
         params["denoiser"] = denoiser.init(denoiser_rng, problem.x0, t, problem.cond)
         return params
 
@@ -165,7 +161,7 @@ def diffusion_policy(
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
 
     def sample(params, rng, obs):
-        seen = features(params, obs)
+        seen = features(encoder, params, obs)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
         problem = pose(jnp.zeros((len(seen), horizon, action_dim), seen.dtype), seen)
         context = denoiser.prepare(params["denoiser"], problem.cond, path.now.t)
@@ -190,6 +186,17 @@ def diffusion_policy(
         return params["normalizer"].restore(ACTION, x0[..., :action_dim])
 
     return Policy(init, loss, sample)
+
+
+def features(encoder: Encoder, params: Params, obs: Observation, keys=None) -> Array:
+    """What the encoder makes of observations in data units: [B, To, F]."""
+    return encoder.apply(params["encoder"], params["normalizer"].normalize(obs), keys)
+
+
+def read_batch(encoder: Encoder, pose, params: Params, batch: Batch, keys=None) -> Problem:
+    """A batch in data units as what is to be learned: [B, Tp, D] in network units."""
+    actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
+    return pose(actions, features(encoder, params, batch.obs, keys))
 
 
 def split_keys(keys: Array, num: int) -> Array:

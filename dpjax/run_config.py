@@ -11,7 +11,13 @@ from ml_collections import ConfigDict
 from dpjax.errors import UserError
 
 # Keys that base.py got later, with what runs from before them did: those still load.
-LATER = {("data", "mirror"): False, ("condition",): "features", ("optim", "decay"): "all"}
+LATER = {
+    ("data", "mirror"): False,
+    ("condition",): "features",
+    ("optim", "decay"): "all",
+    ("method",): "diffusion",
+    ("meanflow",): {"share": 0.25, "power": 1.0},
+}
 
 
 class Spec(NamedTuple):

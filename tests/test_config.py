@@ -93,6 +93,10 @@ def test_the_configs_of_the_house_are_good(module):
         ("sampler.spacing", "even", "config.sampler.spacing='even' is unknown"),
         ("predict", "noise", "config.predict='noise' is unknown"),
         ("task", "pushed", "did you mean 'pusht'?"),
+        ("method", "mean_flow", "config.method='mean_flow' is unknown; did you mean 'meanflow'?"),
+        ("method", "meanflow", "config.schedule.name='cosine' does not go with"),
+        ("meanflow.share", 1.5, "config.meanflow.share=1.5 must be in [0, 1]"),
+        ("meanflow.power", -1.0, "config.meanflow.power=-1.0 must be 0 or more"),
     ],
 )
 def test_a_wrong_value_is_named(key, value, said):
@@ -111,6 +115,23 @@ def test_a_flow_wants_a_prediction_that_pure_noise_allows():
     build.check(flow())
     with pytest.raises(UserError, match="config.predict='epsilon' cannot be read at level t=20"):
         build.check(flow("epsilon"))
+
+
+def mean_flow(**changes):
+    config = flow()
+    config.update({"method": "meanflow", **changes})
+    config.sampler.update(name="euler", num_steps=1)
+    return config
+
+
+def test_meanflow_wants_a_flow_and_its_own_sampler():
+    build.check(mean_flow())
+    with pytest.raises(UserError, match="config.predict='v' does not go with .*'meanflow'"):
+        build.check(mean_flow(predict="v"))
+    # As `--sampler heun` would have it, which is not checked with the config.
+    asked = build.sampling(mean_flow(), sampler="heun")
+    with pytest.raises(UserError, match="sampler.name='heun' .* 'euler' or 'ddim'"):
+        build.policy(asked, None, build.Spec({}, 1, ""))
 
 
 @pytest.mark.parametrize("name", build.SAMPLERS)

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.nets.embeddings import torch_uniform
-from dpjax.nets.unet1d import Dense
+from dpjax.nets.embeddings import Dense, torch_uniform
 
 Array = jax.Array
 
