@@ -71,6 +71,9 @@ def get_config() -> ConfigDict:
             spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)
             eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm
             clip=1.0,  # bound of the predicted x_0, network units
+            # share of the path that a plan skips by starting from the last one (Janner et al.
+            # 2022, sec. 5.4); 0: from noise always, below 1
+            warm_start=0.0,
             unroll=1,  # sampling steps that one turn of the compiled loop holds
         )
     )

@@ -5,6 +5,7 @@ whole plug-in system: a new denoiser is a file in nets/ and a line here.
 """
 
 import dataclasses
+import functools
 import logging
 from typing import NamedTuple
 
@@ -163,6 +164,7 @@ def policy(
         clip=config.sampler.clip,
         mask_padding=config.loss.mask_padding,
         unroll=config.sampler.unroll,
+        warm_start=config.sampler.warm_start,
         walk=walk,
         pose=choose(CONDITIONS, config.condition, "config.condition")(config.horizon),
     )
@@ -188,15 +190,19 @@ def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | Non
     return config
 
 
-def planner(policy: Policy, params: Params) -> control.Plan:
-    """`plan(rng, obs, previous=None) -> [B, Tp, Da]`, compiled; numpy in and out."""
+def actor(config: ConfigDict, policy: Policy, spec: Spec):
+    """`(params, rng, obs, previous=None) -> [B, Tp, Da]`, compiled once; numpy in and out."""
     sample = jax.jit(policy.sample)
+    step = (config.horizon.predict, spec.action)
 
-    def plan(rng, obs, previous=None):
-        del previous  # for samplers that start from the last chunk
-        return np.asarray(sample(params, rng, obs))
+    def act(params, rng, obs, previous=None):
+        if not config.sampler.warm_start:
+            return np.asarray(sample(params, rng, obs))
+        if previous is None:  # as an array: the first plan and the later are one program
+            previous = np.full((len(next(iter(obs.values()))), *step), np.nan)
+        return np.asarray(sample(params, rng, obs, np.asarray(previous, np.float32)))
 
-    return plan
+    return act
 
 
 class Run(NamedTuple):
@@ -229,4 +235,5 @@ def load(
         log.warning(text)
     built = policy(config, params["normalizer"], spec)
     params = jax.device_put(params)
-    return Run(built, params, planner(built, params), config, spec, at)
+    plan = functools.partial(actor(config, built, spec), params)
+    return Run(built, params, plan, config, spec, at)

@@ -36,6 +36,7 @@ BELOW = {  # 0 <= value < bound
     "optim.b1": 1,
     "optim.b2": 1,
     "normalize.quantile": 0.5,
+    "sampler.warm_start": 1,
     "seed": 2**32,
     "data.val_seed": 2**32,
 }
@@ -93,7 +94,12 @@ MEANFLOW = {  # what else a config with method "meanflow" may say
 
 
 def check_method(config: ConfigDict) -> None:
-    """Refuses an unknown method, and keys that MeanFlow has no meaning for."""
+    """Refuses an unknown method, and keys that do not go with it or with each other."""
+    if config.sampler.warm_start and config.condition == "inpaint":
+        raise UserError(
+            f"config.sampler.warm_start={config.sampler.warm_start} does not go with "
+            "config.condition='inpaint', whose last plan lacks the observations: set it to 0."
+        )
     if config.method not in METHODS:
         raise UserError(
             f"config.method={config.method!r} is unknown; {choices(config.method, METHODS)}."

@@ -78,8 +78,9 @@ def meanflow_policy(
     """
     schedule = intervals(num_levels, share)
 
-    def to_the_end(*args, clip, **options):
-        return jnp.clip(walk(*args, **options), -clip, clip)
+    def to_the_end(predict, x, path, keys, *, clip, **options):
+        bound = jnp.where(path.to.sigma[-1] > 0, jnp.inf, clip)
+        return jnp.clip(walk(predict, x, path, keys, **options), -bound, bound)
 
     def loss(params, rng, batch):
         level_keys, noise_keys, drop_keys, obs_keys = policies.split_keys(

@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dpjax.diffusion import samplers, targets
+from dpjax.diffusion import samplers, streaming, targets
 from dpjax.diffusion.samplers import Sampler
 from dpjax.diffusion.schedules import Level, Schedule
 from dpjax.normalizer import Normalizer
@@ -40,13 +40,14 @@ class Policy(NamedTuple):
     loss: `(params, rng, batch) -> (total [], sums)`: the sum of the rows' losses, and
         metrics that are sums too, among them "weight", what to divide by; sums, so
         that devices can be added before anything is divided.
-    sample: `(params, rng, obs) -> actions [B, Tp, Da]` in data units; rng is one key,
-        or keys [B], one a row.
+    sample: `(params, rng, obs, previous=None) -> actions [B, Tp, Da]` in data units; rng
+        is one key, or keys [B], one a row; previous, for a warm start, is what the last
+        plan says about the steps of this one, [B, Tp, Da], NaN where it says nothing.
     """
 
     init: Callable[[PRNGKey, Batch], Params]
     loss: Callable[[Params, PRNGKey, Batch], tuple[Array, Metrics]]
-    sample: Callable[[Params, PRNGKey, Observation], Array]
+    sample: Callable[..., Array]
 
 
 def on_features(actions: Array, features: Array) -> Problem:
@@ -119,6 +120,7 @@ def diffusion_policy(
     clip: float = 1.0,
     mask_padding: bool = False,
     unroll: int = 1,
+    warm_start: float = 0.0,
     walk: Callable = samplers.sample,
     pose: Callable[[Array, Array], Problem] = on_features,
 ) -> Policy:
@@ -127,13 +129,14 @@ def diffusion_policy(
     normalizer: the one that `init` puts into params; `loss` and `sample` use params'.
     horizon: Tp. num_steps: S. clip: bound of |x̂_0| in network units while sampling.
     walk: `samplers.trace` makes a policy whose `sample` shows its way, [S, B, Tp, Da].
+    warm_start: share of the path that a row with a previous plan skips; below 1.
     mask_padding: leave steps that repeat an episode's edge out of the loss.
     pose: (actions [B, Tp, Da], features [B, T, F]) -> Problem; `inpainting.inpaint` is
         the other one.
     """
     path = schedule.path(num_steps, spacing)
     targets.check(predict, path)
-
+    skipped = min(round(warm_start * num_steps), num_steps - 1)
     of_batch = functools.partial(read_batch, encoder, pose)
 
     def init(rng, batch):
@@ -160,7 +163,7 @@ def diffusion_policy(
         weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
 
-    def sample(params, rng, obs):
+    def sample(params, rng, obs, previous=None):
         seen = features(encoder, params, obs)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
         problem = pose(jnp.zeros((len(seen), horizon, action_dim), seen.dtype), seen)
@@ -173,7 +176,11 @@ def diffusion_policy(
             y = denoiser.apply(params["denoiser"], x, Context(at_level, context.plan))
             return targets.read(predict, y, x, level)
 
-        x0 = walk(
+        run = walk
+        if skipped and previous is not None:
+            last = params["normalizer"].normalize({ACTION: previous})[ACTION]
+            run = streaming.begin_with(walk, last, skipped)
+        x0 = run(
             read,
             samplers.draw_rows(start_keys, problem.x0.shape[1:]),
             path,

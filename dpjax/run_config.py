@@ -15,6 +15,7 @@ LATER = {
     ("data", "mirror"): False,
     ("condition",): "features",
     ("optim", "decay"): "all",
+    ("sampler", "warm_start"): 0.0,
     ("method",): "diffusion",
     ("meanflow",): {"share": 0.25, "power": 1.0},
 }

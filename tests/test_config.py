@@ -93,6 +93,7 @@ def test_the_configs_of_the_house_are_good(module):
         ("sampler.spacing", "even", "config.sampler.spacing='even' is unknown"),
         ("predict", "noise", "config.predict='noise' is unknown"),
         ("task", "pushed", "did you mean 'pusht'?"),
+        ("sampler.warm_start", 1.0, "config.sampler.warm_start=1.0 must be in [0, 1)"),
         ("method", "mean_flow", "config.method='mean_flow' is unknown; did you mean 'meanflow'?"),
         ("method", "meanflow", "config.schedule.name='cosine' does not go with"),
         ("meanflow.share", 1.5, "config.meanflow.share=1.5 must be in [0, 1]"),
@@ -122,6 +123,14 @@ def mean_flow(**changes):
     config.update({"method": "meanflow", **changes})
     config.sampler.update(name="euler", num_steps=1)
     return config
+
+
+def test_a_warm_start_needs_the_whole_of_the_last_plan():
+    config = changed("sampler.warm_start", 0.5)
+    build.check(config)
+    config.condition = "inpaint"
+    with pytest.raises(UserError, match="warm_start=0.5 does not go with .*'inpaint'"):
+        build.check(config)
 
 
 def test_meanflow_wants_a_flow_and_its_own_sampler():

@@ -111,6 +111,7 @@ def sample(
     clip: float = INF,
     each_step=None,
     unroll: int = 1,
+    first: int = 0,
 ) -> Array:
     """Walks x from noise to data: one `lax.scan`, whatever the number of steps.
 
@@ -118,12 +119,13 @@ def sample(
         `(x, level, each_step[i])`.
     x: [B, Tp, Da] noise of the path's first level.
     path: S steps.
-    keys: [B], one a row; turn i draws from `fold_in(key, i)`.
+    keys: [B], one a row; turn i draws from `fold_in(key, first + i)`.
     each_step: a tree with leaves [S, …], what the predictor has prepared for each step.
     unroll: turns that one iteration of the compiled loop holds.
+    first: the number of this path's first turn, where it is the end of another.
     """
     body = _body(predict, keys, sampler, clip)
-    inputs = _inputs(sampler.turns(path), each_step)
+    inputs = _inputs(sampler.turns(path), each_step, first)
     turn = lambda carry, inputs: (body(carry, inputs), None)
     (x, _), _ = jax.lax.scan(turn, _carry(sampler, x), inputs, unroll=min(unroll, len(inputs[0])))
     return x
@@ -148,11 +150,12 @@ def _carry(sampler, x):
     return x, (jnp.zeros_like(x) if sampler.mixes else None)
 
 
-def _inputs(turns, each_step):
+def _inputs(turns, each_step, first=0):
     """What the loop gets turn by turn, leaves [N, …]."""
     if turns.step is not None:
         each_step = jax.tree.map(lambda leaf: leaf[turns.step], each_step)
-    return jnp.arange(turns.now.t.shape[0]), turns.now, turns.to, turns.weight, each_step
+    turn = jnp.arange(first, first + turns.now.t.shape[0])
+    return turn, turns.now, turns.to, turns.weight, each_step
 
 
 def _body(predict, keys, sampler, clip):
