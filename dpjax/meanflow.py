@@ -24,7 +24,7 @@ from dpjax.diffusion import samplers, schedules, targets
 from dpjax.diffusion.schedules import Level, Path, Schedule
 from dpjax.normalizer import Normalizer
 from dpjax.policy import Denoiser, Encoder, Policy
-from dpjax.types import row_keys
+from dpjax.types import Array, Problem, row_keys
 
 INTERVALS = 0.25  # share of rows with r < t (Geng et al. 2025, table 1a)
 POWER = 1.0  # p of the adaptive weight (table 1e)
@@ -60,21 +60,24 @@ def meanflow_policy(
     denoiser: Denoiser,
     normalizer: Normalizer,
     *,
+    horizon: int,
+    num_steps: int = 1,
     num_levels: int = 100,
     share: float = INTERVALS,
     power: float = POWER,
+    spacing: str = "auto",
     clip: float = 1.0,
     mask_padding: bool = False,
+    unroll: int = 1,
+    warm_start: float = 0.0,
     walk: Callable = samplers.sample,
-    pose: Callable = policies.on_features,
-    **options,
+    pose: Callable[[Array, Array], Problem] = policies.on_features,
 ) -> Policy:
-    """A policy that samples in 1 to 4 steps; `policy.diffusion_policy` has the other options.
+    """A policy that samples in 1 to 4 steps; options as in `policy.diffusion_policy`, and
 
     denoiser: its times are [..., 2]. num_levels: K, what time 1 is told as.
+    share: see `intervals`. power: see `meanflow_loss`.
     clip: bound of |x_0| in network units, of the end only: in between there is no x̂_0.
-    power: p of a row's weight 1/(‖error‖² + c)^p: 0 is a plain square, 1 nearly ‖error‖.
-        With p = 1 the loss's value says little, it is near 1; its gradient does not.
     """
     schedule = intervals(num_levels, share)
 
@@ -82,10 +85,36 @@ def meanflow_policy(
         bound = jnp.where(path.to.sigma[-1] > 0, jnp.inf, clip)
         return jnp.clip(walk(predict, x, path, keys, **options), -bound, bound)
 
+    policy = policies.diffusion_policy(
+        encoder,
+        denoiser,
+        schedule,
+        normalizer,
+        horizon=horizon,
+        sampler=samplers.ddim(),
+        num_steps=num_steps,
+        spacing=spacing,
+        predict="velocity",
+        clip=clip,
+        unroll=unroll,
+        warm_start=warm_start,
+        walk=to_the_end,
+        pose=pose,
+    )
+    learn = meanflow_loss(encoder, denoiser, schedule, pose, num_levels, power, mask_padding)
+    return policy._replace(loss=learn)
+
+
+def meanflow_loss(encoder, denoiser, schedule, pose, num_levels, power, mask_padding):
+    """`loss` of a Policy: equation (2), a sum over the rows weighted by their own errors.
+
+    power: p of a row's weight 1/(‖error‖² + c)^p: 0 is a plain square, 1 nearly ‖error‖.
+        With p = 1 the loss's value says little, it is near 1; its gradient does not.
+    """
+
     def loss(params, rng, batch):
-        level_keys, noise_keys, drop_keys, obs_keys = policies.split_keys(
-            row_keys(rng, batch.row), 4
-        )
+        keys = policies.split_keys(row_keys(rng, batch.row), 4)
+        level_keys, noise_keys, drop_keys, obs_keys = keys
         problem = policies.read_batch(encoder, pose, params, batch, obs_keys)
         level, eps = policies.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
         z = problem.give(targets.add_noise(problem.x0, eps, level))
@@ -105,15 +134,4 @@ def meanflow_policy(
         weight = jax.lax.stop_gradient(steps / (square + FLOOR) ** power)
         return jnp.sum(weight * square), {"weight": jnp.sum(steps)}
 
-    return policies.diffusion_policy(
-        encoder,
-        denoiser,
-        schedule,
-        normalizer,
-        sampler=samplers.ddim(),
-        predict="velocity",
-        clip=clip,
-        walk=to_the_end,
-        pose=pose,
-        **options,
-    )._replace(loss=loss)
+    return loss

@@ -75,7 +75,8 @@ class Denoiser(NamedTuple):
     """A network in two parts, so that what does not depend on x is computed once.
 
     init: `(rng, x, t, cond) -> params`.
-    prepare: `(params, cond [B, To, F], t [S] or [B], keys) -> Context`.
+    prepare: `(params, cond [B, To, F], t [S] or [B], keys) -> Context`; a network that is
+        told two times (`meanflow`) gets t [S, 2] or [B, 2].
     apply: `(params, x [B, Tp, Da], context of one level, keys) -> y [B, Tp, Da]`.
     keys: one a row [B] in training, for dropout; None, the default, where it is off.
     """

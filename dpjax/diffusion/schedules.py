@@ -27,7 +27,7 @@ Array = jax.Array
 class Level:
     """A noise level, a batch of them, or a whole path of them.
 
-    t: [...] the time that the network is told.
+    t: [...] the time that the network is told; [..., 2] where it is told two (MeanFlow).
     alpha: [...] scale of the signal.
     sigma: [...] scale of the noise.
     """
