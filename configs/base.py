@@ -81,16 +81,28 @@ def get_config() -> ConfigDict:
             film_scale=True,  # modulate by scale and bias, not bias only
         )
     )
+    config.method = "diffusion"  # flows too; or meanflow: 1 to 4 steps (Geng et al. 2025)
+    config.meanflow = ConfigDict(
+        dict(
+            share=0.25,  # of the rows that learn an interval, not a moment (their table 1a)
+            power=1.0,  # of the adaptive weight: 0 none, 1 nearly the error's norm (table 1e)
+        )
+    )
     config.condition = "features"  # of all steps; local: step by step (unet1d); inpaint
+    # or linear, scaled_linear, sigmoid; flow: straight lines (Liu et al. 2023), K scales time
     config.schedule = ConfigDict(dict(name="cosine", num_levels=100))  # K
-    config.predict = "epsilon"  # or sample, v
+    config.predict = "epsilon"  # or sample, v; velocity is a flow's (Lipman et al. 2023)
     config.sampler = ConfigDict(
         dict(
-            name="ddpm",  # or ddim
+            name="ddpm",  # or ddim, on a flow called euler; dpm_solver (++2M; Lu et al. 2022),
+            # heun (Karras et al. 2022, algorithm 1; asks the network 2 S - 1 times)
             num_steps=100,  # S
             spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)
             eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm
             clip=1.0,  # bound of the predicted x_0, network units
+            # share of the path that a plan skips by starting from the last one (Janner et al.
+            # 2022, sec. 5.4); 0: from noise always, below 1
+            warm_start=0.0,
             unroll=1,  # sampling steps that one turn of the compiled loop holds
         )
     )

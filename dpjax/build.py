@@ -14,14 +14,14 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from dpjax import cameras, config_check, control, inpainting, tasks
+from dpjax import cameras, config_check, control, inpainting, meanflow
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
-from dpjax.diffusion import samplers, schedules
+from dpjax.diffusion import samplers, schedules, second_order
 from dpjax.errors import UserError, choices
-from dpjax.nets import augment, dit, transformer, unet1d
+from dpjax.nets import dit, transformer, unet1d
 from dpjax.normalizer import Normalizer
-from dpjax.policy import ACTION, Policy
+from dpjax.policy import Policy
 from dpjax.run_config import Spec, read_config
 from dpjax.training import checkpoint, optim, parallel
 from dpjax.types import Params
@@ -36,10 +36,14 @@ SCHEDULES = {
     "linear": schedules.linear,
     "scaled_linear": schedules.scaled_linear,
     "sigmoid": schedules.sigmoid,
+    "flow": schedules.flow,
 }
 SAMPLERS = {
     "ddpm": lambda config: samplers.ddpm(),
     "ddim": lambda config: samplers.ddim(config.eta),
+    "euler": lambda config: samplers.ddim(),  # its name on a flow
+    "dpm_solver": lambda config: second_order.dpm_solver(),
+    "heun": lambda config: second_order.heun(),
 }
 
 CONDITIONS = {
@@ -96,29 +100,9 @@ def check(config: ConfigDict) -> None:
     choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
     choose(normalizers.IMAGE_MODES, config.normalize.image, "config.normalize.image")
     cameras.check_config(config)
-    check_columns(config)
+    config_check.check_columns(config)
     check_schedule(config)
     policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
-
-
-def check_columns(config: ConfigDict) -> None:
-    """The columns that the task and the loss want are mapped to something."""
-    if ACTION not in config.data.columns:
-        raise UserError(
-            f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
-        )
-    task = tasks.get(config.task)
-    for key in task.columns:
-        if key not in config.data.columns:
-            raise UserError(
-                f"config.data.columns lacks {key!r}, which task {config.task!r} observes: "
-                f"add {key}=<path inside an RLDS step, such as observation/{key}>."
-            )
-    if config.data.mirror and task.mirror is None:
-        raise UserError(
-            f"config.data.mirror=True: task {config.task!r} has no mirror image (dpjax/tasks); "
-            "set it to False."
-        )
 
 
 def check_schedule(config: ConfigDict) -> None:
@@ -143,6 +127,7 @@ def denoiser(config: ConfigDict, spec: Spec):
         features, observed = spec.action, horizon.obs
     sizes = dict(features=features, horizon=horizon.predict, observed=observed)
     sizes["local"] = config.condition == "local"
+    sizes["times"] = 2 if config.method == "meanflow" else 1
     fields = {field.name: field for field in dataclasses.fields(network)}
     if sizes["local"] and "local" not in fields:
         raise UserError(
@@ -169,25 +154,28 @@ def policy(
 
     walk: see `policy.diffusion_policy`.
     """
+    config_check.check_method(config)
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
     sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
-    return policies.diffusion_policy(
-        policies.encoder_of(cameras.encoder(config, spec)),
-        policies.denoiser_of(denoiser(config, spec)),
-        schedule(config.schedule.num_levels),
-        normalizer,
+    encoder = policies.encoder_of(cameras.encoder(config, spec), cameras.view(config))
+    network = policies.denoiser_of(denoiser(config, spec))
+    options = dict(
         horizon=config.horizon.predict,
-        sampler=sampler(config.sampler),
         num_steps=config.sampler.num_steps,
         spacing=config.sampler.spacing,
-        predict=config.predict,
         clip=config.sampler.clip,
         mask_padding=config.loss.mask_padding,
         unroll=config.sampler.unroll,
+        warm_start=config.sampler.warm_start,
         walk=walk,
         pose=choose(CONDITIONS, config.condition, "config.condition")(config.horizon),
-        view=functools.partial(augment.see, cameras.views(config)),
     )
+    if config.method == "meanflow":
+        options.update(num_levels=config.schedule.num_levels, **config.meanflow)
+        return meanflow.meanflow_policy(encoder, network, normalizer, **options)
+    options.update(predict=config.predict, sampler=sampler(config.sampler))
+    levels = schedule(config.schedule.num_levels)
+    return policies.diffusion_policy(encoder, network, levels, normalizer, **options)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -205,16 +193,20 @@ def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | Non
     return config
 
 
-def planner(policy: Policy, params: Params, spec: Spec) -> control.Plan:
-    """`plan(rng, obs, previous=None) -> [B, Tp, Da]`, compiled; numpy in and out."""
+def actor(config: ConfigDict, policy: Policy, spec: Spec):
+    """`(params, rng, obs, previous=None) -> [B, Tp, Da]`, compiled once; numpy in and out."""
     sample = jax.jit(policy.sample)
+    step = (config.horizon.predict, spec.action)
 
-    def plan(rng, obs, previous=None):
-        del previous  # for samplers that start from the last chunk
+    def act(params, rng, obs, previous=None):
         cameras.check_observation(spec, obs)
-        return np.asarray(sample(params, rng, obs))
+        if not config.sampler.warm_start:
+            return np.asarray(sample(params, rng, obs))
+        if previous is None:  # as an array: the first plan and the later are one program
+            previous = np.full((len(next(iter(obs.values()))), *step), np.nan)
+        return np.asarray(sample(params, rng, obs, np.asarray(previous, np.float32)))
 
-    return plan
+    return act
 
 
 class Run(NamedTuple):
@@ -247,4 +239,5 @@ def load(
         log.warning(text)
     built = policy(config, params["normalizer"], spec)
     params = jax.device_put(params)
-    return Run(built, params, planner(built, params, spec), config, spec, at)
+    plan = functools.partial(actor(config, built, spec), params)
+    return Run(built, params, plan, config, spec, at)

@@ -1,5 +1,7 @@
 """config.cameras: what each camera must deliver, and how the network sees it."""
 
+from collections.abc import Callable
+import functools
 import os
 
 import jax.numpy as jnp
@@ -116,6 +118,11 @@ def views(config: ConfigDict) -> dict[str, View]:
     }
 
 
+def view(config: ConfigDict) -> Callable:
+    """`(obs, keys) -> obs` with every camera's images as the network sees them."""
+    return functools.partial(augment.see, views(config))
+
+
 def encoder(config: ConfigDict, spec: Spec):
     """The flax module from normalized observations to features [B, To, F]."""
     if not spec.cameras:
@@ -148,7 +155,7 @@ def look(config: ConfigDict, spec: Spec, params: Params, obs) -> tuple[dict, dic
     (x, y) in [-1, 1]; no points where the pooling is another.
     """
     module = encoder(config, spec)
-    newest = augment.see(views(config), {key: x[:, -1:] for key, x in obs.items()})
+    newest = view(config)({key: x[:, -1:] for key, x in obs.items()})
     crops = {key: jnp.round(newest[key][:, 0]).astype(jnp.uint8) for key in spec.cameras}
     if config.encoder.pool != "spatial_softmax":
         return crops, {key: jnp.zeros((len(x), 0, 2)) for key, x in crops.items()}

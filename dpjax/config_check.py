@@ -9,7 +9,11 @@ from collections.abc import Mapping
 import math
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from dpjax import tasks
 from dpjax.errors import UserError, choices
+from dpjax.policy import ACTION
 
 # Sections whose keys are the user's (columns), or follow from a name that base's is not.
 OPEN = ("data.columns", "denoiser", "cameras")
@@ -27,6 +31,7 @@ AT_LEAST_0 = (
     *("optim.weight_decay", "optim.warmup", "optim.grad_clip", "ema.power"),
     *("log.every", "val.every", "eval.every", "save.every", "save.keep_best"),
     *("data.max_episodes", "data.memory", "normalize.min_range"),
+    *("meanflow.power",),
     *("augment.shift", "encoder.lr"),
 )
 BELOW = {  # 0 <= value < bound
@@ -34,11 +39,13 @@ BELOW = {  # 0 <= value < bound
     "optim.b1": 1,
     "optim.b2": 1,
     "normalize.quantile": 0.5,
+    "sampler.warm_start": 1,
     "seed": 2**32,
     "data.val_seed": 2**32,
 }
 UP_TO = {  # 0 <= value <= bound
     "ema.max": 1,
+    "meanflow.share": 1,
     "sampler.eta": 1,
     "augment.brightness": 1,
     "augment.contrast": 1,
@@ -65,6 +72,56 @@ def check(config: Mapping, complete: Mapping) -> None:
     given = flatten(config)
     for key in (*ABOVE_0, *AT_LEAST_0, *BELOW, *UP_TO):
         _check_range(key, given[key])
+
+
+def check_columns(config: ConfigDict) -> None:
+    """The columns that the task and the loss want are mapped to something."""
+    if ACTION not in config.data.columns:
+        raise UserError(
+            f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
+        )
+    task = tasks.get(config.task)
+    for key in task.columns:
+        if key not in config.data.columns:
+            raise UserError(
+                f"config.data.columns lacks {key!r}, which task {config.task!r} observes: "
+                f"add {key}=<path inside an RLDS step, such as observation/{key}>."
+            )
+    if config.data.mirror and task.mirror is None:
+        raise UserError(
+            f"config.data.mirror=True: task {config.task!r} has no mirror image (dpjax/tasks); "
+            "set it to False."
+        )
+
+
+METHODS = ("diffusion", "meanflow")
+MEANFLOW = {  # what else a config with method "meanflow" may say
+    "schedule.name": ("flow",),
+    "predict": ("velocity",),
+    "sampler.name": ("euler", "ddim"),
+    "sampler.eta": (0.0,),
+    "denoiser.name": ("unet1d",),
+}
+
+
+def check_method(config: ConfigDict) -> None:
+    """Refuses an unknown method, and keys that do not go with it or with each other."""
+    if config.sampler.warm_start and config.condition == "inpaint":
+        raise UserError(
+            f"config.sampler.warm_start={config.sampler.warm_start} does not go with "
+            "config.condition='inpaint', whose last plan lacks the observations: set it to 0."
+        )
+    if config.method not in METHODS:
+        raise UserError(
+            f"config.method={config.method!r} is unknown; {choices(config.method, METHODS)}."
+        )
+    given = flatten(config.to_dict())
+    for key, allowed in MEANFLOW.items():
+        if config.method == "meanflow" and given[key] not in allowed:
+            raise UserError(
+                f"config.{key}={given[key]!r} does not go with config.method='meanflow'; set it "
+                f"to {' or '.join(map(repr, allowed))}."
+            )
 
 
 def check_keys(config: Mapping, complete: Mapping, where: str = "") -> None:

@@ -29,8 +29,10 @@ class Controller:
     depend on who shares the batch. A plan always sees all B rows (one shape, one
     compilation); rows whose queue still holds actions ignore theirs.
 
-    A plan gets the last chunk of every row, `previous`: None before the first plan, and
-    NaN in the rows that have been reset since theirs.
+    A plan gets `previous`: the last chunk of every row moved to the present, so that its
+    step j is the new plan's, and NaN in the Ta steps that it did not reach. It is None
+    before the first plan, and NaN in the rows that have been reset since theirs. (Rows
+    that are not due are moved too; their plans are ignored.)
     """
 
     def __init__(self, plan: Plan, *, observed: int, executed: int):
@@ -96,7 +98,7 @@ class Controller:
         """One plan for all rows; those with an empty queue take theirs."""
         empty = self._left == 0
         keys = _fold(jax.random.wrap_key_data(self._key_data, impl=self._key_impl), self._plans)
-        previous = None if self.chunk is None else self.chunk.copy()
+        previous = None if self.chunk is None else later(self.chunk, self.executed)
         chunk = np.array(self.plan(keys, dict(self._history), previous))
         if chunk.ndim != 3 or len(chunk) != len(empty):
             raise UserError(
@@ -116,6 +118,12 @@ class Controller:
             self.chunk = np.full_like(chunk, np.nan)
         self.chunk[empty] = chunk[empty]
         self._left[empty], self._plans[empty] = self.executed, self._plans[empty] + 1
+
+
+def later(chunk: np.ndarray, steps: int) -> np.ndarray:
+    """A chunk [B, Tp, Da] seen `steps` later: its first steps are over, its last are NaN."""
+    unknown = np.full_like(chunk[:, :steps], np.nan)
+    return np.concatenate([chunk[:, steps:], unknown], axis=1)
 
 
 def finite_rows(chunk: np.ndarray) -> np.ndarray:

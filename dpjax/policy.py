@@ -8,12 +8,13 @@
 Chi et al. 2023, eq. 5, the sampler walks eq. 1 of the same paper.
 """
 
+import functools
 from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dpjax.diffusion import samplers, targets
+from dpjax.diffusion import samplers, streaming, targets
 from dpjax.diffusion.samplers import Sampler
 from dpjax.diffusion.schedules import Level, Schedule
 from dpjax.normalizer import Normalizer
@@ -39,13 +40,14 @@ class Policy(NamedTuple):
     loss: `(params, rng, batch) -> (total [], sums)`: the sum of the rows' losses, and
         metrics that are sums too, among them "weight", what to divide by; sums, so
         that devices can be added before anything is divided.
-    sample: `(params, rng, obs) -> actions [B, Tp, Da]` in data units; rng is one key,
-        or keys [B], one a row.
+    sample: `(params, rng, obs, previous=None) -> actions [B, Tp, Da]` in data units; rng
+        is one key, or keys [B], one a row; previous, for a warm start, is what the last
+        plan says about the steps of this one, [B, Tp, Da], NaN where it says nothing.
     """
 
     init: Callable[[PRNGKey, Batch], Params]
     loss: Callable[[Params, PRNGKey, Batch], tuple[Array, Metrics]]
-    sample: Callable[[Params, PRNGKey, Observation], Array]
+    sample: Callable[..., Array]
 
 
 def on_features(actions: Array, features: Array) -> Problem:
@@ -59,21 +61,31 @@ def on_steps(actions: Array, features: Array) -> Problem:
     return Problem(actions, jnp.pad(features, ((0, 0), (0, missing), (0, 0))), None)
 
 
-class Encoder(NamedTuple):
-    """`init(rng, obs) -> params`, `apply(params, obs, keys) -> features [B, To, F]`.
+def as_they_are(obs: Observation, keys: PRNGKey | None = None) -> Observation:
+    """The view of an encoder without cameras."""
+    del keys
+    return obs
 
+
+class Encoder(NamedTuple):
+    """From observations to features, in network units but for `view`.
+
+    init: `(rng, obs) -> params`. apply: `(params, obs, keys) -> features [B, To, F]`.
+    view: `(obs, keys) -> obs`, both in data units: crops and other augmentation of images.
     keys: one a row [B] in training, for what is random; None where nothing is.
     """
 
     init: Callable[[PRNGKey, Observation], Any]
     apply: Callable[..., Array]
+    view: Callable[..., Observation] = as_they_are
 
 
 class Denoiser(NamedTuple):
     """A network in two parts, so that what does not depend on x is computed once.
 
     init: `(rng, x, t, cond) -> params`.
-    prepare: `(params, cond [B, To, F], t [S] or [B], keys) -> Context`.
+    prepare: `(params, cond [B, To, F], t [S] or [B], keys) -> Context`; a network that is
+        told two times (`meanflow`) gets t [S, 2] or [B, 2].
     apply: `(params, x [B, Tp, Da], context of one level, keys) -> y [B, Tp, Da]`.
     keys: one a row [B] in training, for dropout; None, the default, where it is off.
     """
@@ -83,9 +95,10 @@ class Denoiser(NamedTuple):
     apply: Callable[[Any, Array, Context], Array]
 
 
-def encoder_of(module) -> Encoder:
+def encoder_of(module, view=as_they_are) -> Encoder:
     """An Encoder of a flax module `(obs, keys) -> [B, To, F]`."""
     return Encoder(
+        view=view,
         init=lambda rng, obs: module.init(rng, obs).get("params", {}),
         apply=lambda params, obs, keys=None: module.apply({"params": params}, obs, keys),
     )
@@ -118,38 +131,31 @@ def diffusion_policy(
     clip: float = 1.0,
     mask_padding: bool = False,
     unroll: int = 1,
+    warm_start: float = 0.0,
     walk: Callable = samplers.sample,
     pose: Callable[[Array, Array], Problem] = on_features,
-    view: Callable[..., Observation] = lambda obs, keys=None: obs,
 ) -> Policy:
     """Diffusion Policy (Chi et al. 2023).
 
     normalizer: the one that `init` puts into params; `loss` and `sample` use params'.
     horizon: Tp. num_steps: S. clip: bound of |x̂_0| in network units while sampling.
     walk: `samplers.trace` makes a policy whose `sample` shows its way, [S, B, Tp, Da].
+    warm_start: share of the path that a row with a previous plan skips; below 1.
     mask_padding: leave steps that repeat an episode's edge out of the loss.
     pose: (actions [B, Tp, Da], features [B, T, F]) -> Problem; `inpainting.inpaint` is
         the other one.
-    view: (obs, keys [B] in training or None) -> what the encoder sees, still in data
-        units: crops and other augmentation of images.
     """
     path = schedule.path(num_steps, spacing)
     targets.check(predict, path)
-
-    def features(params, obs, keys=None):
-        seen = params["normalizer"].normalize(view(obs, keys))
-        return encoder.apply(params["encoder"], seen, keys)
-
-    def of_batch(params, batch, keys=None):
-        actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
-        return pose(actions, features(params, batch.obs, keys))
+    skipped = min(round(warm_start * num_steps), num_steps - 1)
+    of_batch = functools.partial(read_batch, encoder, pose)
 
     def init(rng, batch):
         encoder_rng, denoiser_rng = jax.random.split(rng)
-        encoder_params = encoder.init(encoder_rng, normalizer.normalize(view(batch.obs)))
+        encoder_params = encoder.init(encoder_rng, normalizer.normalize(encoder.view(batch.obs)))
         params = {"encoder": encoder_params, "normalizer": normalizer}
         problem = of_batch(params, batch)
-        t = jnp.zeros(len(problem.x0), jnp.int32)
+        t = jnp.zeros((len(problem.x0), *path.now.t.shape[1:]), jnp.int32)
         params["denoiser"] = denoiser.init(denoiser_rng, problem.x0, t, problem.cond)
         return params
 
@@ -168,8 +174,8 @@ def diffusion_policy(
         weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
 
-    def sample(params, rng, obs):
-        seen = features(params, obs)
+    def sample(params, rng, obs, previous=None):
+        seen = features(encoder, params, obs)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
         problem = pose(jnp.zeros((len(seen), horizon, action_dim), seen.dtype), seen)
         context = denoiser.prepare(params["denoiser"], problem.cond, path.now.t)
@@ -181,7 +187,11 @@ def diffusion_policy(
             y = denoiser.apply(params["denoiser"], x, Context(at_level, context.plan))
             return targets.read(predict, y, x, level)
 
-        x0 = walk(
+        run = walk
+        if skipped and previous is not None:
+            last = params["normalizer"].normalize({ACTION: previous})[ACTION]
+            run = streaming.begin_with(walk, last, skipped)
+        x0 = run(
             read,
             samplers.draw_rows(start_keys, problem.x0.shape[1:]),
             path,
@@ -194,6 +204,18 @@ def diffusion_policy(
         return params["normalizer"].restore(ACTION, x0[..., :action_dim])
 
     return Policy(init, loss, sample)
+
+
+def features(encoder: Encoder, params: Params, obs: Observation, keys=None) -> Array:
+    """What the encoder makes of observations in data units: [B, To, F]."""
+    seen = params["normalizer"].normalize(encoder.view(obs, keys))
+    return encoder.apply(params["encoder"], seen, keys)
+
+
+def read_batch(encoder: Encoder, pose, params: Params, batch: Batch, keys=None) -> Problem:
+    """A batch in data units as what is to be learned: [B, Tp, D] in network units."""
+    actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
+    return pose(actions, features(encoder, params, batch.obs, keys))
 
 
 def split_keys(keys: Array, num: int) -> Array:

@@ -72,12 +72,12 @@ def make_evaluation(config, spec, signals):
     task = tasks.get(config.task)
     task.make()  # a missing simulator is said now, not in an hour
     few = build.sampling(config, steps=config.eval.num_steps)
-    sample = jax.jit(build.policy(few, None, spec).sample)
+    act = build.actor(few, build.policy(few, None, spec), spec)
 
     def evaluate(params):
         def plan(rng, obs, previous=None):
             signals.stop_if_received()
-            return np.asarray(sample(params, rng, obs))
+            return act(params, rng, obs, previous)
 
         episodes = rollout.rollout(
             task,

@@ -65,6 +65,10 @@ class Problem(NamedTuple):
         """x [B, Tp, D] with what is known written into it."""
         return x if self.known is None else jnp.where(self.known, self.x0, x)
 
+    def still(self, change: Array) -> Array:
+        """A change or an error of x [B, Tp, D], 0 where x is known."""
+        return change if self.known is None else jnp.where(self.known, 0.0, change)
+
 
 def row_keys(rng: PRNGKey, rows: Array) -> PRNGKey:
     """One key a row, `fold_in(rng, r)`: [B] keys from one key and rows [B]."""

@@ -57,7 +57,7 @@ def test_ten_ddim_steps_equal_lerobots(reference, monkeypatch):
     same[ACTION] = (jnp.zeros(meta["action_dim"]), jnp.ones(meta["action_dim"]))
     units = Normalizer(*({key: pair[i] for key, pair in same.items()} for i in range(2)))
     policy = policies.diffusion_policy(
-        policies.encoder_of(encoder),
+        policies.encoder_of(encoder, functools.partial(augment.see, views)),
         policies.denoiser_of(net),
         schedules.cosine(100),
         units,
@@ -65,7 +65,6 @@ def test_ten_ddim_steps_equal_lerobots(reference, monkeypatch):
         sampler=samplers.ddim(),
         num_steps=meta["num_inference_steps"],
         spacing="leading",
-        view=functools.partial(augment.see, views),
     )
     noise = jnp.asarray(arrays["noise"])
     monkeypatch.setattr(samplers, "draw_rows", lambda keys, shape: noise)

@@ -98,12 +98,59 @@ def test_the_configs_of_the_house_are_good(module):
         ("sampler.spacing", "even", "config.sampler.spacing='even' is unknown"),
         ("predict", "noise", "config.predict='noise' is unknown"),
         ("task", "pushed", "did you mean 'pusht'?"),
+        ("sampler.warm_start", 1.0, "config.sampler.warm_start=1.0 must be in [0, 1)"),
+        ("method", "mean_flow", "config.method='mean_flow' is unknown; did you mean 'meanflow'?"),
+        ("method", "meanflow", "config.schedule.name='cosine' does not go with"),
+        ("meanflow.share", 1.5, "config.meanflow.share=1.5 must be in [0, 1]"),
+        ("meanflow.power", -1.0, "config.meanflow.power=-1.0 must be 0 or more"),
     ],
 )
 def test_a_wrong_value_is_named(key, value, said):
     with pytest.raises(UserError) as error:
         build.check(changed(key, value))
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def flow(predict="velocity"):
+    config = changed("schedule.name", "flow")
+    config.predict = predict
+    return config
+
+
+def test_a_flow_wants_a_prediction_that_pure_noise_allows():
+    build.check(flow())
+    with pytest.raises(UserError, match="config.predict='epsilon' cannot be read at level t=20"):
+        build.check(flow("epsilon"))
+
+
+def mean_flow(**changes):
+    config = flow()
+    config.update({"method": "meanflow", **changes})
+    config.sampler.update(name="euler", num_steps=1)
+    return config
+
+
+def test_a_warm_start_needs_the_whole_of_the_last_plan():
+    config = changed("sampler.warm_start", 0.5)
+    build.check(config)
+    config.condition = "inpaint"
+    with pytest.raises(UserError, match="warm_start=0.5 does not go with .*'inpaint'"):
+        build.check(config)
+
+
+def test_meanflow_wants_a_flow_and_its_own_sampler():
+    build.check(mean_flow())
+    with pytest.raises(UserError, match="config.predict='v' does not go with .*'meanflow'"):
+        build.check(mean_flow(predict="v"))
+    # As `--sampler heun` would have it, which is not checked with the config.
+    asked = build.sampling(mean_flow(), sampler="heun")
+    with pytest.raises(UserError, match="sampler.name='heun' .* 'euler' or 'ddim'"):
+        build.policy(asked, None, build.Spec({}, 1, ""))
+
+
+@pytest.mark.parametrize("name", build.SAMPLERS)
+def test_every_sampler_fits_the_tiny_config(name):
+    build.check(changed("sampler.name", name))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +177,7 @@ def test_a_wrong_key_of_another_denoiser_is_named(key, value, said):
 
 def test_a_mirror_that_the_task_lacks(monkeypatch):
     task = tasks.get("pusht")._replace(mirror=None)
-    monkeypatch.setattr(build.tasks, "get", lambda name: task)
+    monkeypatch.setattr(tasks, "get", lambda name: task)
     with pytest.raises(UserError, match="config.data.mirror=True: task 'pusht' has no mirror"):
         build.check(changed("data.mirror", True))
 

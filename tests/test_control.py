@@ -62,7 +62,7 @@ def test_a_row_is_reset_alone_and_its_queue_is_empty():
     np.testing.assert_array_equal(controller.act(observation(9))[:, 0], [301, 203])
 
 
-def test_previous_is_the_last_chunk_and_nan_after_a_reset():
+def test_previous_is_the_last_chunk_moved_to_the_present_and_nan_after_a_reset():
     plan, calls = recording_plan()
     controller = started(plan)
     for t in range(TA):
@@ -70,7 +70,9 @@ def test_previous_is_the_last_chunk_and_nan_after_a_reset():
     controller.reset(jax.random.split(jax.random.key(1), 1), rows=[1])
     controller.act(observation(TA))
     assert calls[0][2] is None
-    np.testing.assert_array_equal(calls[1][2][0, :, 0], 100 + np.arange(TP))
+    # TA steps were executed: what was planned as step TA is step 0 of the next plan.
+    moved = [*(100 + np.arange(TA, TP)), *[np.nan] * TA]
+    np.testing.assert_array_equal(calls[1][2][0, :, 0], moved)
     assert np.isnan(calls[1][2][1]).all()
 
 

@@ -10,6 +10,7 @@ LAYERS = [
     {"types", "normalizer", "errors"},
     {"diffusion", "nets", "data"},
     {"policy", "inpainting", "control"},
+    {"meanflow"},
     {"training", "tasks", "evaluation", "serving", "interop"},
     {"build", "cameras", "config_check", "dataset", "run_config", "run_folder"},
     {"command_line"},

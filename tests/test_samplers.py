@@ -229,6 +229,23 @@ def test_unrolling_the_loop_changes_nothing():
         np.testing.assert_allclose(at(sampler=samplers.ddim(), unroll=unroll), want, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_that_remembers_nothing_is_a_bare_scan_of_its_step(name):
+    # Not equal to rounding: the same operations, so the same bits on every machine.
+    x, keys = noise()
+    path, sampler, predict = COSINE.path(10), SAMPLERS[name], toy_predictor("epsilon")
+
+    def body(x, inputs):
+        i, now, to = inputs
+        rows = lambda: jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+        draw = lambda: samplers.draw_rows(rows(), x.shape[1:])
+        return samplers.step(sampler, x, predict(x, now), now, to, draw, 1.0), None
+
+    bare = lambda x: jax.lax.scan(body, x, (jnp.arange(10), path.now, path.to))[0]
+    loop = lambda x: samplers.sample(predict, x, path, keys, sampler=sampler, clip=1.0)
+    assert str(jax.make_jaxpr(loop)(x)) == str(jax.make_jaxpr(bare)(x))
+
+
 def test_each_step_hands_the_predictor_its_own_slice():
     x, keys = noise()
     path = COSINE.path(10)

@@ -103,3 +103,28 @@ def test_training_draws_every_level_equally_often():
     want = schedules.cosine(4).path(4).now[::-1]
     np.testing.assert_array_equal(level.alpha, want.alpha[level.t])
     np.testing.assert_array_equal(level.sigma, want.sigma[level.t])
+
+
+def test_a_flow_is_a_straight_line_from_noise_to_data():
+    now, to = schedules.flow(K).path(4)
+    np.testing.assert_allclose(now.sigma, [1, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(to.sigma, [0.75, 0.5, 0.25, 0])
+    for level in (now, to):
+        np.testing.assert_allclose(level.alpha, 1 - level.sigma)
+        np.testing.assert_allclose(level.t, K * level.sigma)  # what the network is told
+
+
+def test_a_flow_trains_at_every_time_alike():
+    level = schedules.flow(K).draw(jax.random.key(0), (4000,))
+    counts, _ = np.histogram(level.sigma, bins=4, range=(0, 1))
+    assert (abs(counts - 1000) < 120).all()  # 4 standard deviations
+    np.testing.assert_allclose(level.alpha + level.sigma, 1, atol=1e-6)
+    np.testing.assert_allclose(level.t, K * level.sigma, rtol=1e-6)
+
+
+def test_a_flow_refuses_what_it_has_no_levels_for():
+    with pytest.raises(UserError, match="spacing='leading' is not for .*'flow'"):
+        schedules.flow(K).path(4, "leading")
+    with pytest.raises(UserError, match="num_steps=0 must be 1 or more"):
+        schedules.flow(K).path(0)
+    schedules.flow(K).path(3 * K, "trailing")  # time is continuous: any number of steps

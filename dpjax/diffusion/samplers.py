@@ -12,7 +12,8 @@ goes with a clipped x̂_0:
     DDPM (Ho et al. 2020)        γ = std(q)       ε̂ = (x - α x̂_0)/σ of the clipped x̂_0
 
 with std(q) the std of q(x_s | x_t, x_0), DDPM eq. 7. Both choices are diffusers'
-("use_clipped_model_output" False; the posterior mean), and so are the numbers.
+("use_clipped_model_output" False; the posterior mean), and so are the numbers. What is
+of second order (`dpjax.diffusion.second_order`) also remembers the turn before.
 """
 
 from typing import Callable, NamedTuple
@@ -25,6 +26,23 @@ from dpjax.diffusion.targets import Estimate
 
 Array = jax.Array
 Predict = Callable[[Array, Level], Estimate]
+INF = float("inf")
+
+
+class Turns(NamedTuple):
+    """A walk as the N evaluations of the network that it takes, in order.
+
+    now, to: Level [N], where the network is asked and where (4) leads from there.
+    weight: [N], w of `Sampler.mixes`; None where nothing is remembered.
+    step: int [N], the step of the path whose `now` it is; None: turn i is step i.
+    done: int [S], the turn that ends each step; None: turn i ends step i.
+    """
+
+    now: Level
+    to: Level
+    weight: Array | None = None
+    step: Array | None = None
+    done: Array | None = None
 
 
 class Sampler(NamedTuple):
@@ -33,10 +51,15 @@ class Sampler(NamedTuple):
     fresh_noise: `(now, to) -> γ`, the std of the noise drawn afresh in a step; None
         draws nothing.
     rederive_eps: True where ε̂ follows the clipped x̂_0, False where it is the network's.
+    mixes: "x0" or "x", the a of a ← a + w (a - a₋): x̂_0 before the step (4), or x after
+        it, with what it was a turn ago; "" mixes nothing.
+    turns: `path -> Turns`: one evaluation a step, or more.
     """
 
     fresh_noise: Callable[[Level, Level], Array] | None
     rederive_eps: bool
+    mixes: str = ""
+    turns: Callable[[Path], Turns] = lambda path: Turns(path.now, path.to)
 
 
 def posterior_std(now: Level, to: Level) -> Array:
@@ -85,9 +108,10 @@ def sample(
     keys: Array,
     *,
     sampler: Sampler,
-    clip: float = float("inf"),
+    clip: float = INF,
     each_step=None,
     unroll: int = 1,
+    first: int = 0,
 ) -> Array:
     """Walks x from noise to data: one `lax.scan`, whatever the number of steps.
 
@@ -95,39 +119,64 @@ def sample(
         `(x, level, each_step[i])`.
     x: [B, Tp, Da] noise of the path's first level.
     path: S steps.
-    keys: [B], one a row; step i draws from `fold_in(key, i)`.
+    keys: [B], one a row; turn i draws from `fold_in(key, first + i)`.
     each_step: a tree with leaves [S, …], what the predictor has prepared for each step.
-    unroll: steps that one iteration of the compiled loop holds.
+    unroll: turns that one iteration of the compiled loop holds.
+    first: the number of this path's first turn, where it is the end of another.
     """
     body = _body(predict, keys, sampler, clip)
-    x, _ = jax.lax.scan(lambda x, inputs: (body(x, inputs), None), x, _inputs(path, each_step),
-                        unroll=min(unroll, path.now.t.shape[0]))  # fmt: skip
+    inputs = _inputs(sampler.turns(path), each_step, first)
+    turn = lambda carry, inputs: (body(carry, inputs), None)
+    (x, _), _ = jax.lax.scan(turn, _carry(sampler, x), inputs, unroll=min(unroll, len(inputs[0])))
     return x
 
 
-def trace(predict, x, path, keys, *, sampler, clip=float("inf"), each_step=None, unroll=1) -> Array:
+def trace(predict, x, path, keys, *, sampler, clip=INF, each_step=None, unroll=1) -> Array:
     """`sample`, and what it passes through: x after every step, [S, B, Tp, Da]."""
     body = _body(predict, keys, sampler, clip)
-    _, xs = jax.lax.scan(lambda x, inputs: 2 * (body(x, inputs),), x, _inputs(path, each_step),
-                         unroll=min(unroll, path.now.t.shape[0]))  # fmt: skip
-    return xs
+    turns = sampler.turns(path)
+    inputs = _inputs(turns, each_step)
+
+    def turn(carry, inputs):
+        carry = body(carry, inputs)
+        return carry, carry[0]
+
+    _, xs = jax.lax.scan(turn, _carry(sampler, x), inputs, unroll=min(unroll, len(inputs[0])))
+    return xs if turns.done is None else xs[turns.done]
 
 
-def _inputs(path, each_step):
-    return jnp.arange(path.now.t.shape[0]), path.now, path.to, each_step
+def _carry(sampler, x):
+    """x, and what is remembered of a turn before the first: nothing, whose weight is 0."""
+    return x, (jnp.zeros_like(x) if sampler.mixes else None)
+
+
+def _inputs(turns, each_step, first=0):
+    """What the loop gets turn by turn, leaves [N, …]."""
+    if turns.step is not None:
+        each_step = jax.tree.map(lambda leaf: leaf[turns.step], each_step)
+    turn = jnp.arange(first, first + turns.now.t.shape[0])
+    return turn, turns.now, turns.to, turns.weight, each_step
 
 
 def _body(predict, keys, sampler, clip):
-    """`(x, (i, now, to, prepared)) -> x`: one turn of the loop."""
+    """`((x, before), (i, now, to, weight, prepared)) -> (x, before)`: one turn of the loop."""
 
-    def body(x, inputs):
-        i, now, to, prepared = inputs
+    def body(carry, inputs):
+        x, before = carry
+        i, now, to, weight, prepared = inputs
         estimate = predict(x, now) if prepared is None else predict(x, now, prepared)
 
         def draw():
             row = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
             return draw_rows(row, x.shape[1:])
 
-        return step(sampler, x, estimate, now, to, draw, clip)
+        if sampler.mixes == "x0":
+            x0 = jnp.clip(estimate.x0, -clip, clip)
+            mixed = estimate.replace(x0=x0 + weight * (x0 - before))
+            return step(sampler, x, mixed, now, to, draw, INF), x0
+        new = step(sampler, x, estimate, now, to, draw, clip)
+        if sampler.mixes == "x":
+            return new + weight * (new - before), x
+        return new, before
 
     return body

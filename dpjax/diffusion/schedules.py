@@ -5,9 +5,10 @@ Every process in dpjax has one form,
     x_t = α_t x_0 + σ_t ε,    ε ~ N(0, I).                                  (1)
 
 DDPM (Ho et al. 2020, eq. 4) is α² = ᾱ, σ² = 1 - ᾱ, with ᾱ the running product of
-1 - β. A schedule says which (α, σ) there are: where the loss is averaged (`draw`)
-and which way a sampler walks (`path`). t = 0 is nearest to the data, everywhere;
-a path always runs from noise to data and ends at α = 1, σ = 0.
+1 - β; rectified flow (Liu et al. 2023) is α = 1 - u, σ = u. A schedule says which
+(α, σ) there are: where the loss is averaged (`draw`) and which way a sampler walks
+(`path`). t = 0 is nearest to the data, everywhere; a path always runs from noise to
+data and ends at α = 1, σ = 0.
 """
 
 from typing import Callable, NamedTuple
@@ -26,7 +27,7 @@ Array = jax.Array
 class Level:
     """A noise level, a batch of them, or a whole path of them.
 
-    t: [...] the time that the network is told.
+    t: [...] the time that the network is told; [..., 2] where it is told two (MeanFlow).
     alpha: [...] scale of the signal.
     sigma: [...] scale of the noise.
     """
@@ -162,3 +163,36 @@ def sigmoid(num_levels: int = 100, beta_start: float = 1e-4, beta_end: float = 0
     """Betas on a sigmoid between -6 and 6 (GeoDiff)."""
     s = 1 / (1 + np.exp(-np.linspace(-6, 6, num_levels)))
     return discrete(s * (beta_end - beta_start) + beta_start)
+
+
+def flow(num_levels: int = 100) -> Schedule:
+    """Straight lines from data to noise, x_u = (1 - u) x_0 + u ε, in continuous time.
+
+    Rectified flow (Liu et al. 2023, eq. 1), flow matching's optimal-transport path
+    (Lipman et al. 2023, eq. 20, with their time reversed): u is 0 at the data, 1 at pure
+    noise, uniform in training. What is learned is "velocity", dx/du = ε - x_0.
+    num_levels: K, the time that the network is told is t = u K: its embedding, made for
+        0 … K - 1, then tells levels apart as well as those of the other schedules.
+    """
+    at = lambda u: Level(u * num_levels, 1 - u, u)
+
+    def path(num_steps: int, spacing: str = "auto") -> Path:
+        check_even(num_steps, spacing)
+        u = jnp.asarray(np.linspace(1, 0, num_steps + 1), jnp.float32)
+        return Path(at(u[:-1]), at(u[1:]))
+
+    return Schedule(lambda rng, shape: at(jax.random.uniform(rng, shape)), path)
+
+
+def check_even(num_steps: int, spacing: str) -> None:
+    """Refuses what a schedule without integer levels cannot do: its steps are even in u."""
+    if num_steps < 1:
+        raise UserError(
+            f"sampler.num_steps={num_steps} must be 1 or more (config.sampler.num_steps or "
+            "--steps)."
+        )
+    if spacing not in ("auto", "trailing"):
+        raise UserError(
+            f"config.sampler.spacing={spacing!r} is not for config.schedule.name='flow', whose "
+            f"steps are even in time; {choices(spacing, ['auto', 'trailing'])}."
+        )

@@ -77,5 +77,6 @@ def check(kind: str, path: Path) -> None:
         level = float(np.asarray(path.now.t)[singular[0]])
         raise UserError(
             f"config.predict={kind!r} cannot be read at level t={level:g} (α = "
-            f"{alpha[singular[0]]:g}): use predict 'v' or 'sample', or a path without it."
+            f"{alpha[singular[0]]:g}): use predict 'v', 'velocity' or 'sample', or a path "
+            "without it."
         )

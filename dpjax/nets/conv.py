@@ -101,3 +101,19 @@ def upsample(x: Array, kernel: Array) -> Array:
     x [B, L, C], kernel [4, C, D] in torch's order of taps -> [B, 2 L, D].
     """
     return lax.platform_dependent(x, kernel, cpu=upsample_matmul, default=upsample_xla)
+
+
+def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
+    """GroupNorm over [B, L, C]: statistics over the steps and a group's channels.
+
+    Two reductions, steps first: a CPU vectorizes the long one over the channels.
+    """
+    batch, _, channels = x.shape
+
+    def mean(y):
+        shape = (batch, groups, channels // groups)
+        y = jnp.mean(jnp.mean(y, axis=1).reshape(shape), axis=-1, keepdims=True)
+        return jnp.broadcast_to(y, shape).reshape(batch, 1, channels)
+
+    centered = x - mean(x)
+    return centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale) + bias

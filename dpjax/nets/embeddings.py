@@ -1,5 +1,6 @@
 """Small functions that every network of dpjax shares."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,3 +34,16 @@ def torch_uniform(rng: Array, shape: tuple[int, ...], fan_in: int) -> Array:
     """U(-1/√fan_in, 1/√fan_in): torch's default for linear and convolution layers."""
     bound = fan_in**-0.5
     return jax.random.uniform(rng, shape, jnp.float32, -bound, bound)
+
+
+class Dense(nn.Module):
+    """x W + b with torch's initialization."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        fan_in = x.shape[-1]
+        kernel = self.param("kernel", torch_uniform, (fan_in, self.features), fan_in)
+        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
+        return x @ kernel + bias

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpjax.nets import conv2d
-from dpjax.nets.embeddings import torch_uniform
-from dpjax.nets.unet1d import Dense
+from dpjax.nets.embeddings import Dense, torch_uniform
 
 Array = jax.Array
 

@@ -17,27 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from dpjax.errors import UserError
-from dpjax.nets.conv import conv, upsample
-from dpjax.nets.embeddings import mish, sinusoidal, torch_uniform
+from dpjax.nets.conv import conv, group_norm, upsample
+from dpjax.nets.embeddings import Dense, mish, sinusoidal, torch_uniform
 from dpjax.types import Context, PRNGKey
 
 Array = jax.Array
-
-
-def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
-    """GroupNorm over [B, L, C]: statistics over the steps and a group's channels.
-
-    Two reductions, steps first: a CPU vectorizes the long one over the channels.
-    """
-    batch, _, channels = x.shape
-
-    def mean(y):
-        shape = (batch, groups, channels // groups)
-        y = jnp.mean(jnp.mean(y, axis=1).reshape(shape), axis=-1, keepdims=True)
-        return jnp.broadcast_to(y, shape).reshape(batch, 1, channels)
-
-    centered = x - mean(x)
-    return centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale) + bias
 
 
 class Conv(nn.Module):
@@ -123,6 +107,8 @@ class UNet1D(nn.Module):
     film_scale: scale and bias (True), or bias only.
     local: cond is not in (1) but enters step by step, [B, Tp, F]: a block of its own, whose
         output is added after the first block (the original adds it nowhere else).
+    times: 2 where t is [..., 2], a time and the length of an interval that ends there
+        (MeanFlow): the sum of two embeddings.
     """
 
     features: int
@@ -132,6 +118,7 @@ class UNet1D(nn.Module):
     time_features: int = 256
     film_scale: bool = True
     local: bool = False
+    times: int = 1
 
     def setup(self):
         down = [w for w in self.widths for _ in range(2)]
@@ -148,6 +135,8 @@ class UNet1D(nn.Module):
         self.film = Film(sum(outputs) * (2 if self.film_scale else 1))
         self.time_in = Dense(4 * self.time_features)
         self.time_out = Dense(self.time_features)
+        if self.times == 2:
+            self.span_in, self.span_out = Dense(4 * self.time_features), Dense(self.time_features)
         self.last_block = ConvBlock(self.widths[0], self.kernel_size, 8)
         self.last = Conv(self.features, 1)
 
@@ -155,8 +144,10 @@ class UNet1D(nn.Module):
         """cond [B, To, F], t [...] -> Context: step [..., M], plan [B, M] (and cond if local)."""
         del keys  # there is no dropout in it
         chex.assert_rank(cond, 3)
-        time = sinusoidal(t, self.time_features)
-        time = self.time_out(mish(self.time_in(time)))
+        waves = sinusoidal(t, self.time_features)
+        time = self.time_out(mish(self.time_in(waves if self.times == 1 else waves[..., 0, :])))
+        if self.times == 2:
+            time += self.span_out(mish(self.span_in(waves[..., 1, :])))
         if self.local:
             film = self.film(mish(time), jnp.zeros((cond.shape[0], 0), cond.dtype))
             return film.replace(plan=(film.plan, cond))
@@ -202,19 +193,6 @@ class UNet1D(nn.Module):
             parts.append(film[:, start : start + size])
             start += size
         return parts
-
-
-class Dense(nn.Module):
-    """x W + b with torch's initialization."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        fan_in = x.shape[-1]
-        kernel = self.param("kernel", torch_uniform, (fan_in, self.features), fan_in)
-        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
-        return x @ kernel + bias
 
 
 def check_horizon(horizon: int, widths: tuple[int, ...]) -> None:

@@ -10,13 +10,16 @@ Keys: x [2, 16, 3] the start · z [100, 2, 16, 3] fresh noise of step i ·
 alphas_cumprod/<schedule> [100] · timesteps/<spacing>/<S> [S] ·
 ddpm/<prediction>/<S>/<clip> and ddim/<prediction>/<spacing>/<S>/<eta>/<clip>
 [2, 16, 3] the end · ddim_to/<spacing>/<S> [S] the level that diffusers' DDIM walks to
-(-1: the data), which is not the next one where S does not divide K.
+(-1: the data), which is not the next one where S does not divide K ·
+dpm/<prediction>/<spacing>/<S>/<clip> [2, 16, 3] the end of DPM-Solver++(2M) and
+dpm_timesteps/<spacing>/<S> [S] its levels, which are no other scheduler's; clipping is
+its thresholding with every bound at 1.
 """
 
 import itertools
 from pathlib import Path
 
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 import numpy as np
 import torch
 
@@ -30,6 +33,7 @@ SCHEDULES = {
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 CLIPS = (True, False)
 DDIM_PATHS = (("leading", 10), ("leading", 100), ("trailing", 10), ("trailing", 16))
+DPM_PATHS = (("leading", 10), ("trailing", 10), ("linspace", 20), ("trailing", 2))
 
 
 def network(x, t):
@@ -76,6 +80,20 @@ def ddim(x, z, prediction, spacing, num_steps, eta, clip):
     return x.numpy()
 
 
+def dpm(x, prediction, spacing, num_steps, clip):
+    made = scheduler(
+        DPMSolverMultistepScheduler,
+        num_steps,
+        prediction_type=prediction,
+        timestep_spacing=spacing,
+        thresholding=clip,
+        sample_max_value=1.0,
+    )
+    for t in made.timesteps:
+        x = made.step(network(x, t), t, x).prev_sample
+    return x.numpy(), made.timesteps.numpy()
+
+
 def main():
     x = torch.randn(2, 16, 3, generator=torch.Generator().manual_seed(0))
     z = noise(x.shape)
@@ -98,6 +116,12 @@ def main():
     for spacing, num_steps in DDIM_PATHS:
         visited = out[f"timesteps/{spacing}/{num_steps}"]
         out[f"ddim_to/{spacing}/{num_steps}"] = visited - K // num_steps
+    for prediction, (spacing, num_steps), clip in itertools.product(
+        PREDICTIONS, DPM_PATHS, CLIPS
+    ):
+        end, visited = dpm(x, prediction, spacing, num_steps, clip)
+        out[f"dpm/{prediction}/{spacing}/{num_steps}/{clip}"] = end
+        out[f"dpm_timesteps/{spacing}/{num_steps}"] = visited
     np.savez_compressed(Path(__file__).parent / "samplers.npz", **out)
 
 
