@@ -8,7 +8,6 @@
 Chi et al. 2023, eq. 5, the sampler walks eq. 1 of the same paper.
 """
 
-import functools
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -148,31 +147,54 @@ def diffusion_policy(
     path = schedule.path(num_steps, spacing)
     targets.check(predict, path)
     skipped = min(round(warm_start * num_steps), num_steps - 1)
-    of_batch = functools.partial(read_batch, encoder, pose)
+    options = dict(sampler=sampler, clip=clip, unroll=unroll)
+    return Policy(
+        diffusion_init(encoder, denoiser, pose, normalizer, path.now.t.shape[1:]),
+        diffusion_loss(encoder, denoiser, pose, schedule, predict, mask_padding),
+        diffusion_sample(encoder, denoiser, pose, path, predict, horizon, walk, skipped, options),
+    )
+
+
+def diffusion_init(encoder, denoiser, pose, normalizer, times: tuple[int, ...]):
+    """`init` of a Policy. times: the shape of what the denoiser is told as t, without [B]."""
 
     def init(rng, batch):
         encoder_rng, denoiser_rng = jax.random.split(rng)
-        encoder_params = encoder.init(encoder_rng, normalizer.normalize(encoder.view(batch.obs)))
-        params = {"encoder": encoder_params, "normalizer": normalizer}
-        problem = of_batch(params, batch)
-        t = jnp.zeros((len(problem.x0), *path.now.t.shape[1:]), jnp.int32)
+        seen = normalizer.normalize(encoder.view(batch.obs))
+        params = {"encoder": encoder.init(encoder_rng, seen), "normalizer": normalizer}
+        problem = read_batch(encoder, pose, params, batch)
+        t = jnp.zeros((len(problem.x0), *times), jnp.int32)
         params["denoiser"] = denoiser.init(denoiser_rng, problem.x0, t, problem.cond)
         return params
+
+    return init
+
+
+def diffusion_loss(encoder, denoiser, pose, schedule, predict, mask_padding):
+    """`loss` of a Policy: the squared error of what is predicted (Chi et al. 2023, eq. 5)."""
 
     def loss(params, rng, batch):
         keys = split_keys(row_keys(rng, batch.row), 4)
         level_keys, noise_keys, drop_keys, obs_keys = keys
-        problem = of_batch(params, batch, obs_keys)
+        problem = read_batch(encoder, pose, params, batch, obs_keys)
         level, eps = draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
         x = problem.give(targets.add_noise(problem.x0, eps, level))
         context = denoiser.prepare(params["denoiser"], problem.cond, level.t, drop_keys)
         y = denoiser.apply(params["denoiser"], x, context, drop_keys)
-        error = jnp.square(y - targets.target(predict, problem.x0, eps, level))
-        if problem.known is not None:  # no loss, but in the denominator
-            error = jnp.where(problem.known, 0.0, error)
-        error = error.mean(-1)  # [B, Tp]
+        # What is known has no loss, but counts in the denominator.
+        error = problem.still(y - targets.target(predict, problem.x0, eps, level))
+        error = jnp.square(error).mean(-1)  # [B, Tp]
         weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
+
+    return loss
+
+
+def diffusion_sample(encoder, denoiser, pose, path, predict, horizon, walk, skipped, options):
+    """`sample` of a Policy: a walk along the path, from noise or from the previous plan.
+
+    skipped: steps that a row with a previous plan leaves out. options: of the walk.
+    """
 
     def sample(params, rng, obs, previous=None):
         seen = features(encoder, params, obs)
@@ -191,19 +213,11 @@ def diffusion_policy(
         if skipped and previous is not None:
             last = params["normalizer"].normalize({ACTION: previous})[ACTION]
             run = streaming.begin_with(walk, last, skipped)
-        x0 = run(
-            read,
-            samplers.draw_rows(start_keys, problem.x0.shape[1:]),
-            path,
-            walk_keys,
-            sampler=sampler,
-            clip=clip,
-            each_step=context.step,
-            unroll=unroll,
-        )
+        noise = samplers.draw_rows(start_keys, problem.x0.shape[1:])
+        x0 = run(read, noise, path, walk_keys, each_step=context.step, **options)
         return params["normalizer"].restore(ACTION, x0[..., :action_dim])
 
-    return Policy(init, loss, sample)
+    return sample
 
 
 def features(encoder: Encoder, params: Params, obs: Observation, keys=None) -> Array:

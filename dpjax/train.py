@@ -15,6 +15,7 @@ from pathlib import Path
 import signal
 import sys
 import time
+from typing import NamedTuple
 
 from absl import app, flags
 import jax
@@ -23,78 +24,19 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import base
-from dpjax import build, cameras, command_line, dataset, errors, run_folder, tasks
+from dpjax import build, cameras, command_line, dataset, errors, judges, run_config, run_folder
 from dpjax.data import loader
 from dpjax.errors import UserError
-from dpjax.evaluation import rollout, scores
 from dpjax.training import checkpoint, parallel
 from dpjax.training import state as states
 from dpjax.training.metrics import Metrics, averages, refuse_non_finite
 from dpjax.training.signals import Signals, Stopped
 from dpjax.training.step import train_step
-from dpjax.training.validation import validate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder: new, or one to go on with.")
 
 log = logging.getLogger("dpjax")
-
-
-def due(every: int, before: int, after: int, total: int) -> bool:
-    """Whether a multiple of `every`, or the end, was passed by this call."""
-    return bool(every) and (before // every != after // every or after >= total)
-
-
-def make_validation(config, spec, data):
-    """`(params) -> metrics` on fixed held-out windows, or None where nothing is held out."""
-    if not len(data.val.ends) or not config.val.every:
-        return None
-    policy = build.policy(build.sampling(config, steps=config.val.num_steps), None, spec)
-    held_out = dataset.place(config, data.val, data.obs_keys)
-    ids = np.unique(np.linspace(0, len(held_out) - 1, config.val.windows).astype(int))
-    batch = first_batch(config, held_out, ids)
-    rng = jax.random.key(config.data.val_seed)
-    run = jax.jit(functools.partial(validate, policy, samples=config.val.samples))
-    return lambda params: jax.device_get(run(params, rng, batch))
-
-
-def first_batch(config, windows: loader.Windows, ids):
-    """The windows ids [B] as the rows 0, 1, … of a batch."""
-    rows = np.arange(len(ids), dtype=np.int32)
-    observed = dataset.observed_steps(config)
-    return loader.gather(windows.table, windows.inputs(ids), rows, observed)
-
-
-def make_evaluation(config, spec, signals):
-    """`(params) -> scores` of rollouts on the selection seeds, or None without any."""
-    if not config.eval.every:
-        return None
-    task = tasks.get(config.task)
-    task.make()  # a missing simulator is said now, not in an hour
-    few = build.sampling(config, steps=config.eval.num_steps)
-    act = build.actor(few, build.policy(few, None, spec), spec)
-
-    def evaluate(params):
-        def plan(rng, obs, previous=None):
-            signals.stop_if_received()
-            return act(params, rng, obs, previous)
-
-        episodes = rollout.rollout(
-            task,
-            plan,
-            seeds=range(task.selection_seeds, task.selection_seeds + config.eval.episodes),
-            observed=config.horizon.obs,
-            executed=config.horizon.act,
-            num_envs=min(config.eval.num_envs, config.eval.episodes),
-            rng=jax.random.key(config.seed),
-            keep=(),
-        )
-        numbers = scores.summary(episodes)
-        tqdm.write(f"{scores.line(numbers)} (selection seeds)")
-        keys = ("score", "score_interval", "success", "success_interval", "episodes", "broken")
-        return {key: numbers[key] for key in keys}
-
-    return evaluate
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -109,15 +51,12 @@ def train(config: ConfigDict, workdir: Path) -> int:
     tx, backbone = build.optimizer(config), cameras.pretrained(config)
     windows = dataset.place(config, data.train, data.obs_keys)
     signals = Signals()
-    judges = (
-        (config.val.every, make_validation(config, spec, data)),
-        (config.eval.every, make_evaluation(config, spec, signals)),
-    )
+    panel = judges.all_of(config, spec, data, signals)
     held = run_folder.claim(workdir, config, spec)
     try:
         say_start(config, data, workdir)
         init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
-        example = first_batch(config, windows, np.zeros(1, np.int32))
+        example = judges.first_batch(config, windows, np.zeros(1, np.int32))
         start = functools.partial(cameras.begin_with, backbone=backbone)
         create = lambda rng, batch: states.create(start(policy.init(rng, batch)), tx)
         like = jax.eval_shape(create, init_rng, example)
@@ -127,100 +66,140 @@ def train(config: ConfigDict, workdir: Path) -> int:
         step = functools.partial(
             train_step, policy, tx, ema_power=config.ema.power, ema_max=config.ema.max
         )
-        return loop(config, workdir, spec, signals, judges, meta, state, step, step_rng, windows)
+        job = Job(config, workdir, spec, signals, panel)
+        return loop(job, meta, state, step, step_rng, windows)
     finally:
         signals.close()
         held.close()
 
 
-def loop(config, workdir, spec, signals, judges, meta, state, step, rng, windows) -> int:
-    """Calls of `train.steps_per_call` steps, and between them whatever is due."""
-    devices, total = jax.local_devices(), config.train.steps
-    i = first = meta.get("step", 0)
-    owed = meta.get("owed", False)  # stopped before the judges had seen this step
-    if first >= total and not owed:
-        log.info("%s is finished: step %d of %d", workdir, first, total)
-        return 0
+class Clock(NamedTuple):
+    """Steps and seconds of a run.
 
-    metrics = Metrics(workdir, first)
-    if metrics.removed:
-        log.info("%d entries of metrics.jsonl are done again", metrics.removed)
-    checkpoints = checkpoint.Checkpoints(workdir, keep_best=config.save.keep_best)
-    gather = functools.partial(loader.gather, num_observed=dataset.observed_steps(config))
-    call = parallel.over_devices(step, gather, devices)
-    state, table = parallel.replicate((state, windows.table), devices)
-    trained_for, compiled = meta.get("seconds", metrics.seconds), None
-    window, stop, timed, waited_for = [], None, 0.0, 0.0
+    step: done. seconds: of all starts. compiled: seconds of this start's first call.
+    timed, waited: of its later calls, and what of that was waiting for input.
+    """
 
-    def make(first, count):
-        size, seed = config.train.batch, config.seed
-        return windows.inputs(loader.call_rows(len(windows), size, seed, first, count))
+    step: int
+    seconds: float
+    compiled: float | None = None
+    timed: float = 0.0
+    waited: float = 0.0
 
-    def judge(before):
+    def after(self, steps: int, took: float, waited: float) -> "Clock":
+        """The clock after a call."""
+        later = self._replace(step=self.step + steps, seconds=self.seconds + took)
+        if self.compiled is None:
+            return later._replace(compiled=took)
+        return later._replace(timed=self.timed + took, waited=self.waited + waited)
+
+
+class Job(NamedTuple):
+    """What stays the same all through a run, and who is told about it."""
+
+    config: ConfigDict
+    workdir: Path
+    spec: run_config.Spec
+    signals: Signals
+    judges: list[judges.Judge]
+    metrics: Metrics | None = None
+    checkpoints: checkpoint.Checkpoints | None = None
+
+    def judge(self, state, clock: Clock, before: int) -> float | None:
         """Validation and evaluation as far as they are due; the score, if there is one."""
-        values = {}
-        for every, run in judges:
-            if run and due(every, before, i, total):
-                signals.stop_if_received()
+        values, total = {}, self.config.train.steps
+        for every, run in self.judges:
+            if run and judges.due(every, before, clock.step, total):
+                self.signals.stop_if_received()
                 values.update(run(parallel.unreplicate(state.ema)))
         if values:
-            metrics.write(i, {**values, "seconds": trained_for})
+            self.metrics.write(clock.step, {**values, "seconds": clock.seconds})
         return values.get("score")
 
-    def save(score, owed):
-        extra = {"spec": spec._asdict(), "devices": len(devices)}
-        extra.update(seconds=trained_for, owed=owed)
+    def save(self, state, clock: Clock, score: float | None, owed: bool) -> None:
+        """A checkpoint. owed: the judges have not seen it yet."""
+        extra = {"spec": self.spec._asdict(), "devices": jax.local_device_count()}
+        extra.update(seconds=clock.seconds, owed=owed)
         one = parallel.unreplicate(state)
-        checkpoints.save(one, config=config.to_dict(), score=score, extra=extra)
+        self.checkpoints.save(one, config=self.config.to_dict(), score=score, extra=extra)
 
+
+def loop(job: Job, meta: dict, state, step, rng, windows: loader.Windows) -> int:
+    """Calls of `train.steps_per_call` steps, and between them whatever is due."""
+    config, first, total = job.config, meta.get("step", 0), job.config.train.steps
+    owed = meta.get("owed", False)  # stopped before the judges had seen this step
+    if first >= total and not owed:
+        log.info("%s is finished: step %d of %d", job.workdir, first, total)
+        return 0
+
+    metrics = Metrics(job.workdir, first)
+    if metrics.removed:
+        log.info("%d entries of metrics.jsonl are done again", metrics.removed)
+    saves = checkpoint.Checkpoints(job.workdir, keep_best=config.save.keep_best)
+    job = job._replace(metrics=metrics, checkpoints=saves)
+    clock = Clock(first, meta.get("seconds", metrics.seconds))
     slow = 0.5 if sys.stderr.isatty() else 30.0  # a log file wants fewer lines
     bar = tqdm(total=total, initial=first, unit="step", desc="train", mininterval=slow)
     try:
-        if owed:
-            save(judge(first - config.train.steps_per_call), owed=False)
-        for n, inputs, waited in loader.feed(make, i, total, config.train.steps_per_call):
-            start = time.perf_counter()
-            state, sums = call(state, rng, table, inputs)
-            took = time.perf_counter() - start + waited
-            if compiled is None:
-                compiled = took
-                signals.listen()
-            else:
-                timed, waited_for = timed + took, waited_for + waited
-            trained_for += took
-            before, i = i, i + n
-            refuse_non_finite(sums, before)
-            bar.update(n)
-            window.append((sums, n, None if before == first else took, waited))
-
-            if signals.received or due(config.log.every, before, i, total):
-                values = averages(window)
-                bar.set_postfix(loss=f"{values['loss']:.4f}")
-                metrics.write(i, {**values, "seconds": trained_for})
-                window = []
-            try:
-                score, owed = judge(before), False
-            except Stopped:
-                score, owed = None, True
-            stop = signals.received  # read once: what comes later waits for the next call
-            last = stop or i >= total
-            if last or score is not None or due(config.save.every, before, i, total):
-                save(score, owed)
-            if stop:
-                break
+        clock, stop = calls(job, clock, bar, owed, state, step, rng, windows)
     finally:
         bar.close()
         metrics.close()
-        checkpoints.close()
+        saves.close()
     if stop:
-        print(f"dpjax: {signal.Signals(stop).name}: saved step {i}", file=sys.stderr)
+        print(f"dpjax: {signal.Signals(stop).name}: saved step {clock.step}", file=sys.stderr)
         return 128 + stop
-    if compiled is not None:
+    if clock.compiled is not None:
         log.info(
             "trained for %.1f s, the first call (compiled) took %.1f s; waited %.2f %% of the "
-            "time for input", trained_for, compiled, 100 * waited_for / max(timed, 1e-9)
+            "time for input",
+            *(clock.seconds, clock.compiled, 100 * clock.waited / max(clock.timed, 1e-9)),
         )
     return 0
+
+
+def calls(job: Job, clock: Clock, bar, owed: bool, state, step, rng, windows):
+    """Trains from `clock.step` to the end or to a signal; returns the clock and the signal."""
+    config, devices = job.config, jax.local_devices()
+    gather = functools.partial(loader.gather, num_observed=dataset.observed_steps(config))
+    call = parallel.over_devices(step, gather, devices)
+    state, table = parallel.replicate((state, windows.table), devices)
+    size, batch, total = config.train.steps_per_call, config.train.batch, config.train.steps
+
+    def make(first, count):
+        rows = loader.call_rows(len(windows), batch, config.seed, first, count)
+        return windows.inputs(rows)
+
+    window = []
+    if owed:
+        score = job.judge(state, clock, clock.step - size)
+        job.save(state, clock, score, owed=False)
+    for n, inputs, waited in loader.feed(make, clock.step, total, size):
+        start, before = time.perf_counter(), clock.step
+        state, sums = call(state, rng, table, inputs)
+        took = time.perf_counter() - start + waited
+        window.append((sums, n, None if clock.compiled is None else took, waited))
+        if clock.compiled is None:
+            job.signals.listen()
+        clock = clock.after(n, took, waited)
+        refuse_non_finite(sums, before)
+        bar.update(n)
+        if job.signals.received or judges.due(config.log.every, before, clock.step, total):
+            values = averages(window)
+            bar.set_postfix(loss=f"{values['loss']:.4f}")
+            job.metrics.write(clock.step, {**values, "seconds": clock.seconds})
+            window = []
+        try:
+            score, owed = job.judge(state, clock, before), False
+        except Stopped:
+            score, owed = None, True
+        stop = job.signals.received  # read once: what comes later waits for the next call
+        due = judges.due(config.save.every, before, clock.step, total)
+        if stop or clock.step >= total or score is not None or due:
+            job.save(state, clock, score, owed)
+        if stop:
+            return clock, stop
+    return clock, None
 
 
 def say_start(config: ConfigDict, data: dataset.Data, workdir: Path) -> None:

@@ -1,0 +1,90 @@
+"""What judges a run while it trains: validation, and rollouts on the selection seeds."""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from dpjax import build, dataset, tasks
+from dpjax.data import loader
+from dpjax.evaluation import rollout, scores
+from dpjax.training.signals import Signals
+from dpjax.training.validation import validate
+from dpjax.types import Batch, Params
+
+
+class Judge(NamedTuple):
+    """`run(params) -> {name: number}`, every so many steps and at the end; 0 is never."""
+
+    every: int
+    run: Callable[[Params], Mapping] | None
+
+
+def due(every: int, before: int, after: int, total: int) -> bool:
+    """Whether a multiple of `every`, or the end, was passed by this call."""
+    return bool(every) and (before // every != after // every or after >= total)
+
+
+def all_of(config, spec, data, signals: Signals) -> list[Judge]:
+    """The judges that the config wants and the data allows."""
+    return [
+        Judge(config.val.every, validation(config, spec, data)),
+        Judge(config.eval.every, evaluation(config, spec, signals)),
+    ]
+
+
+def validation(config, spec, data):
+    """`(params) -> metrics` on fixed held-out windows, or None where nothing is held out."""
+    if not len(data.val.ends) or not config.val.every:
+        return None
+    policy = build.policy(build.sampling(config, steps=config.val.num_steps), None, spec)
+    held_out = dataset.place(config, data.val, data.obs_keys)
+    ids = np.unique(np.linspace(0, len(held_out) - 1, config.val.windows).astype(int))
+    batch = first_batch(config, held_out, ids)
+    rng = jax.random.key(config.data.val_seed)
+    run = jax.jit(functools.partial(validate, policy, samples=config.val.samples))
+    return lambda params: jax.device_get(run(params, rng, batch))
+
+
+def first_batch(config, windows: loader.Windows, ids) -> Batch:
+    """The windows ids [B] as the rows 0, 1, … of a batch."""
+    rows = np.arange(len(ids), dtype=np.int32)
+    observed = dataset.observed_steps(config)
+    return loader.gather(windows.table, windows.inputs(ids), rows, observed)
+
+
+def evaluation(config, spec, signals: Signals):
+    """`(params) -> scores` of rollouts on the selection seeds, or None without any."""
+    if not config.eval.every:
+        return None
+    task = tasks.get(config.task)
+    task.make()  # a missing simulator is said now, not in an hour
+    few = build.sampling(config, steps=config.eval.num_steps)
+    act = build.actor(few, build.policy(few, None, spec), spec)
+
+    def evaluate(params):
+        def plan(rng, obs, previous=None):
+            signals.stop_if_received()
+            return act(params, rng, obs, previous)
+
+        episodes = rollout.rollout(
+            task,
+            plan,
+            seeds=range(task.selection_seeds, task.selection_seeds + config.eval.episodes),
+            observed=config.horizon.obs,
+            executed=config.horizon.act,
+            num_envs=min(config.eval.num_envs, config.eval.episodes),
+            rng=jax.random.key(config.seed),
+            keep=(),
+        )
+        numbers = scores.summary(episodes)
+        tqdm.write(f"{scores.line(numbers)} (selection seeds)")
+        keys = ("score", "score_interval", "success", "success_interval", "episodes", "broken")
+        return {key: numbers[key] for key in keys}
+
+    return evaluate
+
+
