@@ -22,6 +22,8 @@ from dpjax.training import metrics
 PANELS = 6  # noise levels of the still
 CHUNKS = 24  # sampled chunks in each
 
+log = logging.getLogger("dpjax")
+
 
 def arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -55,6 +57,22 @@ def names(run: build.Run, given: argparse.Namespace) -> tuple[str, Path, Path]:
     return label, out / f"{name}.json", out / f"{name}.partial.jsonl"
 
 
+def filmed_seeds(task, seeds) -> set[int]:
+    """The seeds to film: none, and a line why, where nothing here can render the task."""
+    if not seeds:
+        return set()
+    env = task.make()
+    try:
+        task.reset(env, seeds[0])
+        task.render(env)
+    except UserError as error:
+        log.warning("no film: %s", error)
+        return set()
+    finally:
+        getattr(env, "close", lambda: None)()
+    return set(seeds)
+
+
 def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
     """The episodes, and the seconds that they took, compilation included.
 
@@ -69,7 +87,7 @@ def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
     settings = {"checkpoint": run.step, "config": run.config.to_dict(), **vars(given)}
     settings.pop("since")
     settings = json.loads(json.dumps(settings))  # as it is read back: tuples are lists
-    filmed = set(seeds[: given.film])
+    filmed = filmed_seeds(task, seeds[: given.film])
     episodes = {e.seed: e for e in partial.begin(unfinished, settings) if e.seed not in filmed}
     missing = [seed for seed in seeds if seed not in episodes]
     start = time.perf_counter()
@@ -90,7 +108,10 @@ def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
 
 
 def noise_still(run: build.Run, episode) -> bytes:
-    """The chunks that the policy samples in the middle of an episode, as they emerge."""
+    """The chunks that the policy samples in the middle of an episode, as they emerge.
+
+    For tasks with `place` only: the frame is that of a recorded step.
+    """
     task, horizon = tasks.get(run.config.task), run.config.horizon
     at = min(episode.steps - 1, 40)
     rows = np.clip(np.arange(at - horizon.obs + 1, at + 1), 0, None)
@@ -103,6 +124,16 @@ def noise_still(run: build.Run, episode) -> bytes:
     env = task.make()
     task.place(env, {key: column[at] for key, column in episode.columns.items()})
     return report.chunks_still(task.render(env), panels, extent=task.action_high)
+
+
+def pictures(run: build.Run, episode) -> list[tuple[str, bytes]]:
+    """The still of an episode with its caption, or none and a line why."""
+    task = tasks.get(run.config.task)
+    if task.place is None:
+        log.warning("no picture of plans: %s cannot be put into a recorded state", task.name)
+        return []
+    caption = f"{CHUNKS} chunks sampled from one observation, while noise becomes a plan"
+    return [(caption, noise_still(run, episode))]
 
 
 def write(run, given, episodes, seconds) -> tuple[dict, Path]:
@@ -141,13 +172,13 @@ def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
         video.grid_video(film, clips, **labels)
         if given.gif:
             video.grid_gif(given.gif, clips, **labels)
-        caption = f"{CHUNKS} chunks sampled from one observation, while noise becomes a plan"
-        stills.append((caption, noise_still(run, filmed[0])))
+        stills = pictures(run, filmed[0])
     entries = metrics.read(Path(given.run) / "metrics.jsonl")
     curves = {"training": "loss", "validation": "val_loss"}
     curves = {name: metrics.series(entries, key) for name, key in curves.items()}
     trained = max([entry.get("seconds", 0.0) for entry in entries], default=0.0)
     valid = [episode for episode in episodes if not episode.broken]
+    best = [float(np.max(episode.progress, initial=0.0)) for episode in valid]
     page = out / "report.html"
     report.write_report(
         page,
@@ -155,7 +186,7 @@ def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
         summary=scores.line(numbers),
         scores={label: numbers},
         curves={name: curve for name, curve in curves.items() if len(curve[0])},
-        coverages=[float(np.max(episode.progress, initial=0.0)) for episode in valid],
+        coverages=() if set(best) <= {0.0, 1.0} else best,  # else the success rate says it all
         video=film,
         stills=stills,
         facts={**made_with, "training_seconds": round(trained, 1)},
