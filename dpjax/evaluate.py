@@ -161,7 +161,7 @@ def write(run, given, episodes, seconds) -> tuple[dict, Path]:
 def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
     """report.html, with a film of the recorded episodes."""
     filmed = [episode for episode in episodes if episode.frames]
-    film, stills = None, []
+    film, stills, missing = None, [], {}
     if filmed:
         film = out / "rollouts.mp4"
         clips = [episode.frames for episode in filmed]
@@ -173,6 +173,7 @@ def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
         if given.gif:
             video.grid_gif(given.gif, clips, **labels)
         stills = pictures(run, filmed[0])
+        missing = {} if stills else {"picture of plans": "none: the task has no `place`"}
     entries = metrics.read(Path(given.run) / "metrics.jsonl")
     curves = {"training": "loss", "validation": "val_loss"}
     curves = {name: metrics.series(entries, key) for name, key in curves.items()}
@@ -189,7 +190,7 @@ def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
         coverages=() if set(best) <= {0.0, 1.0} else best,  # else the success rate says it all
         video=film,
         stills=stills,
-        facts={**made_with, "training_seconds": round(trained, 1)},
+        facts={**made_with, "training_seconds": round(trained, 1), **missing},
     )
     return page
 

@@ -12,6 +12,7 @@ import tiny_config
 
 from configs import (
     base,
+    metaworld,
     pusht_demo,
     pusht_state,
     pusht_state_dit,
@@ -42,7 +43,7 @@ def changed(key, value):
 @pytest.mark.parametrize(
     "module",
     [
-        *(base, pusht_demo, pusht_state, pusht_state_small),
+        *(base, pusht_demo, pusht_state, pusht_state_small, metaworld),
         *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
     ],
 )
@@ -93,6 +94,7 @@ def test_the_configs_of_the_house_are_good(module):
         ("sampler.spacing", "even", "config.sampler.spacing='even' is unknown"),
         ("predict", "noise", "config.predict='noise' is unknown"),
         ("task", "pushed", "did you mean 'pusht'?"),
+        ("task", "metaworld/pusht", "did you mean 'push'?"),
     ],
 )
 def test_a_wrong_value_is_named(key, value, said):

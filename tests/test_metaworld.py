@@ -74,7 +74,16 @@ def test_the_goal_is_seen_and_the_observation_loses_nothing_of_the_present(push,
     obs = push.observe({"state": np.stack([state, state])})
     joined = np.concatenate([obs["hand"], obs["objects"], obs["goal"]], axis=-1)
     np.testing.assert_array_equal(joined[1], np.delete(state, np.s_[18:36]))
-    assert joined.dtype == np.float32
+    assert {x.dtype for x in obs.values()} == {np.dtype(np.float32)}
+
+
+def test_relative_positions_do_not_change_where_the_scene_is_moved(push):
+    state = np.random.default_rng(0).normal(size=39)
+    moved = state.copy()
+    for xyz in (slice(0, 3), slice(4, 7), slice(11, 14), slice(36, 39)):
+        moved[xyz] += [0.1, -0.2, 0.3]
+    before, after = (push.observe({"state": x})["relative"] for x in (state, moved))
+    np.testing.assert_allclose(before, after, atol=1e-6)
 
 
 def test_actions_move_the_hand_as_documented(push, world):

@@ -53,13 +53,23 @@ NAMES = (
 
 
 def observe(columns: Columns) -> Columns:
-    """{"state": [..., 39]} -> hand [..., 4], objects [..., 14], goal [..., 3], float32.
+    """{"state": [..., 39]} -> hand [..., 4], objects [..., 14], goal and relative, float32.
 
     m, but for the gripper's opening in [0, 1] and the quaternions. The step before is left
-    out: the policy sees To steps anyway.
+    out: the policy sees To steps anyway. relative [..., 9] is object - hand, second object -
+    hand, goal - object: grasps and pushes look alike wherever they happen, which ten
+    demonstrations do not show. (experiments/metaworld has what they change.)
     """
     state = np.asarray(columns["state"], np.float32)
-    return {"hand": state[..., :4], "objects": state[..., 4:18], "goal": state[..., 36:]}
+    hand, first, second = state[..., :3], state[..., 4:7], state[..., 11:14]
+    goal = state[..., 36:]
+    relative = np.concatenate([first - hand, second - hand, goal - first], axis=-1)
+    return {
+        "hand": state[..., :4],
+        "objects": state[..., 4:18],
+        "goal": goal,
+        "relative": relative,
+    }
 
 
 class World:
