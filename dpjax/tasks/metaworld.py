@@ -29,7 +29,7 @@ from dpjax.tasks import Columns, Task
 
 VERSION = "-v3"
 # The paper that made ten demonstrations customary (DP3, Ze et al. 2024) stops there too.
-# The experts need 118 steps or fewer in the median of each task, and at most 195.
+# Of ten episodes a task the experts' median is 118 steps at most, their longest 195.
 MAX_STEPS = 200
 FRAME = 192  # px, side of a rendered frame
 CAMERA = "corner2"
