@@ -13,14 +13,12 @@ import time
 import jax
 import numpy as np
 
-from dpjax import build, cameras, errors, tasks
-from dpjax.diffusion import samplers
+from dpjax import build, errors, pictures, tasks
 from dpjax.errors import UserError
-from dpjax.evaluation import eyes, facts, partial, report, rollout, scores, video
+from dpjax.evaluation import facts, partial, report, rollout, scores, video
 from dpjax.training import metrics
 
-PANELS = 6  # noise levels of the still
-CHUNKS = 24  # sampled chunks in each
+log = logging.getLogger("dpjax")
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -55,6 +53,22 @@ def names(run: build.Run, given: argparse.Namespace) -> tuple[str, Path, Path]:
     return label, out / f"{name}.json", out / f"{name}.partial.jsonl"
 
 
+def filmed_seeds(task, seeds) -> set[int]:
+    """The seeds to film: none, and a line why, where nothing here can render the task."""
+    if not seeds:
+        return set()
+    env = task.make()
+    try:
+        task.reset(env, seeds[0])
+        task.render(env)
+    except UserError as error:
+        log.warning("no film: %s", error)
+        return set()
+    finally:
+        getattr(env, "close", lambda: None)()
+    return set(seeds)
+
+
 def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
     """The episodes, and the seconds that they took, compilation included.
 
@@ -69,7 +83,7 @@ def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
     settings = {"checkpoint": run.step, "config": run.config.to_dict(), **vars(given)}
     settings.pop("since")
     settings = json.loads(json.dumps(settings))  # as it is read back: tuples are lists
-    filmed = set(seeds[: given.film])
+    filmed = filmed_seeds(task, seeds[: given.film])
     episodes = {e.seed: e for e in partial.begin(unfinished, settings) if e.seed not in filmed}
     missing = [seed for seed in seeds if seed not in episodes]
     start = time.perf_counter()
@@ -88,41 +102,6 @@ def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
         )
         episodes.update((episode.seed, episode) for episode in new)
     return [episodes[seed] for seed in seeds], time.perf_counter() - start
-
-
-def noise_still(run: build.Run, episode) -> bytes:
-    """The chunks that the policy samples in the middle of an episode, as they emerge."""
-    task, horizon = tasks.get(run.config.task), run.config.horizon
-    at = min(episode.steps - 1, 40)
-    obs = observations(task, episode, [at] * CHUNKS, horizon.obs)
-    policy = build.policy(run.config, None, run.spec, walk=samplers.trace)
-    way = np.asarray(jax.jit(policy.sample)(run.params, jax.random.key(0), obs))
-    steps = np.unique(np.linspace(0, len(way) - 1, PANELS).astype(int))
-    panels = [(f"step {i + 1} of {len(way)}", way[i]) for i in steps]
-    env = task.make()
-    task.place(env, {key: column[at] for key, column in episode.columns.items()})
-    return report.chunks_still(task.render(env), panels, extent=task.action_high)
-
-
-def observations(task, episode, steps, observed: int) -> dict[str, np.ndarray]:
-    """{name: [B, To, ...]} what the policy saw at those steps [B] of an episode."""
-    rows = np.clip(np.asarray(steps)[:, None] + np.arange(1 - observed, 1), 0, None)
-    return task.observe({key: column[rows] for key, column in episode.columns.items()})
-
-
-def seen_still(run: build.Run, episode) -> bytes:
-    """Crops, the points where the encoder looks, and the plans, over an episode."""
-    task = tasks.get(run.config.task)
-    steps = np.unique(np.linspace(0, episode.steps - 1, PANELS).astype(int))
-    obs = observations(task, episode, steps, run.config.horizon.obs)
-    crops, points = jax.device_get(cameras.look(run.config, run.spec, run.params, obs))
-    chunks, env, moments = run.plan(jax.random.key(0), obs), task.make(), []
-    for i, step in enumerate(steps):
-        task.place(env, {key: column[step] for key, column in episode.columns.items()})
-        scene = task.draw_actions(task.render(env), chunks[i])
-        looks = {key: (crops[key][i], points[key][i]) for key in crops}
-        moments.append((f"step {step}", scene, looks))
-    return eyes.still(moments)
 
 
 def write(run, given, episodes, seconds) -> tuple[dict, Path]:
@@ -150,7 +129,7 @@ def write(run, given, episodes, seconds) -> tuple[dict, Path]:
 def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
     """report.html, with a film of the recorded episodes."""
     filmed = [episode for episode in episodes if episode.frames]
-    film, stills = None, []
+    film, stills, missing = None, [], {}
     if filmed:
         film = out / "rollouts.mp4"
         clips = [episode.frames for episode in filmed]
@@ -161,16 +140,14 @@ def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
         video.grid_video(film, clips, **labels)
         if given.gif:
             video.grid_gif(given.gif, clips, **labels)
-        caption = f"{CHUNKS} chunks sampled from one observation, while noise becomes a plan"
-        stills.append((caption, noise_still(run, filmed[0])))
-        if run.spec.cameras:
-            caption = "What the network sees of the newest frame, and the points that it tracks"
-            stills.append((caption, seen_still(run, filmed[0])))
+        stills = pictures.stills(run, filmed[0])
+        missing = {} if stills else {"picture of plans": "none: the task has no `place`"}
     entries = metrics.read(Path(given.run) / "metrics.jsonl")
     curves = {"training": "loss", "validation": "val_loss"}
     curves = {name: metrics.series(entries, key) for name, key in curves.items()}
     trained = max([entry.get("seconds", 0.0) for entry in entries], default=0.0)
     valid = [episode for episode in episodes if not episode.broken]
+    best = [float(np.max(episode.progress, initial=0.0)) for episode in valid]
     page = out / "report.html"
     report.write_report(
         page,
@@ -178,10 +155,10 @@ def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
         summary=scores.line(numbers),
         scores={label: numbers},
         curves={name: curve for name, curve in curves.items() if len(curve[0])},
-        coverages=[float(np.max(episode.progress, initial=0.0)) for episode in valid],
+        coverages=() if set(best) <= {0.0, 1.0} else best,  # else the success rate says it all
         video=film,
         stills=stills,
-        facts={**made_with, "training_seconds": round(trained, 1)},
+        facts={**made_with, "training_seconds": round(trained, 1), **missing},
     )
     return page
 

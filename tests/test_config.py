@@ -13,6 +13,7 @@ import tiny_image
 
 from configs import (
     base,
+    metaworld,
     pusht_demo,
     pusht_image,
     pusht_image_small,
@@ -46,7 +47,7 @@ def changed(key, value, module=tiny_config):
 @pytest.mark.parametrize(
     "module",
     [
-        *(base, pusht_demo, pusht_state, pusht_state_small),
+        *(base, pusht_demo, pusht_state, pusht_state_small, metaworld),
         *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
         *(pusht_image, pusht_image_small, pusht_image_transformer, tiny_image),
     ],
@@ -103,6 +104,7 @@ def test_the_configs_of_the_house_are_good(module):
         ("method", "meanflow", "config.schedule.name='cosine' does not go with"),
         ("meanflow.share", 1.5, "config.meanflow.share=1.5 must be in [0, 1]"),
         ("meanflow.power", -1.0, "config.meanflow.power=-1.0 must be 0 or more"),
+        ("task", "metaworld/pusht", "did you mean 'push'?"),
     ],
 )
 def test_a_wrong_value_is_named(key, value, said):

@@ -6,7 +6,10 @@ from pathlib import Path
 import platform
 import subprocess
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gym-pusht", "pymunk")
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("gym-pusht", "pymunk", "metaworld", "mujoco"),
+)
 
 
 def machine() -> dict[str, str]:

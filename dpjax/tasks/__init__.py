@@ -20,12 +20,15 @@ class Task(NamedTuple):
     make: () -> env.
     reset: (env, seed) -> raw columns of the first step, {name: [...]}.
     step: (env, action [Da]) -> (raw columns, progress, done).
-    place: (env, raw columns of one step) -> None: puts the simulator there, for pictures.
     observe: raw columns {name: [..., D]} -> the policy's observation {name: [..., F]}; the
         same function maps the data at training and the simulator at evaluation.
     render: env -> uint8 [H, W, 3].
     draw_actions: (frame [H, W, 3], actions [Tp, Da]) -> the frame with the plan on it.
     score, success: the largest progress of an episode -> [0, 1], and bool.
+    place: (env, raw columns of one step) -> None: puts the simulator there, for pictures,
+        where raw columns say all of it.
+    expert: () -> (raw columns of one step -> action [Da]), a scripted policy without memory,
+        where the task has one to make demonstrations with.
     mirror: raw columns {name: [..., D]}, the action among them -> those of the scene seen in
         a mirror, where the task has a mirror image that is the same task.
     max_steps: after so many steps an episode is over.
@@ -41,7 +44,6 @@ class Task(NamedTuple):
     make: Callable[[], Any]
     reset: Callable[[Any, int], Columns]
     step: Callable[[Any, np.ndarray], tuple[Columns, float, bool]]
-    place: Callable[[Any, Columns], Any]
     observe: Callable[[Columns], Columns]
     render: Callable[[Any], np.ndarray]
     draw_actions: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -51,6 +53,8 @@ class Task(NamedTuple):
     action_low: float
     action_high: float
     columns: tuple[str, ...]
+    place: Callable[[Any, Columns], Any] | None = None
+    expert: Callable[[], Callable[[Columns], np.ndarray]] | None = None
     mirror: Callable[[Columns], Columns] | None = None
     action: str = "action"
     official_seeds: int = 100000
@@ -70,11 +74,22 @@ def _pusht_image() -> Task:
     return pusht.IMAGE_TASK
 
 
+def _metaworld(name: str) -> Task:
+    from dpjax.tasks import metaworld
+
+    return metaworld.task(name)
+
+
 TASKS = {"pusht": _pusht, "pusht_image": _pusht_image}
+FAMILIES = {"metaworld": _metaworld}  # their tasks are called <family>/<name>
 
 
 def get(name: str) -> Task:
     """The task of that name."""
+    family, slash, member = name.partition("/")
+    if slash and family in FAMILIES:
+        return FAMILIES[family](member)
     if name not in TASKS:
-        raise UserError(f"config.task={name!r} is unknown; {choices(name, TASKS)}.")
+        known = [*TASKS, *(f"{family}/<name>" for family in FAMILIES)]
+        raise UserError(f"task {name!r} (config.task, --task) is unknown; {choices(name, known)}.")
     return TASKS[name]()
