@@ -186,7 +186,7 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | None = None):
     """A copy of the config with another sampler or number of steps."""
-    config = ConfigDict(config)
+    config = config.copy_and_resolve_references()  # ConfigDict(config) shares its sections
     with config.unlocked():
         config.sampler.name = sampler or config.sampler.name
         config.sampler.num_steps = steps or config.sampler.num_steps

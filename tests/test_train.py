@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+import tiny_config
 
 from configs import base
 from dpjax import build, dataset, run_config, run_folder
@@ -128,6 +129,16 @@ def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tm
             loaded.plan(jax.random.key(0), {**obs, **wrong})
     with pytest.raises(UserError, match="observation: 'image' is missing; got agent_pos"):
         loaded.plan(jax.random.key(0), {"agent_pos": obs["agent_pos"]})
+
+
+def test_the_saved_config_is_the_given_one(run, data):
+    """The judges sample with fewer steps; the run's own number stays."""
+    config = tiny_config.get_config()
+    config.data.dir = str(data)
+    assert run_config.read_config(run[0])[0].to_dict() == config.to_dict()
+    assert config.sampler.num_steps != config.val.num_steps
+    assert build.sampling(config, steps=7).sampler.num_steps == 7
+    assert config.sampler.num_steps == 4
 
 
 def test_a_run_from_before_a_key_was_there_still_loads(copy):
