@@ -8,7 +8,10 @@ from configs import base
 
 
 def get_config():
-    """A U-Net 64-128-256 with kernel 3, batch 128: what 45 minutes of two cores train."""
+    """A U-Net 64-128-256 with kernel 3, batch 128.
+
+    40 minutes of two cores with AVX-512, 80 of slower ones: half the steps do nearly as well.
+    """
     config = base.get_config()
     config.data.dir = "data/pusht_human"  # 206 episodes, 25,650 steps
     config.data.mirror = True
