@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.nets import conv2d
 from dpjax.nets.embeddings import Dense, torch_uniform
 
 Array = jax.Array
@@ -46,19 +45,18 @@ def norm(kind: str, features: int, name: str) -> nn.Module:
     )
 
 
-class Conv(nn.Module):
-    """A convolution without bias, in torch's geometry: the same padding on all sides."""
-
-    features: int
-    size: int
-    stride: int = 1
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        shape = (self.size, self.size, x.shape[-1], self.features)
-        draw = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        kernel = self.param("kernel", draw, shape)
-        return conv2d.conv(x, kernel, stride=self.stride, padding=self.size // 2)
+def conv(features: int, size: int, name: str, stride: int = 1) -> nn.Conv:
+    """Without bias, in torch's geometry: the same padding on all sides."""
+    pad = size // 2
+    return nn.Conv(
+        features,
+        (size, size),
+        (stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        name=name,
+    )
 
 
 class BasicBlock(nn.Module):
@@ -70,11 +68,11 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = Conv(self.features, 3, self.stride, name="conv0")(x)
+        h = conv(self.features, 3, "conv0", self.stride)(x)
         h = nn.relu(norm(self.norm, self.features, "norm0")(h))
-        h = norm(self.norm, self.features, "norm1")(Conv(self.features, 3, name="conv1")(h))
+        h = norm(self.norm, self.features, "norm1")(conv(self.features, 3, "conv1")(h))
         if self.stride > 1 or x.shape[-1] != self.features:
-            x = Conv(self.features, 1, self.stride, name="shortcut")(x)
+            x = conv(self.features, 1, "shortcut", self.stride)(x)
             x = norm(self.norm, self.features, "shortcut_norm")(x)
         return nn.relu(h + x)
 
@@ -92,8 +90,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.relu(norm(self.norm, self.width, "norm")(Conv(self.width, 7, 2, name="conv")(x)))
-        x = conv2d.max_pool(x)
+        x = nn.relu(norm(self.norm, self.width, "norm")(conv(self.width, 7, "conv", 2)(x)))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1
