@@ -23,6 +23,17 @@ KEYS = ("size", "resize", "crop")  # of each camera
 
 def check_config(config: ConfigDict) -> None:
     """Refuses cameras whose sizes don't fit together, and encoders that don't exist."""
+    check_sizes(config)
+    check_encoder(config.encoder)
+    if config.cameras and config.condition == "inpaint":
+        raise UserError(
+            "config.condition='inpaint' denoises the observations too, which images can't be: "
+            "use 'features'."
+        )
+
+
+def check_sizes(config: ConfigDict) -> None:
+    """Refuses a camera with other keys, or a crop that its image does not hold."""
     for name, camera in config.cameras.items():
         where = f"config.cameras.{name}"
         for key in camera:
@@ -41,7 +52,10 @@ def check_config(config: ConfigDict) -> None:
                 f"{where}.crop={tuple(part)} is larger than the image it is cut from, "
                 f"{full}: lower it, or raise {where}.resize."
             )
-    encoder = config.encoder
+
+
+def check_encoder(encoder: ConfigDict) -> None:
+    """Refuses a ResNet that does not exist, and weights that are of another one."""
     lists = {"pool": resnet.POOLS, "depth": resnet.BLOCKS, "norm": resnet.NORMS}
     for key, known in lists.items():
         if encoder[key] not in known:
@@ -59,11 +73,6 @@ def check_config(config: ConfigDict) -> None:
             f"config.encoder.weights={encoder.weights!r} are of a ResNet of width 64 with "
             f"BatchNorm: set config.encoder.width=64 (is {encoder.width}) and "
             f"config.encoder.norm=frozen (is {encoder.norm})."
-        )
-    if config.cameras and config.condition == "inpaint":
-        raise UserError(
-            "config.condition='inpaint' denoises the observations too, which images can't be: "
-            "use 'features'."
         )
 
 

@@ -59,9 +59,10 @@ def read(config: ConfigDict) -> Data:
     if config.data.mirror:
         train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
     seen = [see(task, part) for part in (train, val)]
-    for key, images in frames.split(seen[0].columns)[1].items():
-        log.info(frames.say(key, images))
-    for text in check.outliers(frames.split(seen[0].columns)[0], seen[0].ends):
+    numbers, images = frames.split(seen[0].columns)
+    for key, column in images.items():
+        log.info(frames.say(key, column))
+    for text in check.outliers(numbers, seen[0].ends):
         log.warning("%s: %s", raw.source, text)
     return Data(*seen, tuple(key for key in seen[0].columns if key != ACTION))
 

@@ -60,20 +60,16 @@ def meanflow_policy(
     denoiser: Denoiser,
     normalizer: Normalizer,
     *,
-    horizon: int,
     num_steps: int = 1,
     num_levels: int = 100,
     share: float = INTERVALS,
     power: float = POWER,
-    spacing: str = "auto",
-    clip: float = 1.0,
     mask_padding: bool = False,
-    unroll: int = 1,
-    warm_start: float = 0.0,
     walk: Callable = samplers.sample,
     pose: Callable[[Array, Array], Problem] = policies.on_features,
+    **options,
 ) -> Policy:
-    """A policy that samples in 1 to 4 steps; options as in `policy.diffusion_policy`, and
+    """A policy that samples in 1 to 4 steps; options as in `policy.diffusion_policy`, but
 
     denoiser: its times are [..., 2]. num_levels: K, what time 1 is told as.
     share: see `intervals`. power: see `meanflow_loss`.
@@ -90,16 +86,12 @@ def meanflow_policy(
         denoiser,
         schedule,
         normalizer,
-        horizon=horizon,
         sampler=samplers.ddim(),
-        num_steps=num_steps,
-        spacing=spacing,
         predict="velocity",
-        clip=clip,
-        unroll=unroll,
-        warm_start=warm_start,
+        num_steps=num_steps,
         walk=to_the_end,
         pose=pose,
+        **options,
     )
     learn = meanflow_loss(encoder, denoiser, schedule, pose, num_levels, power, mask_padding)
     return policy._replace(loss=learn)

@@ -65,5 +65,3 @@ def seen_still(run: build.Run, episode) -> bytes:
         looks = {key: (crops[key][i], points[key][i]) for key in crops}
         moments.append((f"step {step}", scene, looks))
     return eyes.still(moments)
-
-

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from dpjax import build, errors, tasks
+from dpjax.data import images
 from dpjax.errors import UserError
 from dpjax.run_config import Spec
 
@@ -44,10 +45,7 @@ def observation(given, task, spec: Spec, observed: int) -> dict:
     if given.observation:
         path = Path(given.observation)
         try:
-            columns = {
-                key: np.asarray(x, np.uint8 if key in spec.cameras else np.float32)
-                for key, x in read_json(path).items()
-            }
+            columns = {key: np.asarray(x, np.float32) for key, x in read_json(path).items()}
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a JSON object of numbers ({error}).") from None
         missing = [key for key in task.columns if key not in columns]
@@ -57,6 +55,11 @@ def observation(given, task, spec: Spec, observed: int) -> dict:
         seed = task.selection_seeds if given.seed is None else given.seed
         columns = task.reset(task.make(), seed)
     columns = {key: columns[key] for key in task.columns}
+    for key in columns.keys() & spec.cameras.keys():
+        pixels = images.as_pixels(columns[key])
+        if pixels is None:
+            raise UserError(f"--observation: {key}: pixels are whole numbers from 0 to 255.")
+        columns[key] = pixels
     for key, x in columns.items():
         one = 3 if key in spec.cameras else 1  # dims of a single step
         steps = x if x.ndim > one else np.repeat(x[None], observed, axis=0)

@@ -164,13 +164,8 @@ def calls(job: Job, clock: Clock, bar, owed: bool, state, step, rng, windows):
     gather = functools.partial(loader.gather, num_observed=dataset.observed_steps(config))
     call = parallel.over_devices(step, gather, devices)
     state, table = parallel.replicate((state, windows.table), devices)
-    size, batch, total = config.train.steps_per_call, config.train.batch, config.train.steps
-
-    def make(first, count):
-        rows = loader.call_rows(len(windows), batch, config.seed, first, count)
-        return windows.inputs(rows)
-
-    window = []
+    size, total, window = config.train.steps_per_call, config.train.steps, []
+    make = functools.partial(windows.call, config.train.batch, config.seed)
     if owed:
         score = job.judge(state, clock, clock.step - size)
         job.save(state, clock, score, owed=False)

@@ -27,6 +27,15 @@ def command(*arguments) -> None:
         raise UserError(f"python -m {arguments[0]} ended with code {done.returncode}.")
 
 
+def converted(zarr: str | None, data: str, *options) -> None:
+    """The paper's zarr as RLDS in `data`, made where it is not there yet."""
+    if Path(data).exists():
+        return
+    if not zarr:
+        raise UserError(f"{data} is not there: give --zarr to make it.")
+    command("dpjax.convert", "zarr", zarr, data, *options)
+
+
 def evaluation(run: Path, sampler: str, steps: int, episodes: int, *, checkpoint=None) -> dict:
     """The evaluation of that name, made where it is not there yet."""
     path = run / f"evaluation-{sampler}-{steps}-ema-{episodes}.json"

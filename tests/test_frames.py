@@ -161,3 +161,13 @@ def test_what_is_no_image_is_not_written(tmp_path, camera, said):
     with pytest.raises(UserError) as caught:
         rlds.write(tmp_path / "x", [episode], observations=["camera"], description="")
     assert said in str(caught.value) and "episode 0, camera: " in str(caught.value)
+
+
+@pytest.mark.parametrize("values, good", [
+    ([0, 7, 255], True), ([0.5], False), ([256], False), ([-1], False), ([np.nan], False),
+])  # fmt: skip
+def test_pixels_are_whole_numbers_from_0_to_255(values, good):
+    got = images.as_pixels(np.array(values, np.float32))
+    assert (got is not None) == good
+    if good:
+        assert got.dtype == np.uint8 and got.tolist() == values

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-Column = "np.ndarray | Frames"
-
 
 class Frames(NamedTuple):
     """Images [N, H, W, 3] uint8.

@@ -20,6 +20,13 @@ def encode(image: np.ndarray) -> bytes:
     return out.getvalue()
 
 
+def as_pixels(x: np.ndarray) -> np.ndarray | None:
+    """x [...] as uint8, or None where it is not all whole numbers from 0 to 255."""
+    with np.errstate(invalid="ignore"):  # of NaN
+        pixels = x.astype(np.uint8)
+    return pixels if np.array_equal(pixels, x) else None
+
+
 def size(payload: bytes) -> Size:
     """Height and width of an encoded image, from its header."""
     with Image.open(io.BytesIO(payload)) as image:

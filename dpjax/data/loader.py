@@ -58,6 +58,10 @@ class Windows(NamedTuple):
         rows = self.observed[ids]
         return Inputs(ids, {key: frames.read(rows) for key, frames in self.frames.items()})
 
+    def call(self, batch_size: int, seed: int, first: int, count: int) -> "Inputs":
+        """What a call of `count` steps from step `first` on needs: leaves [count, B, …]."""
+        return self.inputs(call_rows(len(self), batch_size, seed, first, count))
+
 
 class Inputs(NamedTuple):
     """What a step is given: windows ids [..., B], images {camera: [..., B, To, H, W, 3]}."""

@@ -206,9 +206,10 @@ def _values(field: Any, column: Column, steps: int | None) -> tuple[np.ndarray, 
         return images.decode(field.bytes_list.value, column.shape and column.shape[:2])
     flat = np.array(getattr(field, want).value, np.float32)
     if column.kind == "pixels":
-        if len(flat) and (flat.min() < 0 or flat.max() > 255):
+        pixels = images.as_pixels(flat)
+        if pixels is None:
             return nothing, f"expected numbers from 0 to 255, got {flat.min()} to {flat.max()}"
-        flat = flat.astype(np.uint8)
+        flat = pixels
     size = math.prod(column.shape)
     length = len(flat) // size if steps is None and size else steps or 0
     if len(flat) == length * size:

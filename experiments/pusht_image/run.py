@@ -24,10 +24,7 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=500, help="official seeds")
     given = parser.parse_args()
 
-    if not Path(given.data).exists():
-        if not given.zarr:
-            raise errors.UserError(f"{given.data} is not there: give --zarr to make it.")
-        collect.command("dpjax.convert", "zarr", given.zarr, given.data, "--keys", "img,state")
+    collect.converted(given.zarr, given.data, "--keys", "img,state")
     collect.command(
         "dpjax.train", "--config", "configs/pusht_image_small.py", "--workdir", given.run,
         f"--config.data.dir={given.data}",

@@ -27,10 +27,7 @@ def main() -> int:
     )
     given = parser.parse_args()
 
-    if not Path(given.data).exists():
-        if not given.zarr:
-            raise errors.UserError(f"{given.data} is not there: give --zarr to make it.")
-        collect.command("dpjax.convert", "zarr", given.zarr, given.data)
+    collect.converted(given.zarr, given.data)
     collect.command(
         "dpjax.train", "--config", "configs/pusht_state_small.py", "--workdir", given.run,
         f"--config.data.dir={given.data}",

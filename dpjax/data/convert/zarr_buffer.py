@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import zarr
 
-from dpjax.data import check, frames
+from dpjax.data import check, frames, images
 from dpjax.data.episodes import Episodes
 from dpjax.errors import UserError, choices
 
@@ -53,19 +53,19 @@ def load(source: str | Path, keys: Sequence[str] | None = None) -> Buffer:
             columns[key] = _images(path / "data" / key)
         else:
             columns[key] = _array(path / "data" / key)
-    numbers, images = frames.split(columns)
+    numbers, cameras = frames.split(columns)
     check.check_columns(numbers, ends, str(path))
-    for key, column in images.items():
+    for key, column in cameras.items():
         check.check_ends(ends, len(column.rows), f"{path}: {key}")
     return Buffer(Episodes(columns, ends, str(path)), left_out)
 
 
 def episodes(buffer: Episodes) -> Iterator[Mapping[str, np.ndarray]]:
     """The episodes {key: [T, ...]} one by one."""
+    numbers, cameras = frames.split(buffer.columns)
     for start, end in zip(buffer.starts, buffer.ends):
         rows = np.arange(start, end)
-        numbers, images = frames.split(buffer.columns)
-        pixels = {key: column.read(rows) for key, column in images.items()}
+        pixels = {key: column.read(rows) for key, column in cameras.items()}
         yield {key: column[start:end] for key, column in numbers.items()} | pixels
 
 
@@ -110,10 +110,9 @@ def _images(path: Path) -> frames.Frames:
     array, store = _open(path), frames.Store(limit=IMAGE_MEMORY)
     for start in range(0, array.shape[0], array.chunks[0]):
         part = _read(array, path, slice(start, start + array.chunks[0]))
-        with np.errstate(invalid="ignore"):  # of NaN; said below
-            pixels = part.astype(np.uint8)
-        if not np.array_equal(pixels, part):
-            i = start + int(np.argwhere((pixels != part).any((1, 2, 3)))[0, 0])
+        pixels = images.as_pixels(part)
+        if pixels is None:
+            i = start + next(i for i, row in enumerate(part) if images.as_pixels(row) is None)
             raise UserError(
                 f"{path}: row {i}: expected whole numbers from 0 to 255, got {part.min():g} to "
                 f"{part.max():g} in its chunk."
