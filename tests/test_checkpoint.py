@@ -433,7 +433,7 @@ def save_loop(run_dir, count, *, kill_at=None, kill_after=None):
     if kill_after is not None:
         time.sleep(kill_after)
         child.kill()
-    lines = child.stdout.read().split("\n")
+    lines = child.stdout.read().split("\n")[:-1]  # a kill may cut the last one off
     done = [int(line.split()[1]) for line in lines if line.startswith("complete")]
     return child.wait(), first, max(done, default=first)
 
