@@ -18,11 +18,14 @@ from configs import (
     pusht_image,
     pusht_image_small,
     pusht_image_transformer,
+    pusht_image_transformer_small,
     pusht_state,
     pusht_state_dit,
     pusht_state_inpainting,
+    pusht_state_inpainting_small,
     pusht_state_small,
     pusht_state_transformer,
+    pusht_state_transformer_small,
 )
 from dpjax import build, dataset, tasks
 from dpjax.errors import UserError
@@ -49,7 +52,9 @@ def changed(key, value, module=tiny_config):
     [
         *(base, pusht_demo, pusht_state, pusht_state_small, metaworld),
         *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
+        *(pusht_state_transformer_small, pusht_state_inpainting_small),
         *(pusht_image, pusht_image_small, pusht_image_transformer, tiny_image),
+        pusht_image_transformer_small,
     ],
 )
 def test_the_configs_of_the_house_are_good(module):

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 import itertools
+import math
 
 from flax import linen as nn
 import jax
@@ -19,12 +20,32 @@ Drop = Callable[[Array], Array]
 normal = nn.initializers.normal(0.02)
 
 
+def flat_dot(x: Array, kernel: Array, *_, **__) -> Array:
+    """x [..., F] times kernel [F, G], all rows as one matrix.
+
+    The gradient of a product over three axes transposes all of x before it multiplies:
+    XLA's CPU took twice the time of the same rows in two axes.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+
+
 def dense(features: int, name: str | None = None) -> nn.Dense:
-    return nn.Dense(features, kernel_init=normal, name=name)
+    return nn.Dense(features, kernel_init=normal, dot_general=flat_dot, name=name)
 
 
 def layer_norm(name: str | None = None) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)  # torch's epsilon
+
+
+def kept(key: PRNGKey, rate: float, shape: tuple[int, ...]) -> Array:
+    """bool [shape], True with probability 1 - rate (to 1/65,536).
+
+    Two 16-bit draws a word: where the words are dear, on a CPU, half of the time.
+    """
+    size = math.prod(shape)
+    words = jax.random.bits(key, (-(-size // 2),))
+    draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size]
+    return draws.reshape(shape) >= round(rate * 2**16)
 
 
 def dropouts(rate: float, keys: PRNGKey | None) -> Drop:
@@ -38,9 +59,7 @@ def dropouts(rate: float, keys: PRNGKey | None) -> Drop:
 
     def drop(x):
         call = next(calls)
-        draw = lambda key: jax.random.bernoulli(
-            jax.random.fold_in(key, call), 1 - rate, x.shape[1:]
-        )
+        draw = lambda key: kept(jax.random.fold_in(key, call), rate, x.shape[1:])
         return jnp.where(jax.vmap(draw)(keys), x / (1 - rate), 0)
 
     return drop
