@@ -4,6 +4,7 @@ Shared by the experiments that train one policy and score it; they differ in dat
 and rows only.
 """
 
+import argparse
 import json
 from pathlib import Path
 import subprocess
@@ -16,6 +17,7 @@ from dpjax.errors import UserError
 from dpjax.evaluation import facts, scores
 from dpjax.training import metrics
 
+EPISODES = 500  # LeRobot's protocol; the first 50 are the paper's
 NUMBERS = ("score", "score_interval", "success", "success_interval", "episodes", "broken")
 
 
@@ -46,6 +48,30 @@ def evaluation(run: Path, sampler: str, steps: int, episodes: int, *, checkpoint
             "--sampler", sampler, "--steps", steps, *pick,
         )  # fmt: skip
     return json.loads(path.read_text())
+
+
+def state_experiment(folder: Path, config: str, run: str) -> None:
+    """Push-T from state on the human demonstrations: trains, scores, writes results.json."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{folder.name}.run")
+    parser.add_argument("--zarr", help="the paper's Push-T zarr; not needed once converted")
+    parser.add_argument("--data", default="data/pusht_human", help="where its RLDS copy lies")
+    parser.add_argument("--run", default=run, type=Path)
+    parser.add_argument("--checkpoint", type=int, help="score this step, not the last")
+    parser.add_argument(
+        "--slow-episodes", type=int, default=EPISODES, help="of DDPM-100, ten times as slow"
+    )
+    given = parser.parse_args()
+
+    converted(given.zarr, given.data)
+    command(
+        "dpjax.train", "--config", config, "--workdir", given.run,
+        f"--config.data.dir={given.data}",
+    )  # fmt: skip
+    rows = []
+    for steps, episodes in {10: EPISODES, 100: given.slow_episodes}.items():
+        found = evaluation(given.run, "ddpm", steps, episodes, checkpoint=given.checkpoint)
+        rows += [row(found, count) for count in sorted({50, episodes})]
+    write(folder, results(given.run, rows[1], rows))  # 10 steps, 500 seeds
 
 
 def row(result: dict, episodes: int) -> dict:

@@ -14,6 +14,7 @@ import tiny_image
 from configs import (
     base,
     metaworld,
+    metaworld_image,
     pusht_demo,
     pusht_image,
     pusht_image_small,
@@ -51,6 +52,7 @@ def changed(key, value, module=tiny_config):
     "module",
     [
         *(base, pusht_demo, pusht_state, pusht_state_small, metaworld),
+        metaworld_image,
         *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
         *(pusht_state_transformer_small, pusht_state_inpainting_small),
         *(pusht_image, pusht_image_small, pusht_image_transformer, tiny_image),

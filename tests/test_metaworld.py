@@ -173,6 +173,27 @@ def test_a_frame_shows_the_scene(push, world):
     assert (push.render(world) != frame).any()
 
 
+def test_a_camera_changes_what_is_seen_and_nothing_else(push, world, tmp_path):
+    seen = tasks.get("metaworld_image/push")
+    out = tmp_path / "demos"
+    argv = ["--task", seen.name, "--episodes", "1", "--keep", "success", "--out", str(out)]
+    try:
+        demos.main(argv)
+    except UserError as error:
+        if "cannot be rendered" not in str(error):
+            raise
+        pytest.skip(str(error))
+    read = rlds.read(out, features={**FEATURES, "image": "observation/image"})
+    states, _ = episode(push, world, push.demo_seeds)
+    np.testing.assert_array_equal(read.columns["state"], states[:-1])
+    images = read.columns["image"].read(np.arange(len(states) - 1))
+    assert images.shape[1:] == (96, 96, 3) and images.dtype == np.uint8
+    assert images.std() > 20 and (images[0] != images[-1]).any()
+    obs = seen.observe({"image": images, "state": states[:-1]})
+    assert obs["image"] is images and set(obs) == {"image", "hand"}
+    np.testing.assert_array_equal(obs["hand"], states[:-1, :4])
+
+
 def test_a_missing_simulator_is_said_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "metaworld", None)
     metaworld._package.cache_clear()

@@ -5,6 +5,7 @@ its fields and imports nothing from here.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,14 +75,17 @@ def _pusht_image() -> Task:
     return pusht.IMAGE_TASK
 
 
-def _metaworld(name: str) -> Task:
+def _metaworld(name: str, camera: bool = False) -> Task:
     from dpjax.tasks import metaworld
 
-    return metaworld.task(name)
+    return metaworld.task(name, camera)
 
 
 TASKS = {"pusht": _pusht, "pusht_image": _pusht_image}
-FAMILIES = {"metaworld": _metaworld}  # their tasks are called <family>/<name>
+FAMILIES = {  # their tasks are called <family>/<name>
+    "metaworld": _metaworld,
+    "metaworld_image": functools.partial(_metaworld, camera=True),
+}
 
 
 def get(name: str) -> Task:

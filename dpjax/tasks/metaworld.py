@@ -31,9 +31,11 @@ VERSION = "-v3"
 # The paper that made ten demonstrations customary (DP3, Ze et al. 2024) stops there too.
 # Of ten episodes a task the experts' median is 118 steps at most, their longest 195.
 MAX_STEPS = 200
-FRAME = 192  # px, side of a rendered frame
+FRAME = 192  # px, side of a frame of a film
+IMAGE = 96  # px, side of the camera image that a policy sees
 CAMERA = "corner2"
 CAMERA_PLACE = (0.75, 0.075, 0.7)  # m; nearer than the model's (Seo et al. 2022)
+CAMERA_ANGLE = 40.0  # degrees; the model's 60 leave an object 2 px at 96
 
 # fmt: off
 NAMES = (
@@ -72,26 +74,37 @@ def observe(columns: Columns) -> Columns:
     }
 
 
-class World:
-    """MetaWorld's simulator of one task, and what renders it once that is asked for."""
+def see(columns: Columns) -> Columns:
+    """{"image": [..., 96, 96, 3], "state": [..., 39]} -> the image, and the hand [..., 4]."""
+    return {
+        "image": columns["image"],
+        "hand": np.asarray(columns["state"], np.float32)[..., :4],
+    }
 
-    def __init__(self, env):
-        self.env, self.renderer = env, None
+
+class World:
+    """MetaWorld's simulator of one task, and what renders it, by the side of its frames in px.
+
+    camera: side of the camera image among its raw columns; 0 for none.
+    """
+
+    def __init__(self, env, camera: int = 0):
+        self.env, self.camera, self.renderers = env, camera, {}
 
     def close(self):
-        if self.renderer is not None:
-            self.renderer.close()
+        for renderer in self.renderers.values():
+            renderer.close()
         self.env.close()
 
 
-def make(name: str) -> World:
-    """The simulator of that task, without a window."""
+def make(name: str, camera: int = 0) -> World:
+    """The simulator of that task, without a window. camera: see `World`."""
     env = _package().env_dict.ALL_V3_ENVIRONMENTS[name + VERSION]()
     env._partially_observable = False  # shows the goal
     env.__dict__.pop("sawyer_observation_space", None)  # cached with the goal hidden
     # `reset` draws from `seed`, instead of repeating one of 50 layouts fixed at the start.
     env._set_task_called, env._freeze_rand_vec, env.seeded_rand_vec = True, False, True
-    return World(env)
+    return World(env, camera)
 
 
 def reset(world: World, seed: int) -> Columns:
@@ -99,18 +112,21 @@ def reset(world: World, seed: int) -> Columns:
     world.env.seed(seed)  # reset(seed=…) ignores it
     state, _ = world.env.reset()
     space = world.env.sawyer_observation_space
-    return _columns(np.clip(state, space.low, space.high))  # as `step` does it
+    return _columns(world, np.clip(state, space.low, space.high))  # as `step` does it
 
 
 def step(world: World, action: np.ndarray) -> tuple[Columns, float, bool]:
     """One action [4]; beyond [-1, 1] MetaWorld clips -> (raw columns, success 0 or 1, over)."""
     state, _, _, _, info = world.env.step(np.array(action, np.float64))
     success = float(info["success"]) > 0
-    return _columns(state), float(success), success
+    return _columns(world, state), float(success), success
 
 
-def _columns(state):
-    return {"state": np.asarray(state, np.float32)}
+def _columns(world, state):
+    columns = {"state": np.asarray(state, np.float32)}
+    if world.camera:
+        columns["image"] = render(world, world.camera)
+    return columns
 
 
 def expert(name: str) -> Callable[[Columns], np.ndarray]:
@@ -128,23 +144,24 @@ def expert(name: str) -> Callable[[Columns], np.ndarray]:
     return act
 
 
-def render(world: World) -> np.ndarray:
-    """uint8 [192, 192, 3]; UserError where this machine has nothing to render with."""
+def render(world: World, side: int = FRAME) -> np.ndarray:
+    """uint8 [side, side, 3]; UserError where this machine has nothing to render with."""
     import mujoco
 
-    if world.renderer is None:
-        world.renderer = _renderer(mujoco, world.env.model)
-    world.renderer.update_scene(world.env.data, camera=CAMERA)
-    return world.renderer.render()[::-1, ::-1]  # the camera hangs upside down
+    if side not in world.renderers:
+        world.renderers[side] = _renderer(mujoco, world.env.model, side)
+    renderer = world.renderers[side]
+    renderer.update_scene(world.env.data, camera=CAMERA)
+    return renderer.render()[::-1, ::-1]  # the camera hangs upside down
 
 
-def _renderer(mujoco, model):
+def _renderer(mujoco, model, side):
     """A renderer without what costs most where there is no graphics card."""
     try:
-        mujoco.gl_context.GLContext(FRAME, FRAME).free()  # Renderer is noisy when this fails
+        mujoco.gl_context.GLContext(side, side).free()  # Renderer is noisy when this fails
         model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
-        model.cam(CAMERA).pos = CAMERA_PLACE
-        renderer = mujoco.Renderer(model, FRAME, FRAME)
+        model.cam(CAMERA).pos, model.cam(CAMERA).fovy = CAMERA_PLACE, CAMERA_ANGLE
+        renderer = mujoco.Renderer(model, side, side)
     except Exception as error:
         raise UserError(
             f"MetaWorld cannot be rendered with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r} "
@@ -179,19 +196,23 @@ def _headless():
     return (*found, "disable")[0]
 
 
-def task(name: str) -> Task:
-    """The task metaworld/<name>; `push` and `push-v3` are the same."""
+def task(name: str, camera: bool = False) -> Task:
+    """The task metaworld/<name>; `push` and `push-v3` are the same.
+
+    camera: metaworld_image/<name>, which sees an image and the hand instead of the objects.
+    """
+    family = "metaworld_image" if camera else "metaworld"
     short = name.removesuffix(VERSION)
     if short not in NAMES:
         raise UserError(
-            f"task 'metaworld/{name}' (config.task, --task) is unknown; {choices(short, NAMES)}."
+            f"task '{family}/{name}' (config.task, --task) is unknown; {choices(short, NAMES)}."
         )
     return Task(
-        name=f"metaworld/{short}",
-        make=functools.partial(make, short),
+        name=f"{family}/{short}",
+        make=functools.partial(make, short, IMAGE if camera else 0),
         reset=reset,
         step=step,
-        observe=observe,
+        observe=see if camera else observe,
         render=render,
         # Displacements of the hand are no places in a picture.
         draw_actions=lambda frame, actions: frame,
@@ -200,7 +221,7 @@ def task(name: str) -> Task:
         max_steps=MAX_STEPS,
         action_low=-1.0,
         action_high=1.0,
-        columns=("state",),
+        columns=("image", "state") if camera else ("state",),
         # No place: doors, boxes and pegs stand where their models were changed to, which
         # no column says.
         expert=functools.partial(expert, short),

@@ -1,0 +1,26 @@
+"""MetaWorld from a camera and the hand's position, ten scripted demonstrations a task.
+
+    python -m dpjax.demos --task metaworld_image/push --episodes 10 --keep success \\
+        --out data/metaworld_image/push
+    python -m dpjax.train --config configs/metaworld_image.py \\
+        --config.task=metaworld_image/push --config.data.dir=data/metaworld_image/push \\
+        --workdir runs/metaworld_image/push
+"""
+
+from ml_collections import ConfigDict
+
+from configs import metaworld
+
+
+def get_config():
+    """The U-Net of metaworld.py behind a ResNet-18 of a quarter of the width."""
+    config = metaworld.get_config()
+    config.task = "metaworld_image/push"
+    config.data.dir = "data/metaworld_image/push"
+    config.data.columns = ConfigDict(
+        dict(image="observation/image", state="observation/state", action="action")
+    )
+    config.cameras.image = ConfigDict(dict(size=(96, 96), resize=(), crop=(84, 84)))
+    config.encoder.width = 16
+    config.train.steps_per_call = 5
+    return config
