@@ -1,12 +1,13 @@
 # make demo   trains a policy on the demonstrations in demonstrations/ and scores it
 # make test   the tests
 # make check  the linter
+# make bench-peers   PyTorch and LeRobot, for python -m experiments.throughput
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test check clean
+.PHONY: demo test check clean bench-peers
 
 demo: export SINCE := $(shell date +%s)
 demo: $(VENV)/ready
@@ -33,6 +34,12 @@ $(VENV)/ready: requirements.txt setup.cfg
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . ; \
 	fi
 	@touch $@
+
+# LeRobot's pins exclude the newest PyTorch: it is installed as it is, with what it imports.
+bench-peers:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q -r experiments/throughput/requirements.txt
+	.venv-peers/bin/python -m pip install -q --no-deps lerobot==0.4.4
 
 clean:
 	rm -rf $(VENV)

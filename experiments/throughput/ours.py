@@ -1,0 +1,175 @@
+"""dpjax's side: `python -m experiments.throughput.ours`, driven by `experiments.throughput`."""
+
+import functools
+import math
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+
+from configs import pusht_image, pusht_state, pusht_state_transformer
+from dpjax import build
+from dpjax.data import loader
+from dpjax.normalizer import Normalizer
+from dpjax.run_config import Spec
+from dpjax.training import parallel
+from dpjax.training import state as states
+from dpjax.training.step import train_step
+from dpjax.types import Batch
+from experiments.throughput import worker
+from experiments.throughput.cases import NETWORKS
+
+OBSERVED, HORIZON, ACTION = 2, 16, 2
+
+
+def configured(case: dict):
+    """The config of a case, and the sizes of its data."""
+    sizes = dict(NETWORKS[case["network"]])
+    camera = sizes.pop("camera", False)
+    module = pusht_state if "widths" in sizes else pusht_state_transformer
+    config = (pusht_image if camera else module).get_config()
+    for key, value in sizes.items():
+        config.denoiser[key] = value
+    config.sampler.name = case.get("sampler", "ddpm")
+    config.sampler.num_steps = case.get("steps", 100)
+    config.train.batch = case["batch"]
+    seen = {"image": (96, 96, 3)} if camera else {"keypoints": 18}
+    return config, Spec({**seen, "agent_pos": 2}, ACTION, "action")
+
+
+def random_columns(spec: Spec, count: int) -> dict[str, np.ndarray]:
+    """{name: [count, ...]}: made-up steps, in network units."""
+    rng = np.random.default_rng(0)
+    columns = {"action": rng.uniform(-1, 1, (count, ACTION)).astype(np.float32)}
+    for key, size in spec.observations.items():
+        if key in spec.cameras:
+            columns[key] = rng.integers(0, 256, (count, *size), np.uint8)
+        else:
+            columns[key] = rng.uniform(-1, 1, (count, size)).astype(np.float32)
+    return columns
+
+
+def identity(columns: dict) -> Normalizer:
+    numbers = {key: x.shape[-1] for key, x in columns.items() if x.dtype != np.uint8}
+    ones = {key: np.ones(size, np.float32) for key, size in numbers.items()}
+    zeros = {key: np.zeros(size, np.float32) for key, size in numbers.items()}
+    images = {key: x for key, x in columns.items() if x.dtype == np.uint8}
+    ones.update({key: np.full(3, 127.5, np.float32) for key in images})
+    zeros.update({key: np.full(3, 127.5, np.float32) for key in images})
+    return Normalizer(scale=ones, offset=zeros)
+
+
+def first_batch(columns: dict, spec: Spec, batch: int) -> Batch:
+    rows = np.arange(batch)[:, None]
+    return Batch(
+        obs={key: jnp.asarray(columns[key][rows + np.arange(2)]) for key in spec.observations},
+        actions=jnp.asarray(columns["action"][rows + np.arange(HORIZON)]),
+        mask=jnp.ones((batch, HORIZON)),
+        row=jnp.arange(batch),
+    )
+
+
+def prepare(case: dict):
+    """(call, facts) of `worker.serve`."""
+    if case["kind"] == "ceiling":
+        return ceiling(case)
+    config, spec = configured(case)
+    columns = random_columns(spec, case["batch"] + HORIZON)
+    policy = build.policy(config, identity(columns), spec)
+    example = first_batch(columns, spec, case["batch"])
+    params = jax.jit(policy.init)(jax.random.key(0), example)
+    sizes = {key: count(params[key]) for key in ("encoder", "denoiser")}
+    facts = {"parameters": sum(sizes.values()), "device": jax.devices()[0].device_kind}
+    if case["kind"] == "train":
+        facts["matmul_flops"] = training_flops(policy, params, example)
+        return trainer(config, policy, params, columns, spec), facts
+    facts["loop_parameters"] = loop_parameters(params["denoiser"])
+    act = jax.jit(policy.sample)
+    obs = {key: np.asarray(x) for key, x in example.obs.items()}
+    key = jax.random.key(1)
+    return lambda: np.asarray(act(params, key, obs)), facts
+
+
+def trainer(config, policy, params, columns, spec):
+    """One call is one optimizer step, as `dpjax.train` makes it, the EMA's included."""
+    tx = build.optimizer(config)
+    rows = np.arange(config.train.batch)[:, None] + np.arange(HORIZON)
+    images = {key: columns[key] for key in spec.cameras}
+    numbers = {key: x for key, x in columns.items() if key not in images}
+    obs_keys = tuple(spec.observations)
+    used = (*[key for key in obs_keys if key not in images], "action")
+    table = loader.Table(
+        columns={key: jnp.asarray(numbers[key]) for key in used},
+        rows=jnp.asarray(rows, jnp.int32),
+        mask=jnp.ones(rows.shape, jnp.float32),
+        obs_keys=obs_keys,
+        action_key="action",
+    )
+    step = functools.partial(train_step, policy, tx, ema_power=0.75, ema_max=0.9999)
+    gather = functools.partial(loader.gather, num_observed=OBSERVED)
+    devices = jax.local_devices()
+    call = parallel.over_devices(step, gather, devices)
+    state = states.create(params, tx)
+    held, table = parallel.replicate((state, table), devices)
+    held = [held]
+    ids = np.arange(config.train.batch, dtype=np.int32)[None]
+    seen = {key: x[rows[ids][..., :OBSERVED]] for key, x in images.items()}
+
+    def one():
+        held[0], metrics = call(held[0], jax.random.key(2), table, loader.Inputs(ids, seen))
+        jax.block_until_ready(metrics)
+
+    return one
+
+
+def count(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def loop_parameters(params) -> int:
+    """Weights that every sampling step reads: the modulation is made once a plan."""
+    once = ("film", "time_in", "time_out", "obs_in", "memory_up", "memory_down", "memory_kv")
+    return sum(count(leaf) for key, leaf in params.items() if not key.startswith(once))
+
+
+def training_flops(policy, params, batch) -> float:
+    """Operations of all matrix products of a loss and its gradient, as they are made."""
+    total = lambda weights: policy.loss({**params, **weights}, jax.random.key(0), batch)[0]
+    weights = {key: params[key] for key in ("encoder", "denoiser")}
+    return products(jax.make_jaxpr(jax.grad(total))(weights).jaxpr)
+
+
+def products(jaxpr) -> float:
+    """2 M N K of every dot_general; of a choice by platform the one with products, the CPU's."""
+    flops = 0.0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            shape = eqn.invars[0].aval.shape
+            flops += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(
+                shape[axis] for axis in contracted
+            )
+            continue
+        inner = [products(sub) for sub in jax.extend.core.jaxprs_in_params(eqn.params)]
+        if inner:
+            flops += max(inner) if eqn.primitive.name == "cond" else sum(inner)
+    return flops
+
+
+def ceiling(case: dict):
+    """What the machine can do at all: a large product, or the sum of a large array."""
+    rng = np.random.default_rng(0)
+    if case["name"] == "sgemm":
+        size = 2048
+        a, b = (jnp.asarray(rng.normal(size=(size, size)), jnp.float32) for _ in "ab")
+        run, amount = jax.jit(jnp.matmul), 2.0 * size**3
+    else:
+        size = 2**28  # 1 GiB, far beyond any cache
+        a, b = jnp.ones(size, jnp.float32), jnp.float32(1)
+        run, amount = jax.jit(lambda a, b: jnp.sum(a) * b), 4.0 * size
+    return lambda: run(a, b).block_until_ready(), {"amount": amount}
+
+
+if __name__ == "__main__":
+    worker.serve(prepare)
