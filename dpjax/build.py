@@ -4,6 +4,7 @@ With `dataset` and the commands the only file that reads config keys. The tables
 whole plug-in system: a new denoiser is a file in nets/ and a line here.
 """
 
+from collections.abc import Iterable
 import dataclasses
 import functools
 import logging
@@ -17,6 +18,7 @@ import optax
 from dpjax import cameras, config_check, control, inpainting, meanflow
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
+from dpjax.actor import Actor
 from dpjax.diffusion import samplers, schedules, second_order
 from dpjax.errors import UserError, choices
 from dpjax.nets import dit, transformer, unet1d
@@ -193,20 +195,10 @@ def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | Non
     return config
 
 
-def actor(config: ConfigDict, policy: Policy, spec: Spec):
-    """`(params, rng, obs, previous=None) -> [B, Tp, Da]`, compiled once; numpy in and out."""
-    sample = jax.jit(policy.sample)
-    step = (config.horizon.predict, spec.action)
-
-    def act(params, rng, obs, previous=None):
-        cameras.check_observation(spec, obs)
-        if not config.sampler.warm_start:
-            return np.asarray(sample(params, rng, obs))
-        if previous is None:  # as an array: the first plan and the later are one program
-            previous = np.full((len(next(iter(obs.values()))), *step), np.nan)
-        return np.asarray(sample(params, rng, obs, np.asarray(previous, np.float32)))
-
-    return act
+def actor(config: ConfigDict, policy: Policy, spec: Spec) -> Actor:
+    """`(params, rng, obs, previous=None) -> [B, Tp, Da]`, compiled once a batch size."""
+    step = (config.horizon.predict, spec.action) if config.sampler.warm_start else None
+    return Actor(policy.sample, cameras.rows(spec, config.horizon.obs), step)
 
 
 class Run(NamedTuple):
@@ -214,10 +206,15 @@ class Run(NamedTuple):
 
     policy: Policy
     params: Params
+    act: Actor
     plan: control.Plan
     config: ConfigDict
     spec: Spec
     step: int
+
+    def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> float:
+        """Compiles `plan` for these numbers of rows, before a robot waits; the seconds."""
+        return self.act.compile(self.params, batch_sizes)
 
 
 def load(
@@ -239,5 +236,5 @@ def load(
         log.warning(text)
     built = policy(config, params["normalizer"], spec)
     params = jax.device_put(params)
-    plan = functools.partial(actor(config, built, spec), params)
-    return Run(built, params, plan, config, spec, at)
+    act = actor(config, built, spec)
+    return Run(built, params, act, functools.partial(act, params), config, spec, at)

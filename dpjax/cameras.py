@@ -4,6 +4,7 @@ from collections.abc import Callable
 import functools
 import os
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
@@ -97,18 +98,12 @@ def check_image(where: str, shape, dtype, size) -> None:
         raise UserError(f"{where}: {why}.")
 
 
-def check_observation(spec: Spec, obs) -> None:
-    """Refuses an observation {name: [B, To, ...]} that is not what the run was trained on."""
-    for key in spec.observations:
-        if key not in obs:
-            raise UserError(f"observation: {key!r} is missing; got {', '.join(sorted(obs))}.")
-    for key, size in spec.cameras.items():
-        x = obs[key]
-        if x.ndim != 5 or x.dtype != np.uint8 or tuple(x.shape[2:]) != size:
-            raise UserError(
-                f"observation {key!r}: expected uint8 images [B, To, {', '.join(map(str, size))}], "
-                f"got {x.dtype} {list(x.shape)}."
-            )
+def rows(spec: Spec, observed: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of every observation the shape and dtype of a row: [To, D], or uint8 [To, H, W, 3]."""
+    row = lambda dtype, *size: jax.ShapeDtypeStruct((observed, *size), dtype)
+    numbers = {key: row(np.float32, size) for key, size in spec.numbers.items()}
+    images = {key: row(np.uint8, *size) for key, size in spec.cameras.items()}
+    return {**numbers, **images}
 
 
 def memory(config: ConfigDict) -> int:

@@ -1,11 +1,11 @@
-"""The command line of whatever takes --config: what is wrong with it becomes one line.
+"""How commands are started, and the command line of whatever takes --config.
 
 absl and ml_collections are strict about flags, but a misspelled key ends there in a
 traceback, and a config file that cannot be read in a page of text. So the file is
 read and the keys are looked up here, before absl has a look.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 import re
 import runpy
@@ -14,11 +14,18 @@ import traceback
 
 from absl import flags
 
+from dpjax import compilation, errors
 from dpjax.config_check import flatten, type_name
 from dpjax.errors import UserError, choices
 
 HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """`errors.run` of a command that compiles: with the persistent compilation cache."""
+    compilation.use_cache()
+    errors.run(main)
 
 
 def parse(argv: list[str], usage: str, keys: Mapping) -> list[str]:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from dpjax import build, errors, tasks
+from dpjax import build, command_line, tasks
 from dpjax.data import rlds
 from dpjax.errors import UserError
 from dpjax.evaluation import rollout
@@ -100,6 +100,7 @@ def policy_source(given) -> Source:
     """The policy of --from-run in its task."""
     run = build.load(given.from_run, sampler=given.sampler, steps=given.steps)
     num_envs = given.num_envs or NUM_ENVS
+    run.warm_up([num_envs])
     return Source(
         tasks.get(run.config.task),
         run.plan,
@@ -217,4 +218,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    command_line.run(main)

@@ -13,7 +13,7 @@ import time
 import jax
 import numpy as np
 
-from dpjax import build, errors, pictures, tasks
+from dpjax import build, command_line, pictures, tasks
 from dpjax.errors import UserError
 from dpjax.evaluation import facts, partial, report, rollout, scores, video
 from dpjax.training import metrics
@@ -88,6 +88,7 @@ def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
     missing = [seed for seed in seeds if seed not in episodes]
     start = time.perf_counter()
     if missing:
+        run.warm_up([min(given.num_envs, len(missing))])  # just as many rows: none is padding
         new = rollout.rollout(
             task,
             run.plan,
@@ -181,4 +182,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    command_line.run(main)

@@ -31,6 +31,6 @@ def inpaint(observed: int):
         x0 = jnp.concatenate([actions, features], axis=-1)
         is_obs = jnp.arange(x0.shape[-1]) >= action_dim
         known = (jnp.arange(horizon) < observed)[:, None] & is_obs
-        return Problem(x0, jnp.zeros((len(x0), 1, 0), x0.dtype), known)
+        return Problem(x0, jnp.zeros((x0.shape[0], 1, 0), x0.dtype), known)
 
     return pose

@@ -65,7 +65,11 @@ def evaluation(config, spec, signals: Signals):
     few = build.sampling(config, steps=config.eval.num_steps)
     act = build.actor(few, build.policy(few, None, spec), spec)
 
+    num_envs = min(config.eval.num_envs, config.eval.episodes)
+
     def evaluate(params):
+        act.compile(params, [num_envs])
+
         def plan(rng, obs, previous=None):
             signals.stop_if_received()
             return act(params, rng, obs, previous)
@@ -76,7 +80,7 @@ def evaluation(config, spec, signals: Signals):
             seeds=range(task.selection_seeds, task.selection_seeds + config.eval.episodes),
             observed=config.horizon.obs,
             executed=config.horizon.act,
-            num_envs=min(config.eval.num_envs, config.eval.episodes),
+            num_envs=num_envs,
             rng=jax.random.key(config.seed),
             keep=(),
         )

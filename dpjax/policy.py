@@ -199,9 +199,10 @@ def diffusion_sample(encoder, denoiser, pose, path, predict, horizon, walk, skip
     def sample(params, rng, obs, previous=None):
         seen = features(encoder, params, obs)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
-        problem = pose(jnp.zeros((len(seen), horizon, action_dim), seen.dtype), seen)
+        batch = seen.shape[0]  # not len(): in an export it is a symbol
+        problem = pose(jnp.zeros((batch, horizon, action_dim), seen.dtype), seen)
         context = denoiser.prepare(params["denoiser"], problem.cond, path.now.t)
-        keys = row_keys(rng, jnp.arange(len(seen))) if rng.ndim == 0 else rng
+        keys = row_keys(rng, jnp.arange(batch)) if rng.ndim == 0 else rng
         start_keys, walk_keys = split_keys(keys, 2)
 
         def read(x, level, at_level):

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import base
-from dpjax import build, cameras, command_line, dataset, errors, judges, run_config, run_folder
+from dpjax import build, cameras, command_line, dataset, judges, run_config, run_folder
 from dpjax.data import loader
 from dpjax.errors import UserError
 from dpjax.training import checkpoint, parallel
@@ -228,7 +228,7 @@ def parse(argv):
 
 
 def command():
-    errors.run(lambda: app.run(main, flags_parser=parse))
+    command_line.run(lambda: app.run(main, flags_parser=parse))
 
 
 if __name__ == "__main__":

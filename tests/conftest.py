@@ -16,6 +16,7 @@ def pytest_configure(config):
     """Compilation is quick, and what was compiled once is read from the disk in the next run."""
     # XLA reads it once, before it compiles anything; processes that tests start inherit it.
     os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
+    os.environ["DPJAX_CACHE"] = ""  # the user's cache is not the tests'; processes inherit this
     cache = getattr(config, "cache", None)  # none under `-p no:cacheprovider`
     if cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("compiled")))

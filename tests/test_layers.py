@@ -9,13 +9,14 @@ ROOT = Path(__file__).parent.parent / "dpjax"
 LAYERS = [
     {"types", "normalizer", "errors"},
     {"diffusion", "nets", "data"},
-    {"policy", "inpainting", "control"},
+    {"policy", "inpainting", "control", "actor"},
     {"meanflow"},
-    {"training", "tasks", "evaluation", "serving", "interop"},
-    {"build", "cameras", "config_check", "dataset", "judges", "pictures"}
+    {"training", "tasks", "evaluation", "serving", "interop"}
+    | {"exported"},
+    {"build", "cameras", "compilation", "config_check", "dataset", "judges", "pictures"}
     | {"run_config", "run_folder"},
     {"command_line"},
-    {"train", "evaluate", "sample", "demos", "convert", "check", "serve"},
+    {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONE_PACKAGE = {LEVEL["types"], LEVEL["build"]}  # layers whose files may import each other

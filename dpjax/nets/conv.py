@@ -43,9 +43,14 @@ def conv_steps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     return jnp.stack(rows, axis=1)
 
 
+def is_large(batch) -> bool:
+    """Whether a batch is large; one that is a symbol (`jax.export`) may be any size: no."""
+    return isinstance(batch, int) and batch >= LARGE_BATCH
+
+
 def conv_matmul(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """`conv` as matrix products."""
-    if x.shape[1] <= SHORT and x.shape[0] >= LARGE_BATCH:
+    if x.shape[1] <= SHORT and is_large(x.shape[0]):
         return conv_steps(x, kernel, stride, padding)
     size, inputs, outputs = kernel.shape
     return neighbours(x, size, stride, padding) @ kernel.reshape(size * inputs, outputs)

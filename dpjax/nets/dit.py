@@ -83,7 +83,7 @@ class DiT(nn.Module):
         del keys  # dropout is in the blocks only
         chex.assert_rank(cond, 3)
         time = self.time_out(jax.nn.silu(self.time_in(sinusoidal(t, self.width))))
-        obs = self.obs_out(jax.nn.silu(self.obs_in(cond.reshape(len(cond), -1))))
+        obs = self.obs_out(jax.nn.silu(self.obs_in(cond.reshape(cond.shape[0], -1))))
         step = self.modulate_time(jax.nn.silu(time))
         return Context(step=step, plan=self.modulate_obs(jax.nn.silu(obs)))
 

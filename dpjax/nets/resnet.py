@@ -139,4 +139,4 @@ class ImageEncoder(nn.Module):
             h = self.points(x)
         else:
             h = self.backbone(x).mean((1, 2))
-        return nn.relu(self.out(h.reshape(len(h), -1)))
+        return nn.relu(self.out(h.reshape(h.shape[0], -1)))

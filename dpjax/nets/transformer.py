@@ -103,7 +103,7 @@ class Transformer(nn.Module):
         drop = dropouts(self.drop, keys)
         drop_tokens = dropouts(self.drop_tokens, keys)
         plan = context.plan
-        step = jnp.broadcast_to(context.step, (len(x), *plan.shape[2:]))[:, None]
+        step = jnp.broadcast_to(context.step, (x.shape[0], *plan.shape[2:]))[:, None]
         memory = jnp.concatenate([step, plan], axis=1)  # [B, 1 + To, ...]
         tokens = self.action_in(x)
         if self.encoder_only:
