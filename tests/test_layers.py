@@ -12,8 +12,8 @@ LAYERS = [
     {"policy", "inpainting", "control"},
     {"meanflow"},
     {"training", "tasks", "evaluation", "serving", "interop"},
-    {"build", "cameras", "config_check", "dataset", "judges", "pictures"}
-    | {"run_config", "run_folder"},
+    {"build", "cameras", "config_check", "dataset", "jobs", "judges"}
+    | {"pictures", "run_config", "run_folder"},
     {"command_line"},
     {"train", "evaluate", "sample", "demos", "convert", "check", "serve"},
 ]
