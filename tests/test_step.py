@@ -87,35 +87,45 @@ def leaves(num_devices, name="pmap"):
     }
 
 
-def test_eight_devices_do_what_one_does(tmp_path):
-    out = tmp_path / "eight.npz"
-    flags = "--xla_force_host_platform_device_count=8"
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """What eight devices did, {"way/leaf": array}, and the program of the mesh way."""
+    folder = tmp_path_factory.mktemp("eight")
+    dump = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_call"
     root = str(Path(__file__).parent.parent)
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
-    subprocess.run([sys.executable, __file__, str(out)], env=env, check=True, timeout=300)
-    one, eight = leaves(1), np.load(out)
-    others = {"mesh": leaves(1, "mesh")}
-    for name in parallel.WAYS:
-        others[f"eight_{name}"] = {key: eight[f"{name}/{key}"] for key in one}
-    for name, other in others.items():
-        for key in one:
-            said = f"{name} {key}"
-            np.testing.assert_allclose(other[key], one[key], rtol=1e-5, atol=1e-5, err_msg=said)
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {dump}"
+    command = [sys.executable, __file__, str(folder / "leaves.npz")]
+    subprocess.run(command, env=env, check=True, timeout=300)
+    programs = sorted(folder.glob("*.jit_call.*after_optimizations.txt"))
+    return np.load(folder / "leaves.npz"), programs[0].read_text()
 
 
-def test_the_mesh_splits_the_batch_and_not_the_state():
-    """One device sees nothing of it: the compiled program of four says what lies where."""
-    code = "import test_step; print(test_step.compiled_mesh())"
-    root = Path(__file__).parent
-    flags = "--xla_force_host_platform_device_count=4"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    env["PYTHONPATH"] = f"{root}:{root.parent}"
-    said = subprocess.run(
-        [sys.executable, "-c", code], env=env, check=True, timeout=300, capture_output=True
-    )
-    program = said.stdout.decode()
+@functools.cache
+def one_device():
+    return leaves(1)
+
+
+@pytest.mark.parametrize("name", parallel.WAYS)
+def test_eight_devices_do_what_one_does(eight, name):
+    one = one_device()
+    assert len(eight[0].files) == len(parallel.WAYS) * len(one)
+    for key in one:
+        got = eight[0][f"{name}/{key}"]
+        np.testing.assert_allclose(got, one[key], rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+def test_both_ways_are_one_on_one_device():
+    one, mesh = one_device(), leaves(1, "mesh")
+    for key in one:
+        np.testing.assert_allclose(mesh[key], one[key], rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+def test_the_mesh_way_splits_the_batch(eight):
+    """Equal results don't prove it: eight devices that all do the whole batch agree too."""
+    program = eight[1]
     assert "all-reduce" in program and "all-gather" not in program
-    assert f"f32[{BATCH // 4},4,2]" in program and f"f32[{BATCH},4,2]" not in program
+    assert f"f32[{BATCH // 8},4,2]" in program and f"f32[{BATCH},4,2]" not in program
 
 
 @functools.cache
