@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,8 +20,10 @@ from dpjax.training.distributed import ADDRESS, COUNT, INDEX
 
 data, cache = tiny.data, tiny.cache  # fixtures
 
-STEPS = 20
-SHORT = (f"train.steps={STEPS}", "val.every=10", "save.every=10")
+STEPS = 12
+# One level: most of the seconds are compilation.
+SHORT = (f"train.steps={STEPS}", "denoiser.widths=(16,)", "val.every=0", "save.every=6")
+JUDGED = f"val.every={STEPS}"
 HERE = Path(__file__).parent
 
 
@@ -66,7 +69,7 @@ class Pair:
 def pair(data, cache, tmp_path_factory):
     """A finished run of two processes: (its folder, what each said)."""
     workdir = tmp_path_factory.mktemp("pair") / "run"
-    pair = Pair(workdir, data, cache)
+    pair = Pair(workdir, data, cache, JUDGED)
     assert pair.wait() == [0, 0], pair.texts
     return workdir, pair.texts
 
@@ -86,7 +89,7 @@ def assert_close(workdir, expected):
 @pytest.mark.parametrize("devices", [1, 4])
 def test_two_processes_train_as_one(pair, data, cache, tmp_path, devices):
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    tiny.finish(tmp_path / "one", data, *SHORT, cache=cache, env=flags)
+    tiny.finish(tmp_path / "one", data, *SHORT, JUDGED, cache=cache, env=flags)
     assert_close(pair[0], tiny.saved(tmp_path / "one")[0])
     logged = [tiny.entries(folder) for folder in (pair[0], tmp_path / "one")]
     assert [e["step"] for e in logged[0]] == [e["step"] for e in logged[1]]
@@ -124,11 +127,13 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on(pair, data, cache, tm
 
 
 def test_the_mesh_way_goes_on_where_the_other_was(pair, data, cache, tmp_path):
-    """In a folder that has half of the run: config.train.parallel may change."""
-    changes = ("train.parallel=mesh", "val.every=0")
-    mesh = Pair(tmp_path / "run", data, cache, *changes)
+    """The last half of the run anew: config.train.parallel may change."""
+    workdir = Path(shutil.copytree(pair[0], tmp_path / "run"))
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    mesh = Pair(workdir, data, cache, "train.parallel=mesh")
     assert mesh.wait() == [0, 0], mesh.texts
-    assert_close(tmp_path / "run", tiny.saved(pair[0])[0])
+    assert f"going on from step {STEPS // 2}" in mesh.texts[0]
+    assert_close(workdir, tiny.saved(pair[0])[0])
 
 
 def test_processes_that_were_told_different_things_stop(data, cache, tmp_path):

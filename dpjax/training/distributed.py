@@ -21,7 +21,7 @@ from dpjax.errors import UserError
 
 # The processes of a cluster without a scheduler that jax knows; the address is jax's own.
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "DPJAX_NUM_PROCESSES", "DPJAX_PROCESS_ID"
-PATIENCE = 300  # s that processes wait for each other at the start, as in jax
+PATIENCE = 300  # s that processes wait for one that does not answer; machines do pause
 
 log = logging.getLogger("dpjax")
 
@@ -36,8 +36,11 @@ def start(environ: Mapping[str, str] = os.environ) -> None:
     if given.get("process_id"):
         wait_for(given["coordinator_address"])
     try:
-        # A process that fails waits for no other's goodbye: they can't come any more.
-        jax.distributed.initialize(**given, shutdown_timeout_seconds=20)
+        jax.distributed.initialize(
+            **given,
+            heartbeat_timeout_seconds=PATIENCE,
+            shutdown_timeout_seconds=20,  # of one that fails, whose others can't come any more
+        )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"config.distributed=True, but no other processes are found ({error}): start under "
