@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.task = "pusht"  # dpjax/tasks: environment, observations, seeds, score
     config.seed = 42  # of weights, batches and noise; the paper's first of three
+    config.distributed = False  # several processes train together (docs/scaling.md)
 
     config.horizon = ConfigDict(
         dict(
@@ -126,6 +127,7 @@ def get_config() -> ConfigDict:
             steps=450_000,  # optimizer steps (paper: 4,500 epochs)
             batch=256,  # rows of the global batch
             steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
+            parallel="pmap",  # or mesh: the compiler splits the batch (training/parallel.py)
         )
     )
     # Cadences are in optimizer steps, rounded up to the end of a call; 0 is never.

@@ -82,7 +82,8 @@ def check(config: ConfigDict) -> None:
             f"{needed} steps are needed but horizon.predict={horizon.predict} are predicted. "
             "Raise horizon.predict or lower horizon.act."
         )
-    parallel.check_batch(config.train.batch, jax.local_device_count())
+    choose(parallel.WAYS, config.train.parallel, "config.train.parallel")
+    parallel.check_batch(config.train.batch, jax.device_count())
     choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
     if config.denoiser.name == "unet1d":
         sizes = ("widths", "groups", "kernel_size", "time_features")

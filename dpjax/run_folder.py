@@ -16,8 +16,10 @@ from dpjax.errors import UserError
 from dpjax.training import checkpoint
 from dpjax.training.state import TrainState
 
-# Keys that may differ between a run and its resume: they change no weights.
+# Keys that may differ between a run and its resume: they change no weights, or (the last two)
+# as the number of devices does, by the order in which sums are rounded.
 FREE_TO_CHANGE = ("log", "val", "eval", "save", "sampler", "data.dir", "data.memory", "data.spill")
+FREE_TO_CHANGE += ("distributed", "train.parallel")
 # What a start that was killed leaves: no reason to refuse the folder.
 LEFT_OVER = {"lock", "config.tmp"}
 

@@ -8,6 +8,7 @@ again with the same config it goes on where it was; a folder with another config
 refused, never overwritten. SIGTERM saves and exits. --help lists the config's keys.
 """
 
+import contextlib
 import functools
 import json
 import logging
@@ -15,7 +16,6 @@ from pathlib import Path
 import signal
 import sys
 import time
-from typing import NamedTuple
 
 from absl import app, flags
 import jax
@@ -24,12 +24,12 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import base
-from dpjax import build, cameras, command_line, dataset, judges, run_config, run_folder
+from dpjax import build, cameras, command_line, dataset, jobs, judges, run_folder
 from dpjax.data import loader
 from dpjax.errors import UserError
-from dpjax.training import checkpoint, parallel
+from dpjax.training import distributed, parallel
 from dpjax.training import state as states
-from dpjax.training.metrics import Metrics, averages, refuse_non_finite
+from dpjax.training.metrics import averages, refuse_non_finite
 from dpjax.training.signals import Signals, Stopped
 from dpjax.training.step import train_step
 
@@ -42,110 +42,66 @@ log = logging.getLogger("dpjax")
 def train(config: ConfigDict, workdir: Path) -> int:
     """Runs until config.train.steps; returns the exit code.
 
-    All that can be refused comes before the run folder is touched.
+    All that can be refused comes before the run folder is touched. Of several processes
+    the first one alone judges and writes.
     """
-    build.check(config)
-    data = dataset.read(config)
-    spec = dataset.spec(data)
-    policy = build.policy(config, dataset.normalizer(config, data.train), spec)
-    tx, backbone = build.optimizer(config), cameras.pretrained(config)
-    windows = dataset.place(config, data.train, data.obs_keys)
-    signals = Signals()
-    panel = judges.all_of(config, spec, data, signals)
-    held = run_folder.claim(workdir, config, spec)
+    signals, panel, held = Signals(), [], None
+    with distributed.together():
+        build.check(config)
+        data = dataset.read(config)
+        spec = dataset.spec(data)
+        policy = build.policy(config, dataset.normalizer(config, data.train), spec)
+        tx, backbone = build.optimizer(config), cameras.pretrained(config)
+        windows = dataset.place(config, data.train, data.obs_keys)
+    distributed.check_same(config=json.dumps(config.to_dict()), data=spec.data)
+    with distributed.together():
+        if distributed.is_first():
+            panel = judges.all_of(config, spec, data, signals)
+            held = run_folder.claim(workdir, config, spec)
     try:
-        say_start(config, data, workdir)
+        if held:
+            say_start(config, data, workdir)
         init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
         example = judges.first_batch(config, windows, np.zeros(1, np.int32))
         start = functools.partial(cameras.begin_with, backbone=backbone)
         create = lambda rng, batch: states.create(start(policy.init(rng, batch)), tx)
         like = jax.eval_shape(create, init_rng, example)
-        state, meta = run_folder.resume(workdir, like, jax.local_device_count())
+        with distributed.together():
+            state, meta = run_folder.resume(workdir, like, jax.device_count())
+        distributed.check_same(checkpoint=str(meta.get("step")))
         if state is None:
             state = jax.jit(create)(init_rng, example)
         step = functools.partial(
             train_step, policy, tx, ema_power=config.ema.power, ema_max=config.ema.max
         )
-        job = Job(config, workdir, spec, signals, panel)
+        way = parallel.WAYS[config.train.parallel](parallel.all_devices())
+        job = jobs.Job(config, workdir, spec, signals, panel, way)
         return loop(job, meta, state, step, step_rng, windows)
     finally:
         signals.close()
-        held.close()
+        if held:
+            held.close()
 
 
-class Clock(NamedTuple):
-    """Steps and seconds of a run.
-
-    step: done. seconds: of all starts. compiled: seconds of this start's first call.
-    timed, waited: of its later calls, and what of that was waiting for input.
-    """
-
-    step: int
-    seconds: float
-    compiled: float | None = None
-    timed: float = 0.0
-    waited: float = 0.0
-
-    def after(self, steps: int, took: float, waited: float) -> "Clock":
-        """The clock after a call."""
-        later = self._replace(step=self.step + steps, seconds=self.seconds + took)
-        if self.compiled is None:
-            return later._replace(compiled=took)
-        return later._replace(timed=self.timed + took, waited=self.waited + waited)
-
-
-class Job(NamedTuple):
-    """What stays the same all through a run, and who is told about it."""
-
-    config: ConfigDict
-    workdir: Path
-    spec: run_config.Spec
-    signals: Signals
-    judges: list[judges.Judge]
-    metrics: Metrics | None = None
-    checkpoints: checkpoint.Checkpoints | None = None
-
-    def judge(self, state, clock: Clock, before: int) -> float | None:
-        """Validation and evaluation as far as they are due; the score, if there is one."""
-        values, total = {}, self.config.train.steps
-        for every, run in self.judges:
-            if run and judges.due(every, before, clock.step, total):
-                self.signals.stop_if_received()
-                values.update(run(parallel.unreplicate(state.ema)))
-        if values:
-            self.metrics.write(clock.step, {**values, "seconds": clock.seconds})
-        return values.get("score")
-
-    def save(self, state, clock: Clock, score: float | None, owed: bool) -> None:
-        """A checkpoint. owed: the judges have not seen it yet."""
-        extra = {"spec": self.spec._asdict(), "devices": jax.local_device_count()}
-        extra.update(seconds=clock.seconds, owed=owed)
-        one = parallel.unreplicate(state)
-        self.checkpoints.save(one, config=self.config.to_dict(), score=score, extra=extra)
-
-
-def loop(job: Job, meta: dict, state, step, rng, windows: loader.Windows) -> int:
+def loop(job: jobs.Job, meta: dict, state, step, rng, windows: loader.Windows) -> int:
     """Calls of `train.steps_per_call` steps, and between them whatever is due."""
-    config, first, total = job.config, meta.get("step", 0), job.config.train.steps
+    first, total = meta.get("step", 0), job.config.train.steps
     owed = meta.get("owed", False)  # stopped before the judges had seen this step
     if first >= total and not owed:
         log.info("%s is finished: step %d of %d", job.workdir, first, total)
         return 0
 
-    metrics = Metrics(job.workdir, first)
-    if metrics.removed:
-        log.info("%d entries of metrics.jsonl are done again", metrics.removed)
-    saves = checkpoint.Checkpoints(job.workdir, keep_best=config.save.keep_best)
-    job = job._replace(metrics=metrics, checkpoints=saves)
-    clock = Clock(first, meta.get("seconds", metrics.seconds))
+    clock, others = jobs.Clock(first, meta.get("seconds", 0.0)), not distributed.is_first()
     slow = 0.5 if sys.stderr.isatty() else 30.0  # a log file wants fewer lines
-    bar = tqdm(total=total, initial=first, unit="step", desc="train", mininterval=slow)
-    try:
+    about = dict(unit="step", desc="train", mininterval=slow, disable=others)
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=total, initial=first, **about))
+        if not others:
+            job, clock = jobs.written(job, clock, stack)
         clock, stop = calls(job, clock, bar, owed, state, step, rng, windows)
-    finally:
-        bar.close()
-        metrics.close()
-        saves.close()
+    distributed.largest(0)  # nobody leaves, and is missed, before the last save is complete
+    if others:
+        return 128 + stop if stop else 0
     if stop:
         print(f"dpjax: {signal.Signals(stop).name}: saved step {clock.step}", file=sys.stderr)
         return 128 + stop
@@ -158,14 +114,15 @@ def loop(job: Job, meta: dict, state, step, rng, windows: loader.Windows) -> int
     return 0
 
 
-def calls(job: Job, clock: Clock, bar, owed: bool, state, step, rng, windows):
+def calls(job: jobs.Job, clock: jobs.Clock, bar, owed: bool, state, step, rng, windows):
     """Trains from `clock.step` to the end or to a signal; returns the clock and the signal."""
-    config, devices = job.config, jax.local_devices()
-    gather = functools.partial(loader.gather, num_observed=dataset.observed_steps(config))
-    call = parallel.over_devices(step, gather, devices)
-    state, table = parallel.replicate((state, windows.table), devices)
+    config, batch = job.config, job.config.train.batch
+    observed = dataset.observed_steps(config)
+    call = job.way.repeat(step, functools.partial(loader.gather, num_observed=observed))
+    state, table = job.way.place((state, windows.table))
     size, total, window = config.train.steps_per_call, config.train.steps, []
-    make = functools.partial(windows.call, config.train.batch, config.seed)
+    share = parallel.share(batch, parallel.all_devices())
+    make = functools.partial(windows.call, batch, config.seed, share=share)
     if owed:
         score = job.judge(state, clock, clock.step - size)
         job.save(state, clock, score, owed=False)
@@ -182,13 +139,14 @@ def calls(job: Job, clock: Clock, bar, owed: bool, state, step, rng, windows):
         if job.signals.received or judges.due(config.log.every, before, clock.step, total):
             values = averages(window)
             bar.set_postfix(loss=f"{values['loss']:.4f}")
-            job.metrics.write(clock.step, {**values, "seconds": clock.seconds})
+            job.write(clock, values)
             window = []
         try:
             score, owed = job.judge(state, clock, before), False
         except Stopped:
             score, owed = None, True
-        stop = job.signals.received  # read once: what comes later waits for the next call
+        # Read once: what comes later waits for the next call. All processes stop as one.
+        stop = distributed.largest(job.signals.received or 0)
         due = judges.due(config.save.every, before, clock.step, total)
         if stop or clock.step >= total or score is not None or due:
             job.save(state, clock, score, owed)
@@ -216,6 +174,10 @@ def main(_):
         logging.getLogger(name).setLevel(logging.WARNING)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UserError("give --config (a file of configs/) and --workdir (the run folder).")
+    if CONFIG.value.get("distributed"):
+        distributed.start()
+        if not distributed.is_first():
+            log.setLevel(logging.WARNING)  # what is no warning, the first process says
     try:
         return train(CONFIG.value, Path(WORKDIR.value))
     except OSError as error:

@@ -192,7 +192,7 @@ def test_a_mirror_that_the_task_lacks(monkeypatch):
 
 
 def test_a_batch_that_the_devices_cannot_split(monkeypatch):
-    monkeypatch.setattr(build.jax, "local_device_count", lambda: 3)
+    monkeypatch.setattr(build.jax, "device_count", lambda: 3)
     with pytest.raises(UserError, match="batch=16 cannot be split over 3 devices: .* such as 15"):
         build.check(tiny_config.get_config())
 

@@ -11,10 +11,9 @@ LAYERS = [
     {"diffusion", "nets", "data"},
     {"policy", "inpainting", "control", "actor"},
     {"meanflow"},
-    {"training", "tasks", "evaluation", "serving", "interop"}
-    | {"exported"},
-    {"build", "cameras", "compilation", "config_check", "dataset", "judges", "pictures"}
-    | {"run_config", "run_folder"},
+    {"training", "tasks", "evaluation", "serving", "interop"} | {"exported"},
+    {"build", "cameras", "compilation", "config_check", "dataset", "jobs", "judges"}
+    | {"pictures", "run_config", "run_folder"},
     {"command_line"},
     {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve"},
 ]

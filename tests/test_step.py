@@ -58,25 +58,23 @@ def gather(table, ids, rows):
     return Batch({"state": table["state"][ids]}, table["action"][ids], table["mask"][ids], rows)
 
 
-def run(devices, tx, num_steps):
+def run(devices, tx, num_steps, name="pmap"):
     """The state and metrics after steps on those devices, on the host."""
-    policy = toy_policy()
-    step = functools.partial(train_step, policy, tx, **EMA)
-    call = parallel.over_devices(step, gather, devices)
+    policy, way = toy_policy(), parallel.WAYS[name](devices)
+    call = way.repeat(functools.partial(train_step, policy, tx, **EMA), gather)
     start = state.create(policy.init(jax.random.key(0), None), tx)
     ids = np.arange(num_steps * BATCH, dtype=np.int32).reshape(num_steps, BATCH) % WINDOWS
-    place = lambda tree: parallel.replicate(tree, devices)
-    end, metrics = call(place(start), jax.random.key(1), place(table()), ids)
-    return parallel.unreplicate(end), metrics
+    end, metrics = call(way.place(start), jax.random.key(1), way.place(table()), ids)
+    return way.fetch(end), metrics
 
 
-def leaves(num_devices):
+def leaves(num_devices, name="pmap"):
     """What one and eight devices are compared by: gradients (SGD of rate 1), then a run."""
     devices = jax.devices()[:num_devices]
     assert len(devices) == num_devices
-    once, metrics = run(devices, optax.sgd(1.0), 1)
+    once, metrics = run(devices, optax.sgd(1.0), 1, name)
     adam = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
-    many, losses = run(devices, adam, 5)
+    many, losses = run(devices, adam, 5, name)
     return {
         "after_sgd": once.params["denoiser"]["kernel"],
         "loss": metrics["loss"],
@@ -89,16 +87,45 @@ def leaves(num_devices):
     }
 
 
-def test_eight_devices_do_what_one_does(tmp_path):
-    out = tmp_path / "eight.npz"
-    flags = "--xla_force_host_platform_device_count=8"
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """What eight devices did, {"way/leaf": array}, and the program of the mesh way."""
+    folder = tmp_path_factory.mktemp("eight")
+    dump = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_call"
     root = str(Path(__file__).parent.parent)
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
-    subprocess.run([sys.executable, __file__, str(out)], env=env, check=True, timeout=300)
-    one, eight = leaves(1), np.load(out)
-    assert set(one) == set(eight)
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {dump}"
+    command = [sys.executable, __file__, str(folder / "leaves.npz")]
+    subprocess.run(command, env=env, check=True, timeout=300)
+    programs = sorted(folder.glob("*.jit_call.*after_optimizations.txt"))
+    return np.load(folder / "leaves.npz"), programs[0].read_text()
+
+
+@functools.cache
+def one_device():
+    return leaves(1)
+
+
+@pytest.mark.parametrize("name", parallel.WAYS)
+def test_eight_devices_do_what_one_does(eight, name):
+    one = one_device()
+    assert len(eight[0].files) == len(parallel.WAYS) * len(one)
     for key in one:
-        np.testing.assert_allclose(eight[key], one[key], rtol=1e-5, atol=1e-5, err_msg=key)
+        got = eight[0][f"{name}/{key}"]
+        np.testing.assert_allclose(got, one[key], rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+def test_both_ways_are_one_on_one_device():
+    one, mesh = one_device(), leaves(1, "mesh")
+    for key in one:
+        np.testing.assert_allclose(mesh[key], one[key], rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+def test_the_mesh_way_splits_the_batch(eight):
+    """Equal results don't prove it: eight devices that all do the whole batch agree too."""
+    program = eight[1]
+    assert "all-reduce" in program and "all-gather" not in program
+    assert f"f32[{BATCH // 8},4,2]" in program and f"f32[{BATCH},4,2]" not in program
 
 
 @functools.cache
@@ -197,4 +224,5 @@ def test_a_batch_that_cannot_be_split_is_refused(batch, devices, near):
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **leaves(8))
+    found = {name: leaves(8, name) for name in parallel.WAYS}
+    np.savez(sys.argv[1], **{f"{n}/{key}": x for n in found for key, x in found[n].items()})

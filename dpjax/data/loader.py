@@ -58,9 +58,14 @@ class Windows(NamedTuple):
         rows = self.observed[ids]
         return Inputs(ids, {key: frames.read(rows) for key, frames in self.frames.items()})
 
-    def call(self, batch_size: int, seed: int, first: int, count: int) -> "Inputs":
-        """What a call of `count` steps from step `first` on needs: leaves [count, B, …]."""
-        return self.inputs(call_rows(len(self), batch_size, seed, first, count))
+    def call(
+        self, batch_size: int, seed: int, first: int, count: int, *, share: slice = slice(None)
+    ) -> "Inputs":
+        """What a call of `count` steps from step `first` on needs: leaves [count, b, …].
+
+        share: the b rows of every global batch that are this process's.
+        """
+        return self.inputs(call_rows(len(self), batch_size, seed, first, count)[:, share])
 
 
 class Inputs(NamedTuple):

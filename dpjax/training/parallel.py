@@ -1,20 +1,50 @@
-"""Many steps on many devices: the one file that says how.
+"""Many steps on many devices: the one file that says how, in two ways.
 
-`jax.pmap` over a named axis: every device holds the whole state and data set, and
-takes its slice of every batch; train_step adds sums and gradients over the axis.
-Several optimizer steps run in one call, in a `lax.scan`.
+Both keep the whole state and data set on every device and give each its slice of every
+batch, several optimizer steps in one call, in a `lax.scan`. `jax.pmap` runs one device's
+program on each, and train_step adds sums and gradients over the named axis. The mesh way
+is `jax.jit` on arrays that say how they are spread: the program is that of the global
+batch, train_step adds over no axis, and the compiler inserts the sums. A state that is
+itself spread over the mesh needs other shardings there and no other step.
+
+With several processes (`distributed`) the devices are those of all of them, and every
+process gives and gets what is its own devices'.
 """
 
+from collections.abc import Callable
 import functools
-from typing import Any, Callable
+from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
 from dpjax.errors import UserError
 from dpjax.types import Array, Batch
 
 AXIS = "devices"
+Gather = Callable[[Any, Array, Array], Batch]
+
+
+class Way(NamedTuple):
+    """How steps run on given devices.
+
+    place: a tree on the host -> its copies on the devices. fetch: one copy, numpy again.
+    repeat: `step(state, rng, batch, axis=…)` and `gather(table, inputs [b, …], rows [b])
+        -> Batch` made into `call(state, rng, table, inputs)`. state, table: placed. rng:
+        one key. inputs: a tree of [n, b, …], this process's rows of n global batches, on
+        the host. The new state comes back (the old one's memory is reused) and metrics
+        {name: [n]}.
+    """
+
+    place: Callable[[Any], Any]
+    fetch: Callable[[Any], Any]
+    repeat: Callable[[Callable, Gather], Callable]
+
+
+def all_devices() -> list:
+    """Of all processes, each one's side by side: its rows of a batch are one slice."""
+    return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def check_batch(batch_size: int, num_devices: int) -> None:
@@ -27,56 +57,95 @@ def check_batch(batch_size: int, num_devices: int) -> None:
         )
 
 
-def replicate(tree: Any, devices: list) -> Any:
-    """The same tree on every device: leaves [...] -> [devices, ...]."""
-    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+def share(batch_size: int, devices: list) -> slice:
+    """The rows of a global batch that this process's devices work on."""
+    own = [i for i, at in enumerate(devices) if at.process_index == jax.process_index()]
+    size = batch_size // len(devices)
+    return slice(own[0] * size, (own[-1] + 1) * size)
 
-    def place(leaf):
+
+def rows_of(inputs: Any, devices: list) -> np.ndarray:
+    """What rows [b] of the global batch this process's inputs [n, b, …] are."""
+    num_own = sum(at.process_index == jax.process_index() for at in devices)
+    batch_size = jax.tree.leaves(inputs)[0].shape[1] * len(devices) // num_own
+    return np.arange(batch_size, dtype=np.int32)[share(batch_size, devices)]
+
+
+def pmapped(devices: list) -> Way:
+    """One program a device, of its own rows: `jax.pmap` over the axis."""
+    own = [at for at in devices if at.process_index == jax.process_index()]
+    spread = NamedSharding(jax.sharding.Mesh(np.array(own), (AXIS,)), PartitionSpec(AXIS))
+
+    def put(leaf):
+        """[...] -> [own devices, ...]"""
         leaf = np.asarray(leaf)
-        shape = (len(devices), *leaf.shape)
-        return jax.make_array_from_callback(shape, sharding, lambda _: leaf[None])
+        shape = (len(own), *leaf.shape)
+        return jax.make_array_from_callback(shape, spread, lambda _: leaf[None])
 
-    return jax.tree.map(place, tree)
-
-
-def unreplicate(tree: Any) -> Any:
-    """The first device's copy, as numpy arrays on the host."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], tree)
-
-
-def over_devices(
-    step: Callable, gather: Callable[[Any, Array, Array], Batch], devices: list
-) -> Callable:
-    """`step(state, rng, batch, axis=…)` made into `call(state, rng, table, inputs)`.
-
-    state, table: replicated. rng: one key. inputs: a tree of [n, B, …] for n global
-        batches, on the host. gather: `(table, inputs [b, …], rows [b]) -> Batch`.
-    Returns the new state (the old one's memory is reused) and metrics {name: [n]}.
-    """
-
-    @functools.partial(
-        jax.pmap,
-        axis_name=AXIS,
-        in_axes=(0, None, 0, 0, 0),
-        devices=devices,
-        donate_argnums=0,
-    )
-    def call(state, rng, table, inputs, rows):
-        def one(state, inputs):
-            return step(state, rng, gather(table, inputs, rows), axis=AXIS)
-
-        return jax.lax.scan(one, state, inputs)
-
-    def shares(leaf):
-        """[n, B, ...] -> [devices, n, B / devices, ...]."""
-        parts = leaf.reshape(len(leaf), len(devices), -1, *leaf.shape[2:])
+    def split(leaf):
+        """[n, b, ...] -> [own devices, n, b / own devices, ...]."""
+        parts = leaf.reshape(len(leaf), len(own), -1, *leaf.shape[2:])
         return np.moveaxis(parts, 1, 0)
 
-    def run(state, rng, table, inputs):
-        batch_size = jax.tree.leaves(inputs)[0].shape[1]
-        rows = np.arange(batch_size, dtype=np.int32).reshape(len(devices), -1)
-        state, metrics = call(state, rng, table, jax.tree.map(shares, inputs), rows)
-        return state, unreplicate(metrics)
+    def repeat(step, gather):
+        options = dict(axis_name=AXIS, in_axes=(0, None, 0, 0, 0), devices=devices)
 
-    return run
+        @functools.partial(jax.pmap, donate_argnums=0, **options)
+        def call(state, rng, table, inputs, rows):
+            def one(state, inputs):
+                return step(state, rng, gather(table, inputs, rows), axis=AXIS)
+
+            return jax.lax.scan(one, state, inputs)
+
+        def run(state, rng, table, inputs):
+            rows = rows_of(inputs, devices).reshape(len(own), -1)
+            state, metrics = call(state, rng, table, jax.tree.map(split, inputs), rows)
+            return state, fetch(metrics)
+
+        return run
+
+    fetch = functools.partial(jax.tree.map, lambda leaf: first_copy(leaf)[0])
+    return Way(functools.partial(jax.tree.map, put), fetch, repeat)
+
+
+def meshed(devices: list) -> Way:
+    """One program of the whole batch, split by the compiler: `jax.jit` on a mesh."""
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    by_rows = NamedSharding(mesh, PartitionSpec(AXIS))
+    by_steps = NamedSharding(mesh, PartitionSpec(None, AXIS))  # [n, B, ...]
+
+    def put(leaf):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, everywhere, lambda index: leaf[index])
+
+    def repeat(step, gather):
+        @functools.partial(jax.jit, donate_argnums=0, out_shardings=everywhere)
+        def call(state, key, table, inputs, rows):
+            rng = jax.random.wrap_key_data(key)
+
+            def one(state, inputs):
+                batch = gather(table, inputs, rows)
+                return step(state, rng, jax.lax.with_sharding_constraint(batch, by_rows))
+
+            return jax.lax.scan(one, state, inputs)
+
+        def run(state, rng, table, inputs):
+            key = put(jax.random.key_data(rng))
+            spread = functools.partial(jax.make_array_from_process_local_data, by_steps)
+            rows = jax.make_array_from_process_local_data(by_rows, rows_of(inputs, devices))
+            state, metrics = call(state, key, table, jax.tree.map(spread, inputs), rows)
+            return state, fetch(metrics)
+
+        return run
+
+    fetch = functools.partial(jax.tree.map, first_copy)
+    return Way(functools.partial(jax.tree.map, put), fetch, repeat)
+
+
+def first_copy(leaf: Array) -> np.ndarray:
+    """What lies on the first of this process's devices."""
+    return np.asarray(leaf.addressable_shards[0].data)
+
+
+WAYS = {"pmap": pmapped, "mesh": meshed}

@@ -1,0 +1,90 @@
+"""A training under way: what stays the same in it, who is told, and how far it is."""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from dpjax import judges, run_config
+from dpjax.training import checkpoint, parallel
+from dpjax.training.metrics import Metrics
+from dpjax.training.signals import Signals
+
+log = logging.getLogger("dpjax")
+
+
+class Clock(NamedTuple):
+    """Steps and seconds of a run.
+
+    step: done. seconds: of all starts. compiled: seconds of this start's first call.
+    timed, waited: of its later calls, and what of that was waiting for input.
+    """
+
+    step: int
+    seconds: float
+    compiled: float | None = None
+    timed: float = 0.0
+    waited: float = 0.0
+
+    def after(self, steps: int, took: float, waited: float) -> "Clock":
+        """The clock after a call."""
+        later = self._replace(step=self.step + steps, seconds=self.seconds + took)
+        if self.compiled is None:
+            return later._replace(compiled=took)
+        return later._replace(timed=self.timed + took, waited=self.waited + waited)
+
+
+class Job(NamedTuple):
+    """What stays the same all through a run, and who is told about it.
+
+    metrics, checkpoints: None in all processes but the first.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    spec: run_config.Spec
+    signals: Signals
+    judges: list[judges.Judge]
+    way: parallel.Way
+    metrics: Metrics | None = None
+    checkpoints: checkpoint.Checkpoints | None = None
+
+    def judge(self, state, clock: Clock, before: int) -> float | None:
+        """Validation and evaluation as far as they are due; the score, if there is one."""
+        values, total = {}, self.config.train.steps
+        for every, run in self.judges:
+            if run and judges.due(every, before, clock.step, total):
+                self.signals.stop_if_received()
+                values.update(run(self.way.fetch(state.ema)))
+        if values:
+            self.write(clock, values)
+        return values.get("score")
+
+    def write(self, clock: Clock, values: dict) -> None:
+        """An entry of metrics.jsonl."""
+        if self.metrics:
+            self.metrics.write(clock.step, {**values, "seconds": clock.seconds})
+
+    def save(self, state, clock: Clock, score: float | None, owed: bool) -> None:
+        """A checkpoint. owed: the judges have not seen it yet."""
+        if not self.checkpoints:
+            return
+        extra = {"spec": self.spec._asdict(), "devices": jax.device_count()}
+        extra.update(seconds=clock.seconds, owed=owed)
+        one = self.way.fetch(state)
+        self.checkpoints.save(one, config=self.config.to_dict(), score=score, extra=extra)
+
+
+def written(job: Job, clock: Clock, stack: contextlib.ExitStack) -> tuple[Job, Clock]:
+    """The job with its writers, which the stack closes, and the clock as they know it."""
+    metrics = stack.enter_context(contextlib.closing(Metrics(job.workdir, clock.step)))
+    if metrics.removed:
+        log.info("%d entries of metrics.jsonl are done again", metrics.removed)
+    saves = checkpoint.Checkpoints(job.workdir, keep_best=job.config.save.keep_best)
+    job = job._replace(
+        metrics=metrics, checkpoints=stack.enter_context(contextlib.closing(saves))
+    )
+    return job, clock._replace(seconds=clock.seconds or metrics.seconds)

@@ -1,0 +1,153 @@
+"""The arithmetic of one training step, and what more devices cost where there are none.
+
+    python -m experiments.scaling.run
+
+Flops, bytes and the sums between devices are those of the compiled program; the steps are
+timed on 1, 2, 4 and 8 devices that XLA makes of the same cores: the batch is the same, so
+what they take longer is what the splitting costs. Stop other work meanwhile.
+"""
+
+import argparse
+import functools
+import json
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+
+from configs import pusht_state, pusht_state_small
+from dpjax import build, errors, judges, run_config
+from dpjax.data import loader
+from dpjax.evaluation import facts
+from dpjax.training import parallel
+from dpjax.training import state as states
+from dpjax.training.step import train_step
+
+HERE = Path(__file__).parent
+CONFIGS = {"unet": pusht_state, "unet_small": pusht_state_small}
+DEVICES, BATCH, STEPS, CALLS = (1, 2, 4, 8), 128, 5, 5
+SPEC = run_config.Spec({"keypoints": 18, "agent_pos": 2}, 2, "")
+
+
+def windows(config) -> loader.Windows:
+    """1,000 windows of noise: what a step costs does not depend on the numbers."""
+    rng, horizon = np.random.default_rng(0), config.horizon
+    sizes = {**SPEC.observations, "action": SPEC.action}
+    columns = {key: rng.normal(size=(1000, n)).astype(np.float32) for key, n in sizes.items()}
+    rows = np.minimum(np.arange(1000)[:, None] + np.arange(horizon.predict), 999)
+    keys = tuple(SPEC.observations)
+    return loader.place(columns, rows, np.ones(rows.shape), keys, "action", horizon.obs)
+
+
+def training(name: str, batch: int):
+    """(step, state, gather, windows) of a config at that batch."""
+    config = CONFIGS[name].get_config()
+    config.train.batch = batch
+    data = windows(config)
+    units = {key: np.zeros(n) for key, n in {**SPEC.observations, "action": SPEC.action}.items()}
+    scales = {key: np.ones_like(x) for key, x in units.items()}
+    policy = build.policy(config, build.Normalizer(units, scales), SPEC)
+    tx = build.optimizer(config)
+    example = judges.first_batch(config, data, np.zeros(1, np.int32))
+    state = jax.jit(lambda rng: states.create(policy.init(rng, example), tx))(jax.random.key(0))
+    ema = dict(ema_power=config.ema.power, ema_max=config.ema.max)
+    gather = functools.partial(loader.gather, num_observed=config.horizon.obs)
+    return functools.partial(train_step, policy, tx, **ema), state, gather, data
+
+
+def arithmetic(name: str) -> dict:
+    """Parameters, flops and bytes of one step of the whole batch on one device."""
+    batch = CONFIGS[name].get_config().train.batch
+    step, state, gather, data = training(name, batch)
+    rows = np.arange(batch, dtype=np.int32)
+    one = jax.jit(lambda state: step(state, jax.random.key(1), gather(data.table, inputs, rows)))
+    inputs = data.inputs(rows)
+    cost = one.lower(state).compile().cost_analysis()
+    size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return {
+        "parameters": size(states.trained(state.params)),
+        "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+        "batch": batch,
+        "flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+    }
+
+
+def timed(name: str, way: str) -> dict:
+    """Seconds a step on this process's devices: of the calls after the first, the median."""
+    step, state, gather, data = training(name, BATCH)
+    found = parallel.WAYS[way](parallel.all_devices())
+    call = found.repeat(step, gather)
+    state, table = found.place((state, data.table))
+    took = []
+    for k in range(CALLS + 1):
+        inputs = data.call(BATCH, 0, k * STEPS, STEPS)
+        start = time.perf_counter()
+        state, metrics = call(state, jax.random.key(1), table, inputs)
+        took.append((time.perf_counter() - start) / STEPS)
+    took = sorted(took[1:])
+    return {
+        "seconds": took[len(took) // 2],
+        "fastest_and_slowest": [took[0], took[-1]],
+        "loss": float(metrics["loss"][-1]),
+    }
+
+
+def all_reduced(text: str) -> int:
+    """Bytes that a program's all-reduces add up; text: the optimized HLO."""
+    total = 0
+    for shapes in re.findall(r"= (\(?[^=]*?) all-reduce(?:-start)?\(", text):
+        for dims in re.findall(r"f32\[([\d,]*)\]", shapes):
+            total += 4 * int(np.prod([int(n) for n in dims.split(",") if n]))
+    return total
+
+
+def child(devices: int, *task: str, dump: Path | None = None) -> dict:
+    """`timed` in a process with so many devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    if dump:
+        flags += f" --xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "experiments.scaling.run", "--task", ",".join(task)]
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def reduced_bytes(name: str, way: str, folder: Path) -> int:
+    """Bytes of one step's all-reduces between two devices, from the compiled program."""
+    child(2, name, way, dump=folder)
+    programs = folder.glob("*.cpu_after_optimizations.txt")
+    return max(all_reduced(path.read_text()) for path in programs)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.scaling.run")
+    parser.add_argument("--task", help="name,way: time it in this process, print JSON")
+    given = parser.parse_args().task
+    if given:
+        print(json.dumps(timed(*given.split(","))))
+        return 0
+    result = {"arithmetic": {name: arithmetic(name) for name in CONFIGS}, "steps": []}
+    for name, row in result["arithmetic"].items():
+        print(f"{name}: {row}", flush=True)
+    result["all_reduce_bytes"] = {}
+    for way in parallel.WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            result["all_reduce_bytes"][way] = reduced_bytes("unet_small", way, Path(folder))
+        for devices in DEVICES:
+            row = {"way": way, "devices": devices, **child(devices, "unet_small", way)}
+            result["steps"].append(row)
+            print(f"| {way} | {devices} | {row['seconds']:.3f} |", flush=True)
+    result.update(facts.machine(), versions=facts.versions(), commit=facts.commit())
+    (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    errors.run(main)
