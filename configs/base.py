@@ -126,6 +126,7 @@ def get_config() -> ConfigDict:
             steps=450_000,  # optimizer steps (paper: 4,500 epochs)
             batch=256,  # rows of the global batch
             steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
+            accumulate=1,  # parts that a step's batch is worked through in: less memory
         )
     )
     # Cadences are in optimizer steps, rounded up to the end of a call; 0 is never.

@@ -24,6 +24,7 @@ from dpjax.normalizer import Normalizer
 from dpjax.policy import Policy
 from dpjax.run_config import Spec, read_config
 from dpjax.training import checkpoint, optim, parallel
+from dpjax.training.step import check_parts
 from dpjax.types import Params
 
 DENOISERS = {
@@ -81,6 +82,7 @@ def check(config: ConfigDict) -> None:
             "Raise horizon.predict or lower horizon.act."
         )
     parallel.check_batch(config.train.batch, jax.local_device_count())
+    check_parts(config.train.batch // jax.local_device_count(), config.train.accumulate)
     choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
     if config.denoiser.name == "unet1d":
         sizes = ("widths", "groups", "kernel_size", "time_features")

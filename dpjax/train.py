@@ -63,9 +63,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
         state, meta = run_folder.resume(workdir, like, jax.local_device_count())
         if state is None:
             state = jax.jit(create)(init_rng, example)
-        step = functools.partial(
-            train_step, policy, tx, ema_power=config.ema.power, ema_max=config.ema.max
-        )
+        options = dict(ema_power=config.ema.power, ema_max=config.ema.max)
+        options["accumulate"] = config.train.accumulate
+        step = functools.partial(train_step, policy, tx, **options)
         job = Job(config, workdir, spec, signals, panel)
         return loop(job, meta, state, step, step_rng, windows)
     finally:

@@ -16,7 +16,7 @@ from dpjax.errors import UserError
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION, Policy
 from dpjax.training import optim, parallel, state
-from dpjax.training.step import train_step
+from dpjax.training.step import check_parts, train_step
 from dpjax.types import Batch, row_keys
 
 BATCH, WINDOWS = 16, 40
@@ -58,10 +58,10 @@ def gather(table, ids, rows):
     return Batch({"state": table["state"][ids]}, table["action"][ids], table["mask"][ids], rows)
 
 
-def run(devices, tx, num_steps):
+def run(devices, tx, num_steps, **options):
     """The state and metrics after steps on those devices, on the host."""
     policy = toy_policy()
-    step = functools.partial(train_step, policy, tx, **EMA)
+    step = functools.partial(train_step, policy, tx, **EMA, **options)
     call = parallel.over_devices(step, gather, devices)
     start = state.create(policy.init(jax.random.key(0), None), tx)
     ids = np.arange(num_steps * BATCH, dtype=np.int32).reshape(num_steps, BATCH) % WINDOWS
@@ -77,6 +77,7 @@ def leaves(num_devices):
     once, metrics = run(devices, optax.sgd(1.0), 1)
     adam = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
     many, losses = run(devices, adam, 5)
+    in_parts, loss = run(devices, optax.sgd(1.0), 1, accumulate=2)
     return {
         "after_sgd": once.params["denoiser"]["kernel"],
         "loss": metrics["loss"],
@@ -84,6 +85,8 @@ def leaves(num_devices):
         "after_adam": many.params["denoiser"]["kernel"],
         "ema": many.ema["denoiser"]["kernel"],
         "losses": losses["loss"],
+        "after_sgd_in_parts": in_parts.params["denoiser"]["kernel"],
+        "loss_in_parts": loss["loss"],
         "step": many.step,
         "ema_count": many.ema_count,
     }
@@ -97,6 +100,8 @@ def test_eight_devices_do_what_one_does(tmp_path):
     subprocess.run([sys.executable, __file__, str(out)], env=env, check=True, timeout=300)
     one, eight = leaves(1), np.load(out)
     assert set(one) == set(eight)
+    for key in ("after_sgd", "loss"):
+        np.testing.assert_allclose(eight[f"{key}_in_parts"], one[key], rtol=1e-5, atol=1e-5)
     for key in one:
         np.testing.assert_allclose(eight[key], one[key], rtol=1e-5, atol=1e-5, err_msg=key)
 
@@ -194,6 +199,12 @@ def test_a_batch_that_cannot_be_split_is_refused(batch, devices, near):
     with pytest.raises(UserError, match=said):
         parallel.check_batch(batch, devices)
     parallel.check_batch(near, devices)
+
+
+def test_parts_that_do_not_divide_a_devices_rows_are_refused():
+    with pytest.raises(UserError, match="accumulate=3 does not divide the 8 rows"):
+        check_parts(8, 3)
+    check_parts(8, 4)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def get_config():
     config.sampler.num_steps = 4
     config.optim.lr = 2e-3
     config.optim.warmup = 2
-    config.train = dict(steps=60, batch=16, steps_per_call=2)
+    config.train.update(steps=60, batch=16, steps_per_call=2)
     config.log.every = 2
     config.val = dict(every=30, windows=6, samples=3, num_steps=2)
     config.eval = dict(every=0, episodes=2, num_envs=2, num_steps=2)

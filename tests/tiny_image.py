@@ -16,7 +16,7 @@ def get_config():
     config.augment = dict(shift=2, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.05)
     config.encoder.update(width=16, keypoints=4, features=8)
     config.optim.warmup = 1
-    config.train = dict(steps=4, batch=8, steps_per_call=2)
+    config.train.update(steps=4, batch=8, steps_per_call=2)
     config.log.every = 2
     config.val.every = 4
     return config
