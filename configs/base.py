@@ -129,6 +129,12 @@ def get_config() -> ConfigDict:
             accumulate=1,  # parts that a step's batch is worked through in: less memory
         )
     )
+    config.compute = ConfigDict(
+        dict(
+            dtype="float32",  # or bfloat16, in the networks only: weights, optimizer, loss and
+            # sampler stay float32
+        )
+    )
     # Cadences are in optimizer steps, rounded up to the end of a call; 0 is never.
     config.log = ConfigDict(dict(every=50))
     config.val = ConfigDict(

@@ -10,6 +10,7 @@ import logging
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import optax
@@ -47,6 +48,7 @@ SAMPLERS = {
     "heun": lambda config: second_order.heun(),
 }
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CONDITIONS = {
     "features": lambda horizon: policies.on_features,
     "local": lambda horizon: policies.on_steps,
@@ -159,8 +161,9 @@ def policy(
     config_check.check_method(config)
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
     sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
-    encoder = policies.encoder_of(cameras.encoder(config, spec), cameras.view(config))
-    network = policies.denoiser_of(denoiser(config, spec))
+    dtype = choose(DTYPES, config.compute.dtype, "config.compute.dtype")
+    encoder = policies.encoder_of(cameras.encoder(config, spec), cameras.view(config), dtype)
+    network = policies.denoiser_of(denoiser(config, spec), dtype)
     options = dict(
         horizon=config.horizon.predict,
         num_steps=config.sampler.num_steps,

@@ -94,26 +94,48 @@ class Denoiser(NamedTuple):
     apply: Callable[[Any, Array, Context], Array]
 
 
-def encoder_of(module, view=as_they_are) -> Encoder:
-    """An Encoder of a flax module `(obs, keys) -> [B, To, F]`."""
+def cast(tree: Any, dtype) -> Any:
+    """The float32 leaves in another dtype; what is told in integers stays."""
+    change = lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
+    return jax.tree.map(change, tree)
+
+
+def encoder_of(module, view=as_they_are, dtype=jnp.float32) -> Encoder:
+    """An Encoder of a flax module `(obs, keys) -> [B, To, F]`.
+
+    dtype: what it computes in, float32 in and out. Without weights it computes nothing,
+        and its numbers stay what they are.
+    """
+
+    def apply(params, obs, keys=None):
+        used = dtype if jax.tree.leaves(params) else jnp.float32
+        made = module.apply({"params": cast(params, used)}, cast(obs, used), keys)
+        return made.astype(jnp.float32)
+
     return Encoder(
         view=view,
         init=lambda rng, obs: module.init(rng, obs).get("params", {}),
-        apply=lambda params, obs, keys=None: module.apply({"params": params}, obs, keys),
+        apply=apply,
     )
 
 
-def denoiser_of(module) -> Denoiser:
-    """A Denoiser of a flax module with methods `prepare` and `denoise`."""
-    return Denoiser(
-        init=lambda rng, x, t, cond: module.init(rng, x, t, cond)["params"],
-        prepare=lambda params, cond, t, keys=None: module.apply(
-            {"params": params}, cond, t, keys, method=module.prepare
-        ),
-        apply=lambda params, x, context, keys=None: module.apply(
-            {"params": params}, x, context, keys, method=module.denoise
-        ),
-    )
+def denoiser_of(module, dtype=jnp.float32) -> Denoiser:
+    """A Denoiser of a flax module with methods `prepare` and `denoise`.
+
+    dtype: what it computes in; x, params and y are float32, times are never cast.
+    """
+
+    def prepare(params, cond, t, keys=None):
+        variables = {"params": cast(params, dtype)}
+        return module.apply(variables, cast(cond, dtype), t, keys, method=module.prepare)
+
+    def apply(params, x, context, keys=None):
+        variables = {"params": cast(params, dtype)}
+        y = module.apply(variables, cast(x, dtype), context, keys, method=module.denoise)
+        return y.astype(jnp.float32)
+
+    init = lambda rng, x, t, cond: module.init(rng, x, t, cond)["params"]
+    return Denoiser(init, prepare, apply)
 
 
 def diffusion_policy(

@@ -11,8 +11,9 @@ import pytest
 import tiny_config
 import tiny_transformer
 
-from configs import base
 from dpjax import build
+from dpjax import policy as policies
+from dpjax.nets.encoders import Concat
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION
 from dpjax.run_config import Spec
@@ -110,3 +111,67 @@ def test_a_step_in_parts_is_the_same_step(name):
     assert distance(parts, whole) < (3e-6 if name == "image" else 1e-6)  # float rounding
     np.testing.assert_allclose(again["loss"], metrics["loss"], rtol=1e-6)
     np.testing.assert_allclose(again["grad_norm"], metrics["grad_norm"], rtol=1e-5)
+
+
+def products(jaxpr):
+    """[(primitive, operands' dtypes, their sizes)] of every product, however deep."""
+    found = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+            inputs = [x.aval for x in eqn.invars]
+            found.append((eqn.primitive.name, *({str(x.dtype) for x in inputs},), inputs))
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else [value]:
+                if isinstance(inner, ClosedJaxpr):
+                    inner = inner.jaxpr
+                if isinstance(inner, Jaxpr):
+                    found += products(inner)
+    return found
+
+
+BFLOAT16 = {"compute.dtype": "bfloat16"}
+NAMES = ["unet1d", "transformer", "dit", "image"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_products_of_the_networks_are_in_bfloat16(name):
+    policy, batch = policy_of(name, **BFLOAT16), batch_of(name)
+    call = lambda params: policy.loss(params, jax.random.key(2), batch)[0]
+    found = products(jax.make_jaxpr(jax.grad(call))(params_of(name)).jaxpr)
+    # What a spatial softmax expects of its maps is its own statistic: no weights in it.
+    means = lambda inputs: any(x.ndim == 1 and len(x.shape) == 1 for x in inputs)
+    wrong = [entry for entry in found if entry[1] != {"bfloat16"} and not means(entry[2])]
+    assert len(found) > 10 and not wrong, wrong[:3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_moves_loss_and_gradient_by_its_rounding(name):
+    loss, grads = loss_and_gradient(name)
+    rounded, again = loss_and_gradient(name, **BFLOAT16)
+    assert {leaf.dtype for leaf in jax.tree.leaves((rounded, again))} == {np.dtype("float32")}
+    assert 0 < abs(rounded / loss - 1) < 0.02
+    assert 1e-4 < distance(again, grads) < 0.1
+
+
+def test_a_policy_learns_and_acts_in_bfloat16():
+    policy, tx, batch = policy_of("unet1d", **BFLOAT16), optax.adam(3e-3), batch_of("unet1d")
+    step = functools.partial(train_step, policy, tx, ema_power=0.75, ema_max=0.9999)
+    many = jax.jit(
+        lambda start: jax.lax.scan(
+            lambda state, _: step(state, jax.random.key(1), batch), start, length=60
+        )
+    )
+    end, metrics = many(state.create(params_of("unet1d"), tx))
+    assert metrics["loss"][-10:].mean() < 0.85 * metrics["loss"][:5].mean()
+    floats = [x for x in jax.tree.leaves(end) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {jnp.dtype("float32")}
+    actions = jax.jit(policy.sample)(end.ema, jax.random.key(3), batch.obs)
+    exact = jax.jit(policy_of("unet1d").sample)(end.ema, jax.random.key(3), batch.obs)
+    assert actions.dtype == jnp.float32
+    assert 0 < np.abs(actions - exact).max() < 0.2
+
+
+def test_what_an_encoder_without_weights_is_told_keeps_its_bits():
+    encoder = policies.encoder_of(Concat(("a",)), dtype=jnp.bfloat16)
+    x = jnp.full((1, 1, 1), 1.001)
+    np.testing.assert_array_equal(encoder.apply({}, {"a": x}), x)

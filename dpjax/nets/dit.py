@@ -82,7 +82,8 @@ class DiT(nn.Module):
         """cond [B, To, F], t [...] -> Context of all blocks' modulations, [..., M] and [B, M]."""
         del keys  # dropout is in the blocks only
         chex.assert_rank(cond, 3)
-        time = self.time_out(jax.nn.silu(self.time_in(sinusoidal(t, self.width))))
+        waves = sinusoidal(t, self.width).astype(cond.dtype)
+        time = self.time_out(jax.nn.silu(self.time_in(waves)))
         obs = self.obs_out(jax.nn.silu(self.obs_in(cond.reshape(len(cond), -1))))
         step = self.modulate_time(jax.nn.silu(time))
         return Context(step=step, plan=self.modulate_obs(jax.nn.silu(obs)))

@@ -101,9 +101,9 @@ class ResNet(nn.Module):
 
 
 def spatial_softmax(maps: Array) -> Array:
-    """Equation (1): [B, H, W, K] -> points [B, K, 2] as (x, y) in [-1, 1]."""
+    """Equation (1): [B, H, W, K] -> points [B, K, 2] as (x, y) in [-1, 1], in float32."""
     batch, height, width, num = maps.shape
-    p = jax.nn.softmax(maps.reshape(batch, height * width, num), axis=1)
+    p = jax.nn.softmax(maps.astype(jnp.float32).reshape(batch, height * width, num), axis=1)
     p = p.reshape(batch, height, width, num)
     x = jnp.einsum("bhwk,w->bk", p, np.linspace(-1, 1, width, dtype=np.float32))
     y = jnp.einsum("bhwk,h->bk", p, np.linspace(-1, 1, height, dtype=np.float32))
@@ -136,7 +136,7 @@ class ImageEncoder(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         if self.pool == "spatial_softmax":
-            h = self.points(x)
+            h = self.points(x).astype(x.dtype)
         else:
             h = self.backbone(x).mean((1, 2))
         return nn.relu(self.out(h.reshape(len(h), -1)))

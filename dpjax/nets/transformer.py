@@ -77,8 +77,10 @@ class Transformer(nn.Module):
         """
         chex.assert_rank(cond, 3)
         drop = dropouts(self.drop_tokens, keys)
-        time = sinusoidal(t, self.width)
-        obs = self.obs_in(cond) if self.observed else jnp.zeros((*cond.shape[:2], self.width))
+        time = sinusoidal(t, self.width).astype(cond.dtype)
+        obs = jnp.zeros((*cond.shape[:2], self.width), cond.dtype)
+        if self.observed:
+            obs = self.obs_in(cond)
         if self.encoder_only:
             return Context(step=time, plan=obs)
         time = drop(time + self.memory_position[0])

@@ -144,7 +144,7 @@ class UNet1D(nn.Module):
         """cond [B, To, F], t [...] -> Context: step [..., M], plan [B, M] (and cond if local)."""
         del keys  # there is no dropout in it
         chex.assert_rank(cond, 3)
-        waves = sinusoidal(t, self.time_features)
+        waves = sinusoidal(t, self.time_features).astype(cond.dtype)
         time = self.time_out(mish(self.time_in(waves if self.times == 1 else waves[..., 0, :])))
         if self.times == 2:
             time += self.span_out(mish(self.span_in(waves[..., 1, :])))
