@@ -133,6 +133,7 @@ def get_config() -> ConfigDict:
         dict(
             dtype="float32",  # or bfloat16, in the networks only: weights, optimizer, loss and
             # sampler stay float32
+            remat=False,  # blocks are computed again in the backward pass: slower, less memory
         )
     )
     # Cadences are in optimizer steps, rounded up to the end of a call; 0 is never.

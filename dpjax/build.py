@@ -132,6 +132,7 @@ def denoiser(config: ConfigDict, spec: Spec):
     sizes = dict(features=features, horizon=horizon.predict, observed=observed)
     sizes["local"] = config.condition == "local"
     sizes["times"] = 2 if config.method == "meanflow" else 1
+    sizes["remat"] = config.compute.remat
     fields = {field.name: field for field in dataclasses.fields(network)}
     if sizes["local"] and "local" not in fields:
         raise UserError(

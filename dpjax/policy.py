@@ -26,6 +26,7 @@ from dpjax.types import (
     Params,
     PRNGKey,
     Problem,
+    cast,
     row_keys,
 )
 
@@ -94,12 +95,6 @@ class Denoiser(NamedTuple):
     apply: Callable[[Any, Array, Context], Array]
 
 
-def cast(tree: Any, dtype) -> Any:
-    """The float32 leaves in another dtype; what is told in integers stays."""
-    change = lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
-    return jax.tree.map(change, tree)
-
-
 def encoder_of(module, view=as_they_are, dtype=jnp.float32) -> Encoder:
     """An Encoder of a flax module `(obs, keys) -> [B, To, F]`.
 
@@ -112,11 +107,7 @@ def encoder_of(module, view=as_they_are, dtype=jnp.float32) -> Encoder:
         made = module.apply({"params": cast(params, used)}, cast(obs, used), keys)
         return made.astype(jnp.float32)
 
-    return Encoder(
-        view=view,
-        init=lambda rng, obs: module.init(rng, obs).get("params", {}),
-        apply=apply,
-    )
+    return Encoder(lambda rng, obs: module.init(rng, obs).get("params", {}), apply, view)
 
 
 def denoiser_of(module, dtype=jnp.float32) -> Denoiser:
@@ -125,17 +116,17 @@ def denoiser_of(module, dtype=jnp.float32) -> Denoiser:
     dtype: what it computes in; x, params and y are float32, times are never cast.
     """
 
-    def prepare(params, cond, t, keys=None):
-        variables = {"params": cast(params, dtype)}
-        return module.apply(variables, cast(cond, dtype), t, keys, method=module.prepare)
+    def run(method, params, x, *others):
+        return module.apply({"params": cast(params, dtype)}, cast(x, dtype), *others, method=method)
 
     def apply(params, x, context, keys=None):
-        variables = {"params": cast(params, dtype)}
-        y = module.apply(variables, cast(x, dtype), context, keys, method=module.denoise)
-        return y.astype(jnp.float32)
+        return run(module.denoise, params, x, context, keys).astype(jnp.float32)
 
-    init = lambda rng, x, t, cond: module.init(rng, x, t, cond)["params"]
-    return Denoiser(init, prepare, apply)
+    return Denoiser(
+        init=lambda rng, x, t, cond: module.init(rng, x, t, cond)["params"],
+        prepare=lambda params, cond, t, keys=None: run(module.prepare, params, cond, t, keys),
+        apply=apply,
+    )
 
 
 def diffusion_policy(

@@ -175,3 +175,19 @@ def test_what_an_encoder_without_weights_is_told_keeps_its_bits():
     encoder = policies.encoder_of(Concat(("a",)), dtype=jnp.bfloat16)
     x = jnp.full((1, 1, 1), 1.001)
     np.testing.assert_array_equal(encoder.apply({}, {"a": x}), x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_computed_again_give_the_same_gradient(name):
+    """Dropout is on where there is any: its masks are drawn again too."""
+    again = {"compute.remat": True}
+    policy, batch = policy_of(name, **again), batch_of(name)
+    same = jax.eval_shape(policy.init, jax.random.key(0), batch)
+    assert jax.tree.structure(same) == jax.tree.structure(params_of(name))
+    call = lambda params: policy.loss(params, jax.random.key(2), batch)[0]
+    text = str(jax.make_jaxpr(call)(params_of(name)))
+    assert "checkpoint" in text or "remat" in text
+    loss, grads = loss_and_gradient(name)
+    rerun, regrads = loss_and_gradient(name, **again)
+    np.testing.assert_allclose(rerun, loss, rtol=1e-6)
+    assert distance(regrads, grads) < 3e-6
