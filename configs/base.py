@@ -128,6 +128,14 @@ def get_config() -> ConfigDict:
             batch=256,  # rows of the global batch
             steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
             parallel="pmap",  # or mesh: the compiler splits the batch (training/parallel.py)
+            accumulate=1,  # parts that a step's batch is worked through in: less memory
+        )
+    )
+    config.compute = ConfigDict(
+        dict(
+            dtype="float32",  # or bfloat16, in the networks only: weights, optimizer, loss and
+            # sampler stay float32
+            remat=False,  # blocks are computed again in the backward pass: slower, less memory
         )
     )
     # Cadences are in optimizer steps, rounded up to the end of a call; 0 is never.

@@ -11,6 +11,7 @@ import logging
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import optax
@@ -26,6 +27,7 @@ from dpjax.normalizer import Normalizer
 from dpjax.policy import Policy
 from dpjax.run_config import Spec, read_config
 from dpjax.training import checkpoint, optim, parallel
+from dpjax.training.step import check_parts
 from dpjax.types import Params
 
 DENOISERS = {
@@ -48,6 +50,7 @@ SAMPLERS = {
     "heun": lambda config: second_order.heun(),
 }
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CONDITIONS = {
     "features": lambda horizon: policies.on_features,
     "local": lambda horizon: policies.on_steps,
@@ -84,6 +87,7 @@ def check(config: ConfigDict) -> None:
         )
     choose(parallel.WAYS, config.train.parallel, "config.train.parallel")
     parallel.check_batch(config.train.batch, jax.device_count())
+    check_parts(config.train.batch // jax.device_count(), config.train.accumulate)
     choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
     if config.denoiser.name == "unet1d":
         sizes = ("widths", "groups", "kernel_size", "time_features")
@@ -131,6 +135,7 @@ def denoiser(config: ConfigDict, spec: Spec):
     sizes = dict(features=features, horizon=horizon.predict, observed=observed)
     sizes["local"] = config.condition == "local"
     sizes["times"] = 2 if config.method == "meanflow" else 1
+    sizes["remat"] = config.compute.remat
     fields = {field.name: field for field in dataclasses.fields(network)}
     if sizes["local"] and "local" not in fields:
         raise UserError(
@@ -160,8 +165,9 @@ def policy(
     config_check.check_method(config)
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
     sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
-    encoder = policies.encoder_of(cameras.encoder(config, spec), cameras.view(config))
-    network = policies.denoiser_of(denoiser(config, spec))
+    dtype = choose(DTYPES, config.compute.dtype, "config.compute.dtype")
+    encoder = policies.encoder_of(cameras.encoder(config, spec), cameras.view(config), dtype)
+    network = policies.denoiser_of(denoiser(config, spec), dtype)
     options = dict(
         horizon=config.horizon.predict,
         num_steps=config.sampler.num_steps,

@@ -132,7 +132,7 @@ def encoder(config: ConfigDict, spec: Spec):
     if not spec.cameras:
         return Concat(tuple(spec.observations))
     own = {key: x for key, x in config.encoder.items() if key not in ("weights", "lr")}
-    own["trained"] = config.encoder.lr > 0
+    own.update(trained=config.encoder.lr > 0, remat=config.compute.remat)
     return Cameras(tuple(spec.numbers), tuple(spec.cameras), **own)
 
 

@@ -24,7 +24,7 @@ from dpjax.diffusion import samplers, schedules, targets
 from dpjax.diffusion.schedules import Level, Path, Schedule
 from dpjax.normalizer import Normalizer
 from dpjax.policy import Denoiser, Encoder, Policy
-from dpjax.types import Array, Problem, row_keys
+from dpjax.types import Array, Problem, row_keys, split_keys
 
 INTERVALS = 0.25  # share of rows with r < t (Geng et al. 2025, table 1a)
 POWER = 1.0  # p of the adaptive weight (table 1e)
@@ -105,10 +105,10 @@ def meanflow_loss(encoder, denoiser, schedule, pose, num_levels, power, mask_pad
     """
 
     def loss(params, rng, batch):
-        keys = policies.split_keys(row_keys(rng, batch.row), 4)
+        keys = split_keys(row_keys(rng, batch.row), 4)
         level_keys, noise_keys, drop_keys, obs_keys = keys
         problem = policies.read_batch(encoder, pose, params, batch, obs_keys)
-        level, eps = policies.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
+        level, eps = samplers.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
         z = problem.give(targets.add_noise(problem.x0, eps, level))
         v = problem.still(eps - problem.x0)
 

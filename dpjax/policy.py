@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from dpjax.diffusion import samplers, streaming, targets
 from dpjax.diffusion.samplers import Sampler
-from dpjax.diffusion.schedules import Level, Schedule
+from dpjax.diffusion.schedules import Schedule
 from dpjax.normalizer import Normalizer
 from dpjax.types import (
     Array,
@@ -26,7 +26,9 @@ from dpjax.types import (
     Params,
     PRNGKey,
     Problem,
+    cast,
     row_keys,
+    split_keys,
 )
 
 ACTION = "action"  # the actions' key in the normalizer
@@ -94,25 +96,37 @@ class Denoiser(NamedTuple):
     apply: Callable[[Any, Array, Context], Array]
 
 
-def encoder_of(module, view=as_they_are) -> Encoder:
-    """An Encoder of a flax module `(obs, keys) -> [B, To, F]`."""
-    return Encoder(
-        view=view,
-        init=lambda rng, obs: module.init(rng, obs).get("params", {}),
-        apply=lambda params, obs, keys=None: module.apply({"params": params}, obs, keys),
-    )
+def encoder_of(module, view=as_they_are, dtype=jnp.float32) -> Encoder:
+    """An Encoder of a flax module `(obs, keys) -> [B, To, F]`.
+
+    dtype: what it computes in, float32 in and out. Without weights it computes nothing,
+        and its numbers stay what they are.
+    """
+
+    def apply(params, obs, keys=None):
+        used = dtype if jax.tree.leaves(params) else jnp.float32
+        made = module.apply({"params": cast(params, used)}, cast(obs, used), keys)
+        return made.astype(jnp.float32)
+
+    return Encoder(lambda rng, obs: module.init(rng, obs).get("params", {}), apply, view)
 
 
-def denoiser_of(module) -> Denoiser:
-    """A Denoiser of a flax module with methods `prepare` and `denoise`."""
+def denoiser_of(module, dtype=jnp.float32) -> Denoiser:
+    """A Denoiser of a flax module with methods `prepare` and `denoise`.
+
+    dtype: what it computes in; x, params and y are float32, times are never cast.
+    """
+
+    def run(method, params, x, *others):
+        return module.apply({"params": cast(params, dtype)}, cast(x, dtype), *others, method=method)
+
+    def apply(params, x, context, keys=None):
+        return run(module.denoise, params, x, context, keys).astype(jnp.float32)
+
     return Denoiser(
         init=lambda rng, x, t, cond: module.init(rng, x, t, cond)["params"],
-        prepare=lambda params, cond, t, keys=None: module.apply(
-            {"params": params}, cond, t, keys, method=module.prepare
-        ),
-        apply=lambda params, x, context, keys=None: module.apply(
-            {"params": params}, x, context, keys, method=module.denoise
-        ),
+        prepare=lambda params, cond, t, keys=None: run(module.prepare, params, cond, t, keys),
+        apply=apply,
     )
 
 
@@ -177,7 +191,7 @@ def diffusion_loss(encoder, denoiser, pose, schedule, predict, mask_padding):
         keys = split_keys(row_keys(rng, batch.row), 4)
         level_keys, noise_keys, drop_keys, obs_keys = keys
         problem = read_batch(encoder, pose, params, batch, obs_keys)
-        level, eps = draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
+        level, eps = samplers.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
         x = problem.give(targets.add_noise(problem.x0, eps, level))
         context = denoiser.prepare(params["denoiser"], problem.cond, level.t, drop_keys)
         y = denoiser.apply(params["denoiser"], x, context, drop_keys)
@@ -231,16 +245,3 @@ def read_batch(encoder: Encoder, pose, params: Params, batch: Batch, keys=None) 
     """A batch in data units as what is to be learned: [B, Tp, D] in network units."""
     actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
     return pose(actions, features(encoder, params, batch.obs, keys))
-
-
-def split_keys(keys: Array, num: int) -> Array:
-    """[B] keys -> [num, B] keys."""
-    return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, num))(keys), 1, 0)
-
-
-def draw(
-    schedule: Schedule, level_keys: Array, noise_keys: Array, shape: tuple[int, ...]
-) -> tuple[Level, Array]:
-    """A noise level [B] and noise [B, *shape], each row's from its own keys."""
-    level = jax.vmap(lambda key: schedule.draw(key, ()))(level_keys)
-    return level, samplers.draw_rows(noise_keys, shape)

@@ -71,9 +71,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
         distributed.check_same(checkpoint=str(meta.get("step")))
         if state is None:
             state = jax.jit(create)(init_rng, example)
-        step = functools.partial(
-            train_step, policy, tx, ema_power=config.ema.power, ema_max=config.ema.max
-        )
+        options = dict(ema_power=config.ema.power, ema_max=config.ema.max)
+        options["accumulate"] = config.train.accumulate
+        step = functools.partial(train_step, policy, tx, **options)
         way = parallel.WAYS[config.train.parallel](parallel.all_devices())
         job = jobs.Job(config, workdir, spec, signals, panel, way)
         return loop(job, meta, state, step, step_rng, windows)

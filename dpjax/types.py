@@ -70,6 +70,17 @@ class Problem(NamedTuple):
         return change if self.known is None else jnp.where(self.known, 0.0, change)
 
 
+def cast(tree: Any, dtype) -> Any:
+    """The float32 leaves in another dtype; integers and booleans stay."""
+    change = lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
+    return jax.tree.map(change, tree)
+
+
 def row_keys(rng: PRNGKey, rows: Array) -> PRNGKey:
     """One key a row, `fold_in(rng, r)`: [B] keys from one key and rows [B]."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, rows)
+
+
+def split_keys(keys: Array, num: int) -> Array:
+    """[B] keys -> [num, B] keys."""
+    return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, num))(keys), 1, 0)

@@ -15,7 +15,7 @@ from dpjax.nets.encoders import Concat
 from dpjax.nets.unet1d import UNet1D
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION, Denoiser
-from dpjax.types import Batch, Context
+from dpjax.types import Batch, Context, split_keys
 
 K = 100
 UNITS = Normalizer(
@@ -118,8 +118,8 @@ def test_without_intervals_and_weights_it_is_flow_matchings_loss():
     total, sums = policy.loss(params, rng, batch)
 
     schedule = meanflow.intervals(K, 0.0)
-    keys = policies.split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.row), 4)
-    level, eps = policies.draw(schedule, keys[0], keys[1], (1, 1))
+    keys = split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.row), 4)
+    level, eps = samplers.draw(schedule, keys[0], keys[1], (1, 1))
     t = level.sigma[:, None, None]
     net, weights = perceptron(2), params["denoiser"]
     told = jnp.stack([K * level.sigma, jnp.zeros(8)], -1)
@@ -138,8 +138,8 @@ def test_the_targets_derivative_is_that_of_finite_differences():
     params = policy.init(jax.random.key(0), batch)
     total, _ = policy.loss(params, rng, batch)
 
-    keys = policies.split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.row), 4)
-    level, eps = policies.draw(meanflow.intervals(K, 1.0), keys[0], keys[1], (1, 1))
+    keys = split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.row), 4)
+    level, eps = samplers.draw(meanflow.intervals(K, 1.0), keys[0], keys[1], (1, 1))
     t, r = level.sigma, level.sigma - level.t[:, 1] / K
     v = eps - batch.actions
 

@@ -132,8 +132,8 @@ def test_the_error_of_a_masked_step_does_not_count():
 def test_training_noise_differs_between_rows_and_keys():
     keys = jax.random.split(jax.random.key(0), 64)
     draw = jax.jit(
-        lambda keys: policies.draw(
-            schedules.cosine(100), *policies.split_keys(keys, 2), (HORIZON, ACTIONS)
+        lambda keys: samplers.draw(
+            schedules.cosine(100), *split_keys(keys, 2), (HORIZON, ACTIONS)
         )
     )
     level, eps = draw(keys)

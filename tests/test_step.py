@@ -16,7 +16,7 @@ from dpjax.errors import UserError
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION, Policy
 from dpjax.training import optim, parallel, state
-from dpjax.training.step import train_step
+from dpjax.training.step import check_parts, train_step
 from dpjax.types import Batch, row_keys
 
 BATCH, WINDOWS = 16, 40
@@ -58,10 +58,11 @@ def gather(table, ids, rows):
     return Batch({"state": table["state"][ids]}, table["action"][ids], table["mask"][ids], rows)
 
 
-def run(devices, tx, num_steps, name="pmap"):
+def run(devices, tx, num_steps, name="pmap", **options):
     """The state and metrics after steps on those devices, on the host."""
     policy, way = toy_policy(), parallel.WAYS[name](devices)
-    call = way.repeat(functools.partial(train_step, policy, tx, **EMA), gather)
+    step = functools.partial(train_step, policy, tx, **EMA, **options)
+    call = way.repeat(step, gather)
     start = state.create(policy.init(jax.random.key(0), None), tx)
     ids = np.arange(num_steps * BATCH, dtype=np.int32).reshape(num_steps, BATCH) % WINDOWS
     end, metrics = call(way.place(start), jax.random.key(1), way.place(table()), ids)
@@ -75,6 +76,7 @@ def leaves(num_devices, name="pmap"):
     once, metrics = run(devices, optax.sgd(1.0), 1, name)
     adam = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
     many, losses = run(devices, adam, 5, name)
+    in_parts, loss = run(devices, optax.sgd(1.0), 1, name, accumulate=2)
     return {
         "after_sgd": once.params["denoiser"]["kernel"],
         "loss": metrics["loss"],
@@ -82,6 +84,8 @@ def leaves(num_devices, name="pmap"):
         "after_adam": many.params["denoiser"]["kernel"],
         "ema": many.ema["denoiser"]["kernel"],
         "losses": losses["loss"],
+        "after_sgd_in_parts": in_parts.params["denoiser"]["kernel"],
+        "loss_in_parts": loss["loss"],
         "step": many.step,
         "ema_count": many.ema_count,
     }
@@ -221,6 +225,12 @@ def test_a_batch_that_cannot_be_split_is_refused(batch, devices, near):
     with pytest.raises(UserError, match=said):
         parallel.check_batch(batch, devices)
     parallel.check_batch(near, devices)
+
+
+def test_parts_that_do_not_divide_a_devices_rows_are_refused():
+    with pytest.raises(UserError, match="accumulate=3 does not divide the 8 rows"):
+        check_parts(8, 3)
+    check_parts(8, 4)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dpjax.diffusion.schedules import Level, Path
+from dpjax.diffusion.schedules import Level, Path, Schedule
 from dpjax.diffusion.targets import Estimate
 
 Array = jax.Array
@@ -99,6 +99,14 @@ def step(
 def draw_rows(keys: Array, shape: tuple[int, ...]) -> Array:
     """N(0, 1) of [B, *shape] from keys [B]: a row's noise is its own key's alone."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def draw(
+    schedule: Schedule, level_keys: Array, noise_keys: Array, shape: tuple[int, ...]
+) -> tuple[Level, Array]:
+    """A noise level [B] and noise [B, *shape], each row's from its own keys."""
+    level = jax.vmap(lambda key: schedule.draw(key, ()))(level_keys)
+    return level, draw_rows(noise_keys, shape)
 
 
 def sample(

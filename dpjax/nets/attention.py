@@ -71,13 +71,15 @@ def attention(
     """q [B, T, E], k and v [B, M, E] -> [B, T, E], E split over the heads.
 
     allowed: bool [T, M], what each query may look at; None for everything.
+    The softmax is taken in float32 whatever q is.
     """
     split = lambda x: x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
     q, k, v = split(q), split(k), split(v)
-    score = jnp.einsum("bthd,bmhd->bhtm", q, k) * q.shape[-1] ** -0.5
+    score = jnp.einsum("bthd,bmhd->bhtm", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     if allowed is not None:
         score = jnp.where(allowed, score, -jnp.inf)
-    mixed = jnp.einsum("bhtm,bmhd->bthd", drop(jax.nn.softmax(score)), v)
+    weight = drop(jax.nn.softmax(score)).astype(v.dtype)
+    mixed = jnp.einsum("bhtm,bmhd->bthd", weight, v)
     return mixed.reshape(*mixed.shape[:2], -1)
 
 

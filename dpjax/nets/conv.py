@@ -111,9 +111,11 @@ def upsample(x: Array, kernel: Array) -> Array:
 def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
     """GroupNorm over [B, L, C]: statistics over the steps and a group's channels.
 
-    Two reductions, steps first: a CPU vectorizes the long one over the channels.
+    Two reductions, steps first: a CPU vectorizes the long one over the channels. Whatever
+    x is, the arithmetic is float32's: a variance of few bits would move every channel.
     """
     batch, _, channels = x.shape
+    dtype, x = x.dtype, x.astype(jnp.float32)
 
     def mean(y):
         shape = (batch, groups, channels // groups)
@@ -121,4 +123,5 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
         return jnp.broadcast_to(y, shape).reshape(batch, 1, channels)
 
     centered = x - mean(x)
-    return centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale) + bias
+    y = centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale) + bias
+    return y.astype(dtype)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from dpjax.nets.attention import Drop, attention, dense, dropouts, normal
-from dpjax.nets.embeddings import sinusoidal
+from dpjax.nets.embeddings import rerun, sinusoidal
 from dpjax.types import Context, PRNGKey
 
 Array = jax.Array
@@ -56,6 +56,7 @@ class DiT(nn.Module):
 
     features: Da. horizon: Tp. layers, heads, width: of the stack.
     drop: dropout in and after every block, in training.
+    remat: blocks are computed again in the backward pass.
     """
 
     features: int
@@ -64,6 +65,7 @@ class DiT(nn.Module):
     heads: int = 4
     width: int = 256
     drop: float = 0.0
+    remat: bool = False
 
     def setup(self):
         self.action_in = dense(self.width)
@@ -82,7 +84,8 @@ class DiT(nn.Module):
         """cond [B, To, F], t [...] -> Context of all blocks' modulations, [..., M] and [B, M]."""
         del keys  # dropout is in the blocks only
         chex.assert_rank(cond, 3)
-        time = self.time_out(jax.nn.silu(self.time_in(sinusoidal(t, self.width))))
+        waves = sinusoidal(t, self.width).astype(cond.dtype)
+        time = self.time_out(jax.nn.silu(self.time_in(waves)))
         obs = self.obs_out(jax.nn.silu(self.obs_in(cond.reshape(cond.shape[0], -1))))
         step = self.modulate_time(jax.nn.silu(time))
         return Context(step=step, plan=self.modulate_obs(jax.nn.silu(obs)))
@@ -94,7 +97,8 @@ class DiT(nn.Module):
         modulation = context.step + context.plan
         tokens = self.action_in(x) + self.position
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, modulation[:, 6 * i * width : 6 * (i + 1) * width], drop)
+            own = modulation[:, 6 * i * width : 6 * (i + 1) * width]
+            tokens = rerun(self.remat, block, tokens, own, drop)
         shift, scale = jnp.split(modulation[:, None, -2 * width :], 2, axis=-1)
         return self.action_out(self.norm_out(tokens) * (1 + scale) + shift)
 

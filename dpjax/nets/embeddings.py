@@ -36,6 +36,15 @@ def torch_uniform(rng: Array, shape: tuple[int, ...], fan_in: int) -> Array:
     return jax.random.uniform(rng, shape, jnp.float32, -bound, bound)
 
 
+def rerun(on: bool, block: nn.Module, x: Array, *args, **options) -> Array:
+    """block(x, …); where `on`, all but x is computed again in the backward pass.
+
+    The block is made before and keeps its name, so the tree of parameters is the same.
+    """
+    call = lambda block, x: block(x, *args, **options)
+    return nn.remat(call)(block, x) if on else call(block, x)
+
+
 class Dense(nn.Module):
     """x W + b with torch's initialization."""
 

@@ -27,7 +27,7 @@ class Cameras(nn.Module):
 
     keys: low-dim observations. cameras: image observations, of any sizes.
     shared: one encoder for all cameras, or one each.
-    depth, width, pool, keypoints, features, norm: see `resnet.ImageEncoder`.
+    depth, width, pool, keypoints, features, norm, remat: see `resnet.ImageEncoder`.
     trained: whether gradients flow into the cameras' encoders.
     """
 
@@ -41,11 +41,11 @@ class Cameras(nn.Module):
     features: int = 64
     norm: str = "group"
     trained: bool = True
+    remat: bool = False
 
     def setup(self):
-        make = lambda: ImageEncoder(
-            self.depth, self.width, self.pool, self.keypoints, self.features, self.norm
-        )
+        sizes = (self.depth, self.width, self.pool, self.keypoints, self.features)
+        make = lambda: ImageEncoder(*sizes, self.norm, self.remat)
         self.encoders = [make() for _ in range(1 if self.shared else len(self.cameras))]
 
     def _each(self, obs, of):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.nets.embeddings import Dense, torch_uniform
+from dpjax.nets.embeddings import Dense, rerun, torch_uniform
 
 Array = jax.Array
 
@@ -82,11 +82,13 @@ class ResNet(nn.Module):
 
     depth: 18 or 34. width: channels of the first stage (64 in the paper). norm: "group",
     or "frozen" for the BatchNorms of somebody's trained weights.
+    remat: blocks are computed again in the backward pass.
     """
 
     depth: int = 18
     width: int = 64
     norm: str = "group"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -96,14 +98,14 @@ class ResNet(nn.Module):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1
                 features, name = self.width * 2**stage, f"stage{stage}_{i}"
-                x = BasicBlock(features, stride, self.norm, name=name)(x)
+                x = rerun(self.remat, BasicBlock(features, stride, self.norm, name=name), x)
         return x
 
 
 def spatial_softmax(maps: Array) -> Array:
-    """Equation (1): [B, H, W, K] -> points [B, K, 2] as (x, y) in [-1, 1]."""
+    """Equation (1): [B, H, W, K] -> points [B, K, 2] as (x, y) in [-1, 1], in float32."""
     batch, height, width, num = maps.shape
-    p = jax.nn.softmax(maps.reshape(batch, height * width, num), axis=1)
+    p = jax.nn.softmax(maps.astype(jnp.float32).reshape(batch, height * width, num), axis=1)
     p = p.reshape(batch, height, width, num)
     x = jnp.einsum("bhwk,w->bk", p, np.linspace(-1, 1, width, dtype=np.float32))
     y = jnp.einsum("bhwk,h->bk", p, np.linspace(-1, 1, height, dtype=np.float32))
@@ -113,7 +115,8 @@ def spatial_softmax(maps: Array) -> Array:
 class ImageEncoder(nn.Module):
     """One camera: [B, H, W, 3] in network units -> [B, features].
 
-    depth, width, norm: of the ResNet. pool: "spatial_softmax" of `keypoints` maps, or "average".
+    depth, width, norm, remat: of the ResNet. pool: "spatial_softmax" of `keypoints` maps, or
+    "average".
     """
 
     depth: int = 18
@@ -122,9 +125,10 @@ class ImageEncoder(nn.Module):
     keypoints: int = 32
     features: int = 64
     norm: str = "group"
+    remat: bool = False
 
     def setup(self):
-        self.backbone = ResNet(self.depth, self.width, self.norm)
+        self.backbone = ResNet(self.depth, self.width, self.norm, self.remat)
         if self.pool == "spatial_softmax":
             uniform = lambda rng, shape, _: torch_uniform(rng, shape, shape[-2])
             self.maps = nn.Conv(self.keypoints, (1, 1), kernel_init=uniform)
@@ -136,7 +140,7 @@ class ImageEncoder(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         if self.pool == "spatial_softmax":
-            h = self.points(x)
+            h = self.points(x).astype(x.dtype)
         else:
             h = self.backbone(x).mean((1, 2))
         return nn.relu(self.out(h.reshape(h.shape[0], -1)))

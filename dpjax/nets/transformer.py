@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from dpjax.errors import UserError
 from dpjax.nets.attention import Block, dense, dropouts, layer_norm, normal
-from dpjax.nets.embeddings import mish, sinusoidal
+from dpjax.nets.embeddings import mish, rerun, sinusoidal
 from dpjax.types import Context, PRNGKey
 
 Array = jax.Array
@@ -35,6 +35,7 @@ class Transformer(nn.Module):
     causal: whether an action may look at earlier ones only.
     encoder_only: one sequence without cross-attention.
     drop: dropout in and after every block, in training. drop_tokens: of the tokens.
+    remat: blocks are computed again in the backward pass.
     """
 
     features: int
@@ -48,6 +49,7 @@ class Transformer(nn.Module):
     encoder_only: bool = False
     drop: float = 0.01
     drop_tokens: float = 0.0
+    remat: bool = False
 
     def setup(self):
         block = lambda cross: Block(self.width, self.heads, cross)
@@ -77,8 +79,10 @@ class Transformer(nn.Module):
         """
         chex.assert_rank(cond, 3)
         drop = dropouts(self.drop_tokens, keys)
-        time = sinusoidal(t, self.width)
-        obs = self.obs_in(cond) if self.observed else jnp.zeros((*cond.shape[:2], self.width))
+        time = sinusoidal(t, self.width).astype(cond.dtype)
+        obs = jnp.zeros((*cond.shape[:2], self.width), cond.dtype)
+        if self.observed:
+            obs = self.obs_in(cond)
         if self.encoder_only:
             return Context(step=time, plan=obs)
         time = drop(time + self.memory_position[0])
@@ -111,16 +115,17 @@ class Transformer(nn.Module):
         tokens = drop_tokens(tokens + self.position)
         if self.encoder_only:
             for block in self.blocks:
-                tokens = block(tokens, drop)
+                tokens = rerun(self.remat, block, tokens, drop)
             tokens = tokens[:, -self.horizon :]
         else:
             if self.cond_layers:
                 for block in self.memory_blocks:
-                    memory = block(memory, drop)
+                    memory = rerun(self.remat, block, memory, drop)
                 memory = jnp.stack([layer(memory) for layer in self.memory_kv], axis=-2)
             masks = self._masks()
             for i, block in enumerate(self.blocks):
-                tokens = block(tokens, drop, memory=memory[:, :, i], **masks)
+                masks["memory"] = memory[:, :, i]
+                tokens = rerun(self.remat, block, tokens, drop, **masks)
         return self.action_out(self.norm_out(tokens))
 
     def _masks(self):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from dpjax.errors import UserError
 from dpjax.nets.conv import conv, group_norm, upsample
-from dpjax.nets.embeddings import Dense, mish, sinusoidal, torch_uniform
+from dpjax.nets.embeddings import Dense, mish, rerun, sinusoidal, torch_uniform
 from dpjax.types import Context, PRNGKey
 
 Array = jax.Array
@@ -109,6 +109,7 @@ class UNet1D(nn.Module):
         output is added after the first block (the original adds it nowhere else).
     times: 2 where t is [..., 2], a time and the length of an interval that ends there
         (MeanFlow): the sum of two embeddings.
+    remat: blocks are computed again in the backward pass.
     """
 
     features: int
@@ -119,6 +120,7 @@ class UNet1D(nn.Module):
     film_scale: bool = True
     local: bool = False
     times: int = 1
+    remat: bool = False
 
     def setup(self):
         down = [w for w in self.widths for _ in range(2)]
@@ -144,7 +146,7 @@ class UNet1D(nn.Module):
         """cond [B, To, F], t [...] -> Context: step [..., M], plan [B, M] (and cond if local)."""
         del keys  # there is no dropout in it
         chex.assert_rank(cond, 3)
-        waves = sinusoidal(t, self.time_features)
+        waves = sinusoidal(t, self.time_features).astype(cond.dtype)
         time = self.time_out(mish(self.time_in(waves if self.times == 1 else waves[..., 0, :])))
         if self.times == 2:
             time += self.span_out(mish(self.span_in(waves[..., 1, :])))
@@ -167,7 +169,7 @@ class UNet1D(nn.Module):
         def two_blocks(x, between=0.0):
             for added in (between, 0.0):
                 block, film = next(blocks)
-                x = block(x, film) + added
+                x = rerun(self.remat, block, x, film) + added
             return x
 
         for i in range(levels):

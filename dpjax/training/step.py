@@ -3,12 +3,42 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from dpjax.errors import UserError
 from dpjax.policy import Policy
 from dpjax.training.optim import ema_decay
 from dpjax.training.state import TrainState, trained
 from dpjax.types import Array, Batch, Metrics
+
+
+def check_parts(rows: int, parts: int) -> None:
+    """Refuses a device's rows of a batch that `accumulate` cannot split evenly."""
+    if rows % parts:
+        raise UserError(
+            f"config.train.accumulate={parts} does not divide the {rows} rows that a device "
+            "has of config.train.batch: use a divisor of them, or another batch."
+        )
+
+
+def in_parts(one, batch: Batch, parts: int):
+    """The sum of `one(part of batch)`, a tree, over `parts` parts, one after the other.
+
+    Part j has the rows j, j + parts, …: where the batch is spread over devices, each part
+    is too. A part is cut out when its turn comes; nothing of the batch is held twice.
+    """
+    if parts == 1:
+        return one(batch)
+    split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]), batch)
+
+    def add(sums, j):
+        cut = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, j, axis=1, keepdims=False)
+        return jax.tree.map(jnp.add, sums, one(jax.tree.map(cut, split))), None
+
+    shapes = jax.eval_shape(one, jax.tree.map(lambda leaf: leaf[:, 0], split))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, zeros, jnp.arange(parts))[0]
 
 
 def train_step(
@@ -21,6 +51,7 @@ def train_step(
     ema_power: float,
     ema_max: float,
     axis: str | None = None,
+    accumulate: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step and one EMA step.
 
@@ -28,13 +59,16 @@ def train_step(
     axis: names the devices whose rows make up the batch. Sums and gradients of sums
         are added over them before anything is divided, so that the result is the mean
         over all rows however they are spread.
+    accumulate: parts that the rows are worked through in, added in the same way; a row's
+        noise comes from its number in the batch, so the step is the same.
     """
     rng = jax.random.fold_in(rng, state.step)
 
-    def total(weights):
-        return policy.loss({**state.params, **weights}, rng, batch)
+    def sums_of(part):
+        total = lambda weights: policy.loss({**state.params, **weights}, rng, part)
+        return jax.value_and_grad(total, has_aux=True)(trained(state.params))
 
-    (loss, sums), grads = jax.value_and_grad(total, has_aux=True)(trained(state.params))
+    (loss, sums), grads = in_parts(sums_of, batch, accumulate)
     if axis is not None:
         loss, sums, grads = jax.lax.psum((loss, sums, grads), axis)
     mean = functools.partial(jax.tree.map, lambda leaf: leaf / sums["weight"])

@@ -108,11 +108,9 @@ def trainer(config, policy, params, columns, spec):
     )
     step = functools.partial(train_step, policy, tx, ema_power=0.75, ema_max=0.9999)
     gather = functools.partial(loader.gather, num_observed=OBSERVED)
-    devices = jax.local_devices()
-    call = parallel.over_devices(step, gather, devices)
-    state = states.create(params, tx)
-    held, table = parallel.replicate((state, table), devices)
-    held = [held]
+    way = parallel.WAYS[config.train.parallel](parallel.all_devices())
+    call = way.repeat(step, gather)
+    held, table = [way.place(states.create(params, tx))], way.place(table)
     ids = np.arange(config.train.batch, dtype=np.int32)[None]
     seen = {key: x[rows[ids][..., :OBSERVED]] for key, x in images.items()}
 
