@@ -16,7 +16,7 @@ from dpjax.nets.encoders import Concat
 from dpjax.nets.unet1d import UNet1D
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION, Denoiser
-from dpjax.types import Batch, Context
+from dpjax.types import Batch, Context, split_keys
 
 HORIZON, ACTIONS = 4, 2
 UNITS = Normalizer(
