@@ -1,7 +1,7 @@
 """dpjax against PyTorch, and against what the machine can do, in one run.
 
     make bench-peers                      # once: PyTorch and LeRobot in .venv-peers
-    python -m experiments.throughput [--only train_] [--rounds 5]
+    python -m experiments.throughput [--gates | --only train_] [--rounds 5]
 
 Every case is prepared by dpjax, PyTorch eager and PyTorch compiled, each in a process of
 its own; then they take turns, about a second each, and wait while the others work. Without
@@ -37,6 +37,8 @@ GATES = {
     "sample_b1_65m_share_of_bandwidth": 0.8,
     "train_65m_share_of_sgemm": 0.8,
 }
+GATED = ("train_unet_small", "train_unet_65m", "train_image")
+GATED += ("sample_unet_small_ddpm-100_b1", "sample_unet_65m_ddpm-100_b1")
 
 
 class Side:
@@ -74,7 +76,8 @@ class Side:
         self.process.stdin.close()
         peak = json.loads(self.process.stdout.readline())
         self.process.wait()
-        low, median, high = np.quantile(self.took, [0.1, 0.5, 0.9])
+        took = np.array(self.took) / self.facts.get("steps_a_call", 1)
+        low, median, high = np.quantile(took, [0.1, 0.5, 0.9])
         row = {"ms": median, "ms_spread": [low, high], "calls": len(self.took)}
         return {**row, **peak, **self.facts}
 
@@ -170,12 +173,14 @@ def table(rows: dict) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.throughput")
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--gates", action="store_true", help="only the cases of the gates")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every side")
     parser.add_argument("--few", default="dpm_solver-5", help="few-step sampler and its steps")
     given = parser.parse_args()
     sampler, _, steps = given.few.rpartition("-")
     every = cases.everything((sampler, int(steps)))
-    wanted = [case for case in every if given.only in case["name"]]
+    named = lambda case: given.only in case["name"]
+    wanted = [case for case in every if (case["name"] in GATED if given.gates else named(case))]
     peers = PEERS.exists()
     if not peers:
         print(f"{PEERS} is not there (make bench-peers): dpjax alone")

@@ -21,6 +21,7 @@ from experiments.throughput import worker
 from experiments.throughput.cases import NETWORKS
 
 OBSERVED, HORIZON, ACTION = 2, 16, 2
+STEPS_A_CALL = 4  # config.train.steps_per_call of training
 
 
 def configured(case: dict):
@@ -82,6 +83,7 @@ def prepare(case: dict):
     sizes = {key: count(params[key]) for key in ("encoder", "denoiser")}
     facts = {"parameters": sum(sizes.values()), "device": jax.devices()[0].device_kind}
     if case["kind"] == "train":
+        facts["steps_a_call"] = STEPS_A_CALL
         facts["matmul_flops"] = training_flops(policy, params, example)
         return trainer(config, policy, params, columns, spec), facts
     facts["loop_parameters"] = loop_parameters(params["denoiser"])
@@ -92,7 +94,7 @@ def prepare(case: dict):
 
 
 def trainer(config, policy, params, columns, spec):
-    """One call is one optimizer step, as `dpjax.train` makes it, the EMA's included."""
+    """One call is STEPS_A_CALL optimizer steps, as `dpjax.train` makes them, with the EMA."""
     tx = build.optimizer(config)
     rows = np.arange(config.train.batch)[:, None] + np.arange(HORIZON)
     images = {key: columns[key] for key in spec.cameras}
@@ -111,7 +113,7 @@ def trainer(config, policy, params, columns, spec):
     way = parallel.WAYS[config.train.parallel](parallel.all_devices())
     call = way.repeat(step, gather)
     held, table = [way.place(states.create(params, tx))], way.place(table)
-    ids = np.arange(config.train.batch, dtype=np.int32)[None]
+    ids = np.tile(np.arange(config.train.batch, dtype=np.int32), (STEPS_A_CALL, 1))
     seen = {key: x[rows[ids][..., :OBSERVED]] for key, x in images.items()}
 
     def one():
