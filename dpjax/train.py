@@ -119,6 +119,8 @@ def calls(job: jobs.Job, clock: jobs.Clock, bar, owed: bool, state, step, rng, w
     config, batch = job.config, job.config.train.batch
     observed = dataset.observed_steps(config)
     call = job.way.repeat(step, functools.partial(loader.gather, num_observed=observed))
+    if config.cameras and jax.default_backend() == "cpu":
+        call = parallel.one_by_one(call)
     state, table = job.way.place((state, windows.table))
     size, total, window = config.train.steps_per_call, config.train.steps, []
     share = parallel.share(batch, parallel.all_devices())

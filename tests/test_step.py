@@ -58,11 +58,11 @@ def gather(table, ids, rows):
     return Batch({"state": table["state"][ids]}, table["action"][ids], table["mask"][ids], rows)
 
 
-def run(devices, tx, num_steps, name="pmap", **options):
+def run(devices, tx, num_steps, name="pmap", around=lambda call: call, **options):
     """The state and metrics after steps on those devices, on the host."""
     policy, way = toy_policy(), parallel.WAYS[name](devices)
     step = functools.partial(train_step, policy, tx, **EMA, **options)
-    call = way.repeat(step, gather)
+    call = around(way.repeat(step, gather))
     start = state.create(policy.init(jax.random.key(0), None), tx)
     ids = np.arange(num_steps * BATCH, dtype=np.int32).reshape(num_steps, BATCH) % WINDOWS
     end, metrics = call(way.place(start), jax.random.key(1), way.place(table()), ids)
@@ -117,6 +117,15 @@ def test_eight_devices_do_what_one_does(eight, name):
     for key in one:
         got = eight[0][f"{name}/{key}"]
         np.testing.assert_allclose(got, one[key], rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+def test_steps_one_by_one_are_those_of_a_scan():
+    tx, devices = optax.adam(1e-2), jax.devices()[:1]
+    scanned, losses = run(devices, tx, 5)
+    single, same = run(devices, tx, 5, around=parallel.one_by_one)
+    assert losses["loss"].shape == same["loss"].shape == (5,) and single.step == 5
+    for got, wanted in zip(jax.tree.leaves((single, same)), jax.tree.leaves((scanned, losses))):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_both_ways_are_one_on_one_device():

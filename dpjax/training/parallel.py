@@ -95,7 +95,7 @@ def pmapped(devices: list) -> Way:
             def one(state, inputs):
                 return step(state, rng, gather(table, inputs, rows), axis=AXIS)
 
-            return jax.lax.scan(one, state, inputs)
+            return repeated(one, state, inputs)
 
         def run(state, rng, table, inputs):
             rows = rows_of(inputs, devices).reshape(len(own), -1)
@@ -128,7 +128,7 @@ def meshed(devices: list) -> Way:
                 batch = gather(table, inputs, rows)
                 return step(state, rng, jax.lax.with_sharding_constraint(batch, by_rows))
 
-            return jax.lax.scan(one, state, inputs)
+            return repeated(one, state, inputs)
 
         def run(state, rng, table, inputs):
             key = put(jax.random.key_data(rng))
@@ -141,6 +141,32 @@ def meshed(devices: list) -> Way:
 
     fetch = functools.partial(jax.tree.map, first_copy)
     return Way(functools.partial(jax.tree.map, put), fetch, repeat)
+
+
+def repeated(one: Callable, state, inputs):
+    """`one(state, inputs[i]) -> (state, metrics)` for all i, in a scan; no loop for a single."""
+    if len(jax.tree.leaves(inputs)[0]) > 1:
+        return jax.lax.scan(one, state, inputs)
+    state, metrics = one(state, jax.tree.map(lambda leaf: leaf[0], inputs))
+    return state, jax.tree.map(lambda leaf: leaf[None], metrics)
+
+
+def one_by_one(call: Callable) -> Callable:
+    """`call` of a single step, made n times, in place of one scan over n steps.
+
+    XLA's CPU takes ten times as long for a 2-D convolution inside a loop (measured:
+    2,530 against 196 ms a ResNet-18 of width 16 and its gradient, 128 images of 66 px).
+    """
+    at = lambda inputs, i: jax.tree.map(lambda leaf: leaf[i : i + 1], inputs)
+
+    def run(state, rng, table, inputs):
+        metrics = []
+        for i in range(len(jax.tree.leaves(inputs)[0])):
+            state, values = call(state, rng, table, at(inputs, i))
+            metrics.append(values)
+        return state, jax.tree.map(lambda *x: np.concatenate(x), *metrics)
+
+    return run
 
 
 def first_copy(leaf: Array) -> np.ndarray:

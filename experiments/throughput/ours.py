@@ -112,6 +112,8 @@ def trainer(config, policy, params, columns, spec):
     gather = functools.partial(loader.gather, num_observed=OBSERVED)
     way = parallel.WAYS[config.train.parallel](parallel.all_devices())
     call = way.repeat(step, gather)
+    if images and jax.default_backend() == "cpu":
+        call = parallel.one_by_one(call)  # as dpjax.train
     held, table = [way.place(states.create(params, tx))], way.place(table)
     ids = np.tile(np.arange(config.train.batch, dtype=np.int32), (STEPS_A_CALL, 1))
     seen = {key: x[rows[ids][..., :OBSERVED]] for key, x in images.items()}
