@@ -3,20 +3,17 @@
     python -m dpjax.train --config configs/pusht_state_transformer_small.py --workdir runs/tf
 """
 
-from configs import pusht_state_transformer
+from configs import pusht_state_small, pusht_state_transformer
 
 
 def get_config():
-    """4 layers of 128 channels, batch 128: the minutes of pusht_state_small."""
-    config = pusht_state_transformer.get_config()
-    config.data.mirror = True
+    """4 layers of 128 channels in the place of pusht_state_small's U-Net: its minutes."""
+    config = pusht_state_small.get_config()
+    transformer = pusht_state_transformer.get_config()
+    config.denoiser = transformer.denoiser
     config.denoiser.layers = 4
     config.denoiser.width = 128
+    config.optim = transformer.optim
     config.optim.lr = 1e-3
     config.train.steps = 15_000
-    config.train.batch = 128
-    config.train.steps_per_call = 10
-    config.eval.every = 5_000
-    config.val.every = 500
-    config.save.every = 500
     return config

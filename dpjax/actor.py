@@ -15,6 +15,7 @@ import numpy as np
 
 from dpjax.errors import UserError
 
+# types.row_keys, compiled; not imported, since that file needs flax and this one does not.
 fold = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
 
 

@@ -49,7 +49,6 @@ SAMPLERS = {
     "dpm_solver": lambda config: second_order.dpm_solver(),
     "heun": lambda config: second_order.heun(),
 }
-
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CONDITIONS = {
     "features": lambda horizon: policies.on_features,
@@ -73,11 +72,7 @@ def check(config: ConfigDict) -> None:
 
     config_check.check(config.to_dict(), base.get_config().to_dict())
     horizon = config.horizon
-    if not 0 <= config.optim.warmup < config.train.steps:
-        raise UserError(
-            f"config.optim.warmup={config.optim.warmup} must be below config.train.steps="
-            f"{config.train.steps}: the cosine begins where the warm-up ends."
-        )
+    check_training(config)
     needed = horizon.obs - 1 + horizon.act
     if needed > horizon.predict:
         raise UserError(
@@ -85,9 +80,6 @@ def check(config: ConfigDict) -> None:
             f"{needed} steps are needed but horizon.predict={horizon.predict} are predicted. "
             "Raise horizon.predict or lower horizon.act."
         )
-    choose(parallel.WAYS, config.train.parallel, "config.train.parallel")
-    parallel.check_batch(config.train.batch, jax.device_count())
-    check_parts(config.train.batch // jax.device_count(), config.train.accumulate)
     choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
     if config.denoiser.name == "unet1d":
         sizes = ("widths", "groups", "kernel_size", "time_features")
@@ -104,12 +96,24 @@ def check(config: ConfigDict) -> None:
             f"deviations: use 'limits', or config.sampler.clip=inf."
         )
     choose({"refuse": 0, "skip": 0}, config.data.on_bad, "config.data.on_bad")
-    choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
     choose(normalizers.IMAGE_MODES, config.normalize.image, "config.normalize.image")
     cameras.check_config(config)
     config_check.check_columns(config)
     check_schedule(config)
     policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
+
+
+def check_training(config: ConfigDict) -> None:
+    """The batch can be split over devices and parts; the optimizer's keys fit together."""
+    if not 0 <= config.optim.warmup < config.train.steps:
+        raise UserError(
+            f"config.optim.warmup={config.optim.warmup} must be below config.train.steps="
+            f"{config.train.steps}: the cosine begins where the warm-up ends."
+        )
+    choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
+    choose(parallel.WAYS, config.train.parallel, "config.train.parallel")
+    parallel.check_batch(config.train.batch, jax.device_count())
+    check_parts(config.train.batch // jax.device_count(), config.train.accumulate)
 
 
 def check_schedule(config: ConfigDict) -> None:
@@ -133,9 +137,8 @@ def denoiser(config: ConfigDict, spec: Spec):
     else:
         features, observed = spec.action, horizon.obs
     sizes = dict(features=features, horizon=horizon.predict, observed=observed)
-    sizes["local"] = config.condition == "local"
+    sizes.update(local=config.condition == "local", remat=config.compute.remat)
     sizes["times"] = 2 if config.method == "meanflow" else 1
-    sizes["remat"] = config.compute.remat
     fields = {field.name: field for field in dataclasses.fields(network)}
     if sizes["local"] and "local" not in fields:
         raise UserError(

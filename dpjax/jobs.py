@@ -1,19 +1,42 @@
-"""A training under way: what stays the same in it, who is told, and how far it is."""
+"""A training under way: its calls, what stays the same in it, who is told, how far it is."""
 
+from collections.abc import Callable
 import contextlib
+import functools
 import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
+import optax
 
-from dpjax import judges, run_config
+from dpjax import dataset, judges, run_config
+from dpjax.data import loader
+from dpjax.policy import Policy
 from dpjax.training import checkpoint, parallel
 from dpjax.training.metrics import Metrics
 from dpjax.training.signals import Signals
+from dpjax.training.step import train_step
 
 log = logging.getLogger("dpjax")
+
+
+def stepper(config: ConfigDict, policy: Policy, tx: optax.GradientTransformation) -> Callable:
+    """`train_step` of that policy and optimizer, as the config says."""
+    options = dict(ema_power=config.ema.power, ema_max=config.ema.max)
+    return functools.partial(train_step, policy, tx, accumulate=config.train.accumulate, **options)
+
+
+def caller(config: ConfigDict, way: parallel.Way, step: Callable) -> Callable:
+    """`call(state, rng, table, inputs)`: steps on the windows that the inputs name.
+
+    One program for all of them; with cameras on a CPU, one a step (`parallel.one_by_one`).
+    """
+    observed = dataset.observed_steps(config)
+    call = way.repeat(step, functools.partial(loader.gather, num_observed=observed))
+    slow = config.cameras and jax.default_backend() == "cpu"
+    return parallel.one_by_one(call) if slow else call
 
 
 class Clock(NamedTuple):

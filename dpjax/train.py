@@ -31,7 +31,6 @@ from dpjax.training import distributed, parallel
 from dpjax.training import state as states
 from dpjax.training.metrics import averages, refuse_non_finite
 from dpjax.training.signals import Signals, Stopped
-from dpjax.training.step import train_step
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder: new, or one to go on with.")
@@ -71,9 +70,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
         distributed.check_same(checkpoint=str(meta.get("step")))
         if state is None:
             state = jax.jit(create)(init_rng, example)
-        options = dict(ema_power=config.ema.power, ema_max=config.ema.max)
-        options["accumulate"] = config.train.accumulate
-        step = functools.partial(train_step, policy, tx, **options)
+        step = jobs.stepper(config, policy, tx)
         way = parallel.WAYS[config.train.parallel](parallel.all_devices())
         job = jobs.Job(config, workdir, spec, signals, panel, way)
         return loop(job, meta, state, step, step_rng, windows)
@@ -117,10 +114,7 @@ def loop(job: jobs.Job, meta: dict, state, step, rng, windows: loader.Windows) -
 def calls(job: jobs.Job, clock: jobs.Clock, bar, owed: bool, state, step, rng, windows):
     """Trains from `clock.step` to the end or to a signal; returns the clock and the signal."""
     config, batch = job.config, job.config.train.batch
-    observed = dataset.observed_steps(config)
-    call = job.way.repeat(step, functools.partial(loader.gather, num_observed=observed))
-    if config.cameras and jax.default_backend() == "cpu":
-        call = parallel.one_by_one(call)
+    call = jobs.caller(config, job.way, step)
     state, table = job.way.place((state, windows.table))
     size, total, window = config.train.steps_per_call, config.train.steps, []
     share = parallel.share(batch, parallel.all_devices())

@@ -3,7 +3,7 @@
 import functools
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import jaxprs_in_params
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -120,12 +120,8 @@ def products(jaxpr):
         if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
             inputs = [x.aval for x in eqn.invars]
             found.append((eqn.primitive.name, *({str(x.dtype) for x in inputs},), inputs))
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else [value]:
-                if isinstance(inner, ClosedJaxpr):
-                    inner = inner.jaxpr
-                if isinstance(inner, Jaxpr):
-                    found += products(inner)
+        for inner in jaxprs_in_params(eqn.params):
+            found += products(inner)
     return found
 
 

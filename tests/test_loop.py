@@ -1,6 +1,7 @@
 """The sampling loop holds the products that x needs, and no others."""
 
 import jax
+from jax.extend.core import jaxprs_in_params
 import jax.numpy as jnp
 import pytest
 
@@ -43,20 +44,11 @@ def policy_of(net):
     )
 
 
-def inner(equation):
-    """The jaxprs that an equation holds, whatever its parameter is called."""
-    for value in equation.params.values():
-        for part in value if isinstance(value, (tuple, list)) else (value,):
-            part = getattr(part, "jaxpr", part)
-            if hasattr(part, "eqns"):
-                yield part
-
-
 def products(jaxpr) -> int:
     """Matrix products and convolutions; of several branches only those of the dearest."""
     count = 0
     for equation in jaxpr.eqns:
-        counts = [products(part) for part in inner(equation)]
+        counts = [products(part) for part in jaxprs_in_params(equation.params)]
         branches = equation.primitive.name in ("cond", "platform_index")
         count += max(counts, default=0) if branches else sum(counts)
         count += equation.primitive.name in PRODUCTS
@@ -68,7 +60,7 @@ def loops(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan" and equation.params["length"] == STEPS:
             yield equation.params["jaxpr"].jaxpr
-        for part in inner(equation):
+        for part in jaxprs_in_params(equation.params):
             yield from loops(part)
 
 

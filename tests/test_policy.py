@@ -3,7 +3,7 @@
 import functools
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr, jaxprs_in_params
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -164,13 +164,8 @@ def equations(jaxpr: Jaxpr):
     """Every equation of a jaxpr and of what is inside it."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):
-            if is_jaxpr(inner):
-                yield from equations(getattr(inner, "jaxpr", inner))
-
-
-def is_jaxpr(x):
-    return isinstance(x, (Jaxpr, ClosedJaxpr))
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
 
 
 def count(jaxpr, *names):

@@ -8,7 +8,6 @@ what they take longer is what the splitting costs. Stop other work meanwhile.
 """
 
 import argparse
-import functools
 import json
 import os
 from pathlib import Path
@@ -22,12 +21,11 @@ import jax
 import numpy as np
 
 from configs import pusht_state, pusht_state_small
-from dpjax import build, errors, judges, run_config
-from dpjax.data import loader
+from dpjax import build, errors, jobs, judges, run_config
 from dpjax.evaluation import facts
 from dpjax.training import parallel
 from dpjax.training import state as states
-from dpjax.training.step import train_step
+from experiments import made_up
 
 HERE = Path(__file__).parent
 CONFIGS = {"unet": pusht_state, "unet_small": pusht_state_small}
@@ -35,39 +33,25 @@ DEVICES, BATCH, STEPS, CALLS = (1, 2, 4, 8), 128, 5, 5
 SPEC = run_config.Spec({"keypoints": 18, "agent_pos": 2}, 2, "")
 
 
-def windows(config) -> loader.Windows:
-    """1,000 windows of noise: what a step costs does not depend on the numbers."""
-    rng, horizon = np.random.default_rng(0), config.horizon
-    sizes = {**SPEC.observations, "action": SPEC.action}
-    columns = {key: rng.normal(size=(1000, n)).astype(np.float32) for key, n in sizes.items()}
-    rows = np.minimum(np.arange(1000)[:, None] + np.arange(horizon.predict), 999)
-    keys = tuple(SPEC.observations)
-    return loader.place(columns, rows, np.ones(rows.shape), keys, "action", horizon.obs)
-
-
 def training(name: str, batch: int):
-    """(step, state, gather, windows) of a config at that batch."""
+    """(config, step, state, windows) at that batch."""
     config = CONFIGS[name].get_config()
     config.train.batch = batch
-    data = windows(config)
-    units = {key: np.zeros(n) for key, n in {**SPEC.observations, "action": SPEC.action}.items()}
-    scales = {key: np.ones_like(x) for key, x in units.items()}
-    policy = build.policy(config, build.Normalizer(units, scales), SPEC)
+    data = made_up.windows(config, SPEC)
+    policy = build.policy(config, made_up.units(SPEC), SPEC)
     tx = build.optimizer(config)
     example = judges.first_batch(config, data, np.zeros(1, np.int32))
     state = jax.jit(lambda rng: states.create(policy.init(rng, example), tx))(jax.random.key(0))
-    ema = dict(ema_power=config.ema.power, ema_max=config.ema.max)
-    gather = functools.partial(loader.gather, num_observed=config.horizon.obs)
-    return functools.partial(train_step, policy, tx, **ema), state, gather, data
+    return config, jobs.stepper(config, policy, tx), state, data
 
 
 def arithmetic(name: str) -> dict:
     """Parameters, flops and bytes of one step of the whole batch on one device."""
     batch = CONFIGS[name].get_config().train.batch
-    step, state, gather, data = training(name, batch)
+    config, step, state, data = training(name, batch)
     rows = np.arange(batch, dtype=np.int32)
-    one = jax.jit(lambda state: step(state, jax.random.key(1), gather(data.table, inputs, rows)))
-    inputs = data.inputs(rows)
+    gathered = lambda: judges.first_batch(config, data, rows)
+    one = jax.jit(lambda state: step(state, jax.random.key(1), gathered()))
     cost = one.lower(state).compile().cost_analysis()
     size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     return {
@@ -81,9 +65,9 @@ def arithmetic(name: str) -> dict:
 
 def timed(name: str, way: str) -> dict:
     """Seconds a step on this process's devices: of the calls after the first, the median."""
-    step, state, gather, data = training(name, BATCH)
+    config, step, state, data = training(name, BATCH)
     found = parallel.WAYS[way](parallel.all_devices())
-    call = found.repeat(step, gather)
+    call = jobs.caller(config, found, step)
     state, table = found.place((state, data.table))
     took = []
     for k in range(CALLS + 1):
@@ -102,6 +86,7 @@ def timed(name: str, way: str) -> dict:
 def all_reduced(text: str) -> int:
     """Bytes that a program's all-reduces add up; text: the optimized HLO."""
     total = 0
+    text = re.sub(r"/\*.*?\*/", "", text)  # long tuples number their parts in comments
     for shapes in re.findall(r"= (\(?[^=]*?) all-reduce(?:-start)?\(", text):
         for dims in re.findall(r"f32\[([\d,]*)\]", shapes):
             total += 4 * int(np.prod([int(n) for n in dims.split(",") if n]))

@@ -117,7 +117,7 @@ def ceilings(rounds: int) -> dict:
 def shares(row: dict, limits: dict) -> dict:
     """How near dpjax comes to the ceiling of its kind: products, or reading the weights."""
     ours, seconds = row["dpjax"], row["dpjax"]["ms"] * 1e-3
-    if "matmul_flops" in ours and ours["matmul_flops"]:
+    if "matmul_flops" in ours:
         return {"share_of_sgemm": ours["matmul_flops"] / seconds / limits["sgemm"]}
     if row["kind"] == "sample" and row["batch"] == 1:
         once = ours["parameters"] - ours["loop_parameters"]

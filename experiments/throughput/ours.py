@@ -1,6 +1,5 @@
 """dpjax's side: `python -m experiments.throughput.ours`, driven by `experiments.throughput`."""
 
-import functools
 import math
 
 import jax
@@ -9,18 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import pusht_image, pusht_state, pusht_state_transformer
-from dpjax import build
-from dpjax.data import loader
-from dpjax.normalizer import Normalizer
+from dpjax import build, jobs, judges
 from dpjax.run_config import Spec
 from dpjax.training import parallel
 from dpjax.training import state as states
-from dpjax.training.step import train_step
-from dpjax.types import Batch
+from experiments import made_up
 from experiments.throughput import worker
 from experiments.throughput.cases import NETWORKS
 
-OBSERVED, HORIZON, ACTION = 2, 16, 2
 STEPS_A_CALL = 4  # config.train.steps_per_call of training
 
 
@@ -36,39 +31,7 @@ def configured(case: dict):
     config.sampler.num_steps = case.get("steps", 100)
     config.train.batch = case["batch"]
     seen = {"image": (96, 96, 3)} if camera else {"keypoints": 18}
-    return config, Spec({**seen, "agent_pos": 2}, ACTION, "action")
-
-
-def random_columns(spec: Spec, count: int) -> dict[str, np.ndarray]:
-    """{name: [count, ...]}: made-up steps, in network units."""
-    rng = np.random.default_rng(0)
-    columns = {"action": rng.uniform(-1, 1, (count, ACTION)).astype(np.float32)}
-    for key, size in spec.observations.items():
-        if key in spec.cameras:
-            columns[key] = rng.integers(0, 256, (count, *size), np.uint8)
-        else:
-            columns[key] = rng.uniform(-1, 1, (count, size)).astype(np.float32)
-    return columns
-
-
-def identity(columns: dict) -> Normalizer:
-    numbers = {key: x.shape[-1] for key, x in columns.items() if x.dtype != np.uint8}
-    ones = {key: np.ones(size, np.float32) for key, size in numbers.items()}
-    zeros = {key: np.zeros(size, np.float32) for key, size in numbers.items()}
-    images = {key: x for key, x in columns.items() if x.dtype == np.uint8}
-    ones.update({key: np.full(3, 127.5, np.float32) for key in images})
-    zeros.update({key: np.full(3, 127.5, np.float32) for key in images})
-    return Normalizer(scale=ones, offset=zeros)
-
-
-def first_batch(columns: dict, spec: Spec, batch: int) -> Batch:
-    rows = np.arange(batch)[:, None]
-    return Batch(
-        obs={key: jnp.asarray(columns[key][rows + np.arange(2)]) for key in spec.observations},
-        actions=jnp.asarray(columns["action"][rows + np.arange(HORIZON)]),
-        mask=jnp.ones((batch, HORIZON)),
-        row=jnp.arange(batch),
-    )
+    return config, Spec({**seen, "agent_pos": 2}, 2, "")
 
 
 def prepare(case: dict):
@@ -76,16 +39,17 @@ def prepare(case: dict):
     if case["kind"] == "ceiling":
         return ceiling(case)
     config, spec = configured(case)
-    columns = random_columns(spec, case["batch"] + HORIZON)
-    policy = build.policy(config, identity(columns), spec)
-    example = first_batch(columns, spec, case["batch"])
+    data = made_up.windows(config, spec)
+    policy = build.policy(config, made_up.units(spec), spec)
+    example = judges.first_batch(config, data, np.arange(case["batch"], dtype=np.int32))
     params = jax.jit(policy.init)(jax.random.key(0), example)
     sizes = {key: count(params[key]) for key in ("encoder", "denoiser")}
     facts = {"parameters": sum(sizes.values()), "device": jax.devices()[0].device_kind}
     if case["kind"] == "train":
         facts["steps_a_call"] = STEPS_A_CALL
-        facts["matmul_flops"] = training_flops(policy, params, example)
-        return trainer(config, policy, params, columns, spec), facts
+        if not spec.cameras:  # most of a camera's operations are 2-D convolutions
+            facts["matmul_flops"] = training_flops(policy, params, example)
+        return trainer(config, policy, params, data), facts
     facts["loop_parameters"] = loop_parameters(params["denoiser"])
     act = jax.jit(policy.sample)
     obs = {key: np.asarray(x) for key, x in example.obs.items()}
@@ -93,33 +57,16 @@ def prepare(case: dict):
     return lambda: np.asarray(act(params, key, obs)), facts
 
 
-def trainer(config, policy, params, columns, spec):
+def trainer(config, policy, params, data):
     """One call is STEPS_A_CALL optimizer steps, as `dpjax.train` makes them, with the EMA."""
     tx = build.optimizer(config)
-    rows = np.arange(config.train.batch)[:, None] + np.arange(HORIZON)
-    images = {key: columns[key] for key in spec.cameras}
-    numbers = {key: x for key, x in columns.items() if key not in images}
-    obs_keys = tuple(spec.observations)
-    used = (*[key for key in obs_keys if key not in images], "action")
-    table = loader.Table(
-        columns={key: jnp.asarray(numbers[key]) for key in used},
-        rows=jnp.asarray(rows, jnp.int32),
-        mask=jnp.ones(rows.shape, jnp.float32),
-        obs_keys=obs_keys,
-        action_key="action",
-    )
-    step = functools.partial(train_step, policy, tx, ema_power=0.75, ema_max=0.9999)
-    gather = functools.partial(loader.gather, num_observed=OBSERVED)
     way = parallel.WAYS[config.train.parallel](parallel.all_devices())
-    call = way.repeat(step, gather)
-    if images and jax.default_backend() == "cpu":
-        call = parallel.one_by_one(call)  # as dpjax.train
-    held, table = [way.place(states.create(params, tx))], way.place(table)
-    ids = np.tile(np.arange(config.train.batch, dtype=np.int32), (STEPS_A_CALL, 1))
-    seen = {key: x[rows[ids][..., :OBSERVED]] for key, x in images.items()}
+    call = jobs.caller(config, way, jobs.stepper(config, policy, tx))
+    held, table = [way.place(states.create(params, tx))], way.place(data.table)
+    inputs = data.call(config.train.batch, 0, 0, STEPS_A_CALL)
 
     def one():
-        held[0], metrics = call(held[0], jax.random.key(2), table, loader.Inputs(ids, seen))
+        held[0], metrics = call(held[0], jax.random.key(2), table, inputs)
         jax.block_until_ready(metrics)
 
     return one

@@ -1,0 +1,35 @@
+"""Training of noise, for benchmarks: what a step costs does not depend on the numbers."""
+
+from ml_collections import ConfigDict
+import numpy as np
+
+from dpjax.data import loader
+from dpjax.data.frames import Store
+from dpjax.normalizer import Normalizer
+from dpjax.policy import ACTION
+from dpjax.run_config import Spec
+
+STEPS = 1000  # of data, and as many windows
+
+
+def windows(config: ConfigDict, spec: Spec) -> loader.Windows:
+    """Windows over numbers and pixels of noise, in network units where they are numbers."""
+    rng, horizon = np.random.default_rng(0), config.horizon
+    sizes = {**spec.numbers, ACTION: spec.action}
+    columns = {key: rng.normal(size=(STEPS, n)).astype(np.float32) for key, n in sizes.items()}
+    for key, size in spec.cameras.items():
+        store = Store(limit=2**32)
+        store.append(rng.integers(0, 256, (STEPS, *size), np.uint8))
+        columns[key] = store.frames()
+    rows = np.minimum(np.arange(STEPS)[:, None] + np.arange(horizon.predict), STEPS - 1)
+    keys = tuple(spec.observations)
+    return loader.place(columns, rows, np.ones(rows.shape), keys, ACTION, horizon.obs)
+
+
+def units(spec: Spec) -> Normalizer:
+    """Numbers stay as they are, pixels come to [-1, 1]."""
+    sizes = {**spec.numbers, ACTION: spec.action}
+    offset = {key: np.zeros(n, np.float32) for key, n in sizes.items()}
+    scale = {key: np.ones(n, np.float32) for key, n in sizes.items()}
+    pixels = {key: np.full(3, 127.5, np.float32) for key in spec.cameras}
+    return Normalizer(offset={**offset, **pixels}, scale={**scale, **pixels})
