@@ -33,7 +33,7 @@ def agree(f, g, x, kernel):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", [conv.conv_matmul, conv.conv_steps])
+@pytest.mark.parametrize("way", [conv.conv_matmul, conv.conv_taps])
 @pytest.mark.parametrize("batch, steps, size, stride, padding", GEOMETRIES)
 def test_matrix_products_equal_xlas_convolution(way, batch, steps, size, stride, padding):
     x, kernel = normal(0, batch, steps, 3), normal(1, size, 3, 4)
@@ -45,8 +45,9 @@ def test_matrix_products_equal_xlas_convolution(way, batch, steps, size, stride,
     )
 
 
-def test_a_large_batch_of_few_steps_equals_xlas_convolution():
-    x, kernel = normal(0, conv.LARGE_BATCH, conv.SHORT, 3), normal(1, 5, 3, 4)
+@pytest.mark.parametrize("batch, channels", [(conv.LARGE_BATCH, 512), (2, 512), (2, 8)])
+def test_every_size_equals_xlas_convolution(batch, channels):
+    x, kernel = normal(0, batch, 4, channels), normal(1, 5, channels, 512) / channels
     agree(
         lambda x, kernel: conv.conv(x, kernel, padding=2),
         lambda x, kernel: conv.conv_xla(x, kernel, 1, 2),

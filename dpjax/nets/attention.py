@@ -11,6 +11,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dpjax.nets.embeddings import flat_dot
 from dpjax.types import PRNGKey
 
 Array = jax.Array
@@ -18,15 +19,6 @@ Drop = Callable[[Array], Array]
 
 # minGPT's: every matrix N(0, 0.02), every bias 0.
 normal = nn.initializers.normal(0.02)
-
-
-def flat_dot(x: Array, kernel: Array, *_, **__) -> Array:
-    """x [..., F] times kernel [F, G], all rows as one matrix.
-
-    The gradient of a product over three axes transposes all of x before it multiplies:
-    XLA's CPU took twice the time of the same rows in two axes.
-    """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
 
 def dense(features: int, name: str | None = None) -> nn.Dense:

@@ -189,12 +189,8 @@ class UNet1D(nn.Module):
 
     def _split(self, film):
         """[B, M] -> one [B, 2 D] (or [B, D]) a block."""
-        parts, start = [], 0
-        for width in self.outputs:
-            size = width * (2 if self.film_scale else 1)
-            parts.append(film[:, start : start + size])
-            start += size
-        return parts
+        sizes = [width * (2 if self.film_scale else 1) for width in self.outputs]
+        return jax.lax.split(film, sizes, axis=-1)
 
 
 def check_horizon(horizon: int, widths: tuple[int, ...]) -> None:

@@ -89,11 +89,12 @@ def pmapped(devices: list) -> Way:
 
     def repeat(step, gather):
         options = dict(axis_name=AXIS, in_axes=(0, None, 0, 0, 0), devices=devices)
+        axis = AXIS if len(devices) > 1 else None  # a sum of one is a copy of every gradient
 
         @functools.partial(jax.pmap, donate_argnums=0, **options)
         def call(state, rng, table, inputs, rows):
             def one(state, inputs):
-                return step(state, rng, gather(table, inputs, rows), axis=AXIS)
+                return step(state, rng, gather(table, inputs, rows), axis=axis)
 
             return repeated(one, state, inputs)
 
