@@ -14,7 +14,7 @@ import traceback
 
 from absl import flags
 
-from dpjax import compilation, errors
+from dpjax import compilation, cpu, errors
 from dpjax.config_check import flatten, type_name
 from dpjax.errors import UserError, choices
 
@@ -23,7 +23,8 @@ OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """`errors.run` of a command that compiles: with the persistent compilation cache."""
+    """`errors.run` of a command that compiles: what CPUs want, and the compilation cache."""
+    cpu.set_up()
     compilation.use_cache()
     errors.run(main)
 

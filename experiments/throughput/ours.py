@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import pusht_image, pusht_state, pusht_state_transformer
-from dpjax import build, jobs, judges
+from dpjax import build, cpu, jobs, judges
 from dpjax.run_config import Spec
 from dpjax.training import parallel
 from dpjax.training import state as states
@@ -121,4 +121,5 @@ def ceiling(case: dict):
 
 
 if __name__ == "__main__":
+    cpu.set_up()  # as every command of dpjax
     worker.serve(prepare)
