@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 import numpy as np
 from tqdm import tqdm
 
-from dpjax import build, errors, tasks
+from dpjax import build, command_line, tasks
 from dpjax.errors import UserError
 from dpjax.evaluation import facts, scores
 from dpjax.types import row_keys
@@ -181,4 +181,4 @@ def write(rows: dict, run: Path) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    command_line.run(main)

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from configs import pusht_state, pusht_state_small
-from dpjax import build, errors, jobs, judges, run_config
+from dpjax import build, cpu, errors, jobs, judges, run_config
 from dpjax.evaluation import facts
 from dpjax.training import parallel
 from dpjax.training import state as states
@@ -135,4 +135,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    cpu.set_up()  # as every command of dpjax
     errors.run(main)
