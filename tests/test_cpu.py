@@ -1,17 +1,12 @@
-"""What a process asks of the C library and of XLA, and that programs stay the same."""
+"""What a process asks of the C library and of XLA."""
 
 import os
 import subprocess
 import sys
 
-from flax import linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from dpjax import cpu
-from dpjax.nets import resnet
 
 FAULTS = """
 import resource
@@ -20,10 +15,12 @@ from dpjax import cpu
 import jax, jax.numpy as jnp
 f = jax.jit(lambda x: (jnp.cumsum(x, 0) * jnp.cumsum(x, 1)).sum())
 x = jnp.ones((2048, 2048))
-for _ in range(4):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+faults, calls = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt, []
+for _ in range(8):  # a heap may still grow in a call: the least says what a call costs
+    before = faults()
     f(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    calls.append(faults() - before)
+print(min(calls))
 """
 
 
@@ -59,13 +56,3 @@ def test_a_users_own_choice_and_another_jaxlib_are_left_alone(monkeypatch):
     monkeypatch.setattr(cpu.metadata, "version", lambda name: "0.9.1")
     cpu.choose_libraries()
     assert os.environ["XLA_FLAGS"] == ""
-
-
-@pytest.mark.parametrize("size", [5, 8])
-def test_max_pool_equals_flaxs(size):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, size, size + 1, 3)), jnp.float32)
-    flax = lambda x: nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    gradient = lambda f: jax.grad(lambda x: jnp.sum(jnp.sin(f(x))))(x)
-    for way in (resnet.max_pool, resnet.max_pool_slices):
-        np.testing.assert_array_equal(way(x), flax(x))
-        np.testing.assert_allclose(*map(gradient, (way, flax)), rtol=1e-6, atol=1e-6)

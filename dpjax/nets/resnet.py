@@ -9,8 +9,6 @@ al. 2016) in place of average pooling: of each map k of the last activations,
 is where in the image the map looks, which is what a robot's hand wants to know.
 """
 
-import functools
-
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,26 +59,6 @@ def conv(features: int, size: int, name: str, stride: int = 1) -> nn.Conv:
     )
 
 
-def max_pool_slices(x: Array) -> Array:
-    """`max_pool` as the greatest of nine slices."""
-    height, width = (-(-size // 2) for size in x.shape[1:3])
-    pad = ((0, 0), (1, 1), (1, 1), (0, 0))
-    x = jnp.pad(x, pad, constant_values=-jnp.inf)
-    starts = [(i, j) for i in range(3) for j in range(3)]
-    slices = [x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for i, j in starts]
-    return functools.reduce(jnp.maximum, slices)
-
-
-def max_pool_window(x: Array) -> Array:
-    """`max_pool` by XLA's window."""
-    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-
-
-def max_pool(x: Array) -> Array:
-    """3 × 3 maxima at stride 2 and padding 1: [B, H, W, C] -> [B, ⌈H/2⌉, ⌈W/2⌉, C]."""
-    return jax.lax.platform_dependent(x, cpu=max_pool_slices, default=max_pool_window)
-
-
 class BasicBlock(nn.Module):
     """Two 3 × 3 convolutions and a shortcut."""
 
@@ -115,7 +93,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = nn.relu(norm(self.norm, self.width, "norm")(conv(self.width, 7, "conv", 2)(x)))
-        x = max_pool(x)
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1

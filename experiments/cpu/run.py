@@ -1,4 +1,4 @@
-"""What `dpjax.cpu` and the pooling of slices gain: a ResNet-18 and its gradient.
+"""What `dpjax.cpu` gains: a ResNet-18 and its gradient.
 
     python -m experiments.cpu.run
 
@@ -28,7 +28,6 @@ SET_UPS = {
     "libraries chosen": cpu.choose_libraries,
     "both": cpu.set_up,
 }
-ROWS = [*((name, "slices") for name in SET_UPS), ("both", "window")]
 TURNS, CALLS = 3, 6
 
 
@@ -36,11 +35,9 @@ def faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def timed(set_up: str, pool: str) -> dict:
+def timed(set_up: str) -> dict:
     """ms and faults of the fastest call in this process."""
     SET_UPS[set_up]()
-    if pool == "window":
-        resnet.max_pool = resnet.max_pool_window
     images = np.random.default_rng(0).normal(size=(64, 84, 84, 3)).astype(np.float32)
     network = resnet.ResNet()
     params = jax.jit(network.init)(jax.random.key(0), images)
@@ -54,30 +51,30 @@ def timed(set_up: str, pool: str) -> dict:
     return {"ms": ms, "faults": missed}
 
 
-def child(row: tuple[str, str]) -> dict:
+def child(set_up: str) -> dict:
     """`timed` in a process of its own."""
-    command = [sys.executable, "-m", "experiments.cpu.run", "--task", ",".join(row)]
+    command = [sys.executable, "-m", "experiments.cpu.run", "--task", set_up]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.cpu.run")
-    parser.add_argument("--task", help="set-up,pool: time it in this process, print JSON")
+    parser.add_argument("--task", help="a set-up: time it in this process, print JSON")
     given = parser.parse_args().task
     if given:
-        print(json.dumps(timed(*given.split(","))))
+        print(json.dumps(timed(given)))
         return 0
-    turns = [{row: child(row) for row in ROWS} for _ in range(TURNS)]
-    rows = []
-    print("| process | max pooling | ms | page faults |\n|---|---|---|---|")
-    for row in ROWS:
-        calls = [turn[row] for turn in turns]
+    turns = [{name: child(name) for name in SET_UPS} for _ in range(TURNS)]
+    rows = {}
+    print("| process | ms | page faults |\n|---|---|---|")
+    for name in SET_UPS:
+        calls = [turn[name] for turn in turns]
         ms = [call["ms"] for call in calls]
         found = {"ms": float(np.median(ms)), "ms_spread": [min(ms), max(ms)]}
         found["faults"] = int(np.median([call["faults"] for call in calls]))
-        rows.append({"set_up": row[0], "pool": row[1], **found})
-        print(f"| {row[0]} | {row[1]} | {found['ms']:.0f} | {found['faults']:,} |")
+        rows[name] = found
+        print(f"| {name} | {found['ms']:.0f} | {found['faults']:,} |")
     result = {"rows": rows, **facts.machine(), "versions": facts.versions()}
     result["commit"] = facts.commit()
     (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
