@@ -63,7 +63,7 @@ def chunks(run, obs: dict, seed: int) -> np.ndarray:
 
 
 def timed(runs: dict, obs: dict) -> dict:
-    """{row: ms and ms_first} of one plan at batch 1, the samplers in turn so that noise hits all."""
+    """{row: ms, ms_first} of one plan at batch 1; in turns, so that noise hits all."""
     one, took = {key: x[:1] for key, x in obs.items()}, {row: [] for row in runs}
     for run in runs.values():
         run.warm_up()
@@ -164,8 +164,8 @@ def write(rows: dict, run: Path) -> None:
     print("| sampler | ms | first | faster | error | diversity | score | success |")
     print("|---|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        cells = [f"{row['ms']:.1f}", f"{row['ms_first']:.1f}", *(f"{row[key]:.2f}" for key in ("speedup", "error"))]
-        cells.append(f"{row['diversity']:.2f}")
+        cells = [f"{row[key]:.1f}" for key in ("ms", "ms_first")]
+        cells += [f"{row[key]:.2f}" for key in ("speedup", "error", "diversity")]
         for key in ("score", "success"):
             low, high = row[f"{key}_interval"]
             cells.append(f"{row[key]:.3f} [{low:.3f}, {high:.3f}]")
