@@ -13,7 +13,7 @@ import jax
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # glibc's names for mallopt
 # XLA's CPU hands products, sums and 2-D convolutions to YNNPACK; Eigen's convolutions are
-# faster: a ResNet-18 and its gradient in 0.67 of the time (`experiments/cpu`). The minus
+# faster: a ResNet-18 and its gradient in 0.69 of the time (`experiments/cpu`). The minus
 # takes one kind from XLA's own choice, of which a list of our own would lose the rest.
 # A jaxlib that does not know a flag ends the process, so only those that were tried.
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
