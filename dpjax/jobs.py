@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import contextlib
 import functools
+import itertools
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import optax
 
 from dpjax import dataset, judges, run_config
 from dpjax.data import loader
+from dpjax.errors import UserError
 from dpjax.policy import Policy
 from dpjax.training import checkpoint, parallel
 from dpjax.training.metrics import Metrics
@@ -39,6 +41,35 @@ def caller(config: ConfigDict, way: parallel.Way, step: Callable) -> Callable:
     return parallel.one_by_one(call) if slow else call
 
 
+TRACED = 2  # the call that is traced: 0 compiles, 1 may still touch new memory
+
+
+def profiled(call: Callable, folder: Path) -> Callable:
+    """`call` with its third call under `jax.profiler`, written to the folder."""
+    made = itertools.count()
+
+    def run(*inputs):
+        if next(made) != TRACED:
+            return call(*inputs)
+        with jax.profiler.trace(str(folder), create_perfetto_trace=True):
+            result = jax.block_until_ready(call(*inputs))
+        log.info("traced one call: %s (tensorboard --logdir, or ui.perfetto.dev)", folder)
+        return result
+
+    return run
+
+
+def check_profile(config: ConfigDict, first: int) -> None:
+    """Refuses a trace that the run would end without."""
+    left = -(-(config.train.steps - first) // config.train.steps_per_call)
+    if left <= TRACED:
+        raise UserError(
+            f"--profile traces call {TRACED + 1} of this start, and {max(left, 0)} of "
+            f"config.train.steps_per_call={config.train.steps_per_call} steps are left: raise "
+            "config.train.steps, or choose another workdir."
+        )
+
+
 class Clock(NamedTuple):
     """Steps and seconds of a run.
 
@@ -63,7 +94,7 @@ class Clock(NamedTuple):
 class Job(NamedTuple):
     """What stays the same all through a run, and who is told about it.
 
-    metrics, checkpoints: None in all processes but the first.
+    metrics, checkpoints: None in all processes but the first. profile: trace one call.
     """
 
     config: ConfigDict
@@ -74,6 +105,7 @@ class Job(NamedTuple):
     way: parallel.Way
     metrics: Metrics | None = None
     checkpoints: checkpoint.Checkpoints | None = None
+    profile: bool = False
 
     def judge(self, state, clock: Clock, before: int) -> float | None:
         """Validation and evaluation as far as they are due; the score, if there is one."""

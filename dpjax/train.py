@@ -1,11 +1,12 @@
 """Trains a policy.
 
     python -m dpjax.train --config configs/pusht_demo.py --workdir runs/demo \
-        [--config.key=value …] [--debug]
+        [--config.key=value …] [--profile] [--debug]
 
 A run folder holds config.json, checkpoints/, metrics.jsonl and tensorboard/. Started
 again with the same config it goes on where it was; a folder with another config is
-refused, never overwritten. SIGTERM saves and exits. --help lists the config's keys.
+refused, never overwritten. SIGTERM saves and exits. --profile traces
+the third call into profile/. --help lists the config's keys.
 """
 
 import contextlib
@@ -34,11 +35,12 @@ from dpjax.training.signals import Signals, Stopped
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder: new, or one to go on with.")
+PROFILE = flags.DEFINE_boolean("profile", False, "Trace one call into WORKDIR/profile.")
 
 log = logging.getLogger("dpjax")
 
 
-def train(config: ConfigDict, workdir: Path) -> int:
+def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
     """Runs until config.train.steps; returns the exit code.
 
     All that can be refused comes before the run folder is touched. Of several processes
@@ -47,6 +49,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
     signals, panel, held = Signals(), [], None
     with distributed.together():
         build.check(config)
+        if profile:
+            jobs.check_profile(config, first=0)
         data = dataset.read(config)
         spec = dataset.spec(data)
         policy = build.policy(config, dataset.normalizer(config, data.train), spec)
@@ -72,7 +76,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
             state = jax.jit(create)(init_rng, example)
         step = jobs.stepper(config, policy, tx)
         way = parallel.WAYS[config.train.parallel](parallel.all_devices())
-        job = jobs.Job(config, workdir, spec, signals, panel, way)
+        job = jobs.Job(config, workdir, spec, signals, panel, way, profile=profile)
         return loop(job, meta, state, step, step_rng, windows)
     finally:
         signals.close()
@@ -87,6 +91,8 @@ def loop(job: jobs.Job, meta: dict, state, step, rng, windows: loader.Windows) -
     if first >= total and not owed:
         log.info("%s is finished: step %d of %d", job.workdir, first, total)
         return 0
+    if job.profile:
+        jobs.check_profile(job.config, first)
 
     clock, others = jobs.Clock(first, meta.get("seconds", 0.0)), not distributed.is_first()
     slow = 0.5 if sys.stderr.isatty() else 30.0  # a log file wants fewer lines
@@ -115,6 +121,7 @@ def calls(job: jobs.Job, clock: jobs.Clock, bar, owed: bool, state, step, rng, w
     """Trains from `clock.step` to the end or to a signal; returns the clock and the signal."""
     config, batch = job.config, job.config.train.batch
     call = jobs.caller(config, job.way, step)
+    call = jobs.profiled(call, job.workdir / "profile") if job.profile else call
     state, table = job.way.place((state, windows.table))
     size, total, window = config.train.steps_per_call, config.train.steps, []
     share = parallel.share(batch, parallel.all_devices())
@@ -175,7 +182,7 @@ def main(_):
         if not distributed.is_first():
             log.setLevel(logging.WARNING)  # what is no warning, the first process says
     try:
-        return train(CONFIG.value, Path(WORKDIR.value))
+        return train(CONFIG.value, Path(WORKDIR.value), PROFILE.value)
     except OSError as error:
         where = error.filename or WORKDIR.value
         raise UserError(f"{where}: {error.strerror or error}.") from error

@@ -293,6 +293,21 @@ def test_two_devices_train_as_one(run, data, cache, tmp_path):
             np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-5)
 
 
+def test_a_traced_run_is_the_same_run(run, data, cache, tmp_path):
+    said = tiny.finish(tmp_path / "traced", data, "--profile", cache=cache).text()
+    assert str(tmp_path / "traced" / "profile") in said
+    assert len(list((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))) == 1
+    items, _ = tiny.saved(tmp_path / "traced")
+    expected, _ = tiny.saved(run[0])
+    assert not tiny.differences(items["denoiser"], expected["denoiser"])
+
+
+def test_a_run_too_short_for_a_trace_is_refused_untouched(data, cache, tmp_path):
+    refused = tiny.start(tmp_path / "run", data, "--profile", "train.steps=4", cache=cache).wait()
+    assert refused.code == 2 and "--profile traces call 3 of this start" in refused.last_line
+    assert not (tmp_path / "run").exists()
+
+
 def test_metrics_after_the_checkpoint_are_done_again(tmp_path):
     metrics = Metrics(tmp_path, 0)
     for step in (2, 4, 6):

@@ -117,9 +117,9 @@ class Run:
 
 
 def start(workdir, data, *changes, config=CONFIG, **options) -> Run:
-    """Starts a tiny run; changes are given as "train.steps=3"."""
+    """Starts a tiny run; changes are given as "train.steps=3", options with their dashes."""
     args = [f"--config={config}", f"--workdir={workdir}", f"--config.data.dir={data}"]
-    args += [f"--config.{change}" for change in changes]
+    args += [text if text.startswith("--") else f"--config.{text}" for text in changes]
     count = len(list(Path(workdir).parent.glob(f"{Path(workdir).name}.*.log")))
     log = Path(workdir).parent / f"{Path(workdir).name}.{count}.log"
     return Run(args, log=log, **options)
