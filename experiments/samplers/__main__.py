@@ -23,6 +23,7 @@ import time
 import jax
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 import numpy as np
 from tqdm import tqdm
 
@@ -127,6 +128,9 @@ def plot(path: Path, rows: dict) -> None:
             axes.errorbar(row["ms"], row[key], bars, fmt="o", color=colors[row["name"]])
             axes.annotate(row["steps"], (row["ms"], row[key]), (4, 4), textcoords="offset points")
         axes.set(xscale="log", xlabel="ms a plan, batch 1", title=f"{key}, 95 % interval")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     for name, color in colors.items():
