@@ -21,6 +21,8 @@ from dpjax.training.metrics import Metrics
 from dpjax.training.signals import Signals
 from dpjax.training.step import train_step
 
+TRACED = 2  # the call that is traced: 0 compiles, 1 may still touch new memory
+
 log = logging.getLogger("dpjax")
 
 
@@ -39,9 +41,6 @@ def caller(config: ConfigDict, way: parallel.Way, step: Callable) -> Callable:
     call = way.repeat(step, functools.partial(loader.gather, num_observed=observed))
     slow = config.cameras and jax.default_backend() == "cpu"
     return parallel.one_by_one(call) if slow else call
-
-
-TRACED = 2  # the call that is traced: 0 compiles, 1 may still touch new memory
 
 
 def profiled(call: Callable, folder: Path) -> Callable:

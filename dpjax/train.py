@@ -5,8 +5,8 @@
 
 A run folder holds config.json, checkpoints/, metrics.jsonl and tensorboard/. Started
 again with the same config it goes on where it was; a folder with another config is
-refused, never overwritten. SIGTERM saves and exits. --profile traces
-the third call into profile/. --help lists the config's keys.
+refused, never overwritten. SIGTERM saves and exits. --profile traces the third call
+into profile/. --help lists the config's keys.
 """
 
 import contextlib
