@@ -6,7 +6,8 @@ protos, into flat columns: 200 episodes of 120 steps in 0.05 s, where walking th
 takes 1.0 s.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+import json
 import logging
 import math
 from pathlib import Path
@@ -22,7 +23,7 @@ from dpjax.data.episodes import Episodes, stack
 from dpjax.data.rlds_writer import FLAGS, VERSION, write
 from dpjax.errors import UserError, choices
 
-__all__ = ["read", "write"]
+__all__ = ["metadata", "read", "stream", "write"]
 _log = logging.getLogger("dpjax")
 
 
@@ -83,6 +84,32 @@ def read(
     episodes = stack(good, str(info.data_dir))
     episodes.columns.update((name, store.frames()) for name, store in stores.items())
     return episodes
+
+
+def stream(
+    directory: str | Path, *, features: Mapping[str, str], split: str = "train"
+) -> Iterator[dict[str, np.ndarray]]:
+    """The episodes {column: [T, ...]} one by one, images as uint8; the first bad one raises."""
+    info = _info(Path(directory))
+    layout = _layout(info, features)
+    shapes = {name: column.shape for name, column in layout.items() if column.shape is not None}
+    for episode, (path, record) in enumerate(_records(info, split)):
+        columns, problems = _parse(record, layout)
+        shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
+        for problem in problems or check.check_episode(columns, shapes):
+            raise UserError(f"{path}: episode {episode}, {problem}.")
+        yield columns
+
+
+def metadata(directory: str | Path) -> dict[str, Any]:
+    """What the data set says of itself in metadata.json, such as its "fps"; {} for nothing."""
+    file = Path(_info(Path(directory)).data_dir) / "metadata.json"
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: can't be read ({error}). Copy it again.") from error
 
 
 def _info(directory: Path) -> tfds.core.DatasetInfo:
