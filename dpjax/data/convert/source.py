@@ -106,7 +106,8 @@ def _check_names(chosen: Mapping[str, str], source: Source) -> None:
             )
         if twin := [other for other, same in chosen.items() if same == name and other != key]:
             raise UserError(
-                f"{source.path}: {key} and {twin[0]} would both be {name!r}: rename one (--mapping)."
+                f"{source.path}: {key} and {twin[0]} would both be {name!r}: rename one: "
+                "--mapping."
             )
 
 
@@ -196,6 +197,12 @@ def _as_pixels(x: np.ndarray, where: str) -> np.ndarray:
             f"{x[t].max():g}."
         )
     return pixels
+
+
+def natural(name: str) -> list:
+    """A key to sort by that puts demo_2 before demo_10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def state(path: Path) -> str:

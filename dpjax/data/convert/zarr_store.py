@@ -11,18 +11,16 @@ import functools
 from itertools import product
 import json
 import math
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 import re
-import stat
 import struct
 from typing import Any, NamedTuple
-import zipfile
 import zlib
 
 import numcodecs
 import numpy as np
 
-from dpjax.data.convert.source import refuse_pointer
+from dpjax.data.convert import archive
 from dpjax.errors import UserError
 
 BLOCK_LIMIT = 2**31  # bytes of the chunks of one first index, decoded
@@ -62,14 +60,9 @@ def opened(path: Path) -> Iterator[Store]:
         names = frozenset(file.relative_to(path).as_posix() for file in files)
         yield Store(path, names, lambda name, limit: _read(path / name, limit))
     elif path.is_file():
-        refuse_pointer(path)
-        try:
-            archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise UserError(f"{path}: no zip file ({error}). Copy it again.") from error
-        with archive:
-            names = frozenset(_safe_names(path, archive))
-            yield Store(path, names, lambda name, limit: _unzip(path, archive, name, limit))
+        with archive.opened(path) as zipped:
+            names = frozenset(item.filename for item in zipped.infolist() if not item.is_dir())
+            yield Store(path, names, lambda name, limit: archive.read(path, zipped, name, limit))
     else:
         raise UserError(f"{path}: no such directory or zip; expected a zarr replay buffer.")
 
@@ -77,33 +70,6 @@ def opened(path: Path) -> Iterator[Store]:
 def _read(file: Path, limit: int) -> bytes:
     with open(file, "rb") as opened_file:
         return opened_file.read(limit + 1)
-
-
-def _safe_names(path: Path, archive: zipfile.ZipFile) -> Iterator[str]:
-    """The names of a zip's files; refuses a zip with one that would lie outside."""
-    seen = set()
-    for item in archive.infolist():
-        name = PurePosixPath(item.filename)
-        link = stat.S_ISLNK(item.external_attr >> 16)
-        if name.is_absolute() or ".." in name.parts or "\\" in item.filename or link:
-            kind = "a symbolic link" if link else "a name that leads out of it"
-            raise UserError(f"{path}: {item.filename!r} is {kind}: the zip is not to be trusted.")
-        if item.filename in seen:
-            raise UserError(f"{path}: {item.filename!r} is in the zip twice. Copy it again.")
-        seen.add(item.filename)
-        if not item.is_dir():
-            yield item.filename
-
-
-def _unzip(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    try:
-        with archive.open(name) as file:
-            return file.read(limit + 1)
-    except Exception as error:  # BadZipFile, zlib.error, RuntimeError: encrypted, ...
-        raise UserError(
-            f"{path}: {name} can't be read ({type(error).__name__}: {str(error)[:120]}). "
-            "Copy it again."
-        ) from error
 
 
 def array(store: Store, name: str) -> Array:
