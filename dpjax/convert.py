@@ -22,13 +22,31 @@ from tqdm import tqdm
 from dpjax import errors
 from dpjax.data import rlds, rlds_shards
 from dpjax.data.convert import source as sources
-from dpjax.data.convert import zarr_buffer
+from dpjax.data.convert import arrays, lerobot, robomimic, zarr_buffer
 from dpjax.data.convert.source import ACTION, Choice, Source
 from dpjax.data.episodes import digest
 from dpjax.errors import UserError
 
+# {format: (what its parser says, opens a source that lives as long as the stack)}
 FORMATS = {
-    "zarr": lambda args, stack: zarr_buffer.open_source(args.source, stack),
+    "zarr": (
+        "replay buffers of Chi et al.'s code and UMI's: a zarr v2 directory or zip",
+        lambda args, stack: zarr_buffer.open_source(args.source, stack),
+    ),
+    "robomimic": (
+        "HDF5 files of robomimic and MimicGen",
+        lambda args, stack: robomimic.open_source(
+            args.source, stack, only=args.filter, absolute=args.absolute
+        ),
+    ),
+    "lerobot": (
+        "LeRobot data sets v2.0, v2.1 and v3.0 in a local directory, videos too",
+        lambda args, stack: lerobot.open_source(args.source, stack),
+    ),
+    "arrays": (
+        "a folder of .npz files, or of folders of .npy files: one an episode",
+        lambda args, stack: arrays.open_source(args.source, stack),
+    ),
 }
 
 
@@ -41,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.source.exists():
         raise UserError(f"{args.source}: no such file or directory.")
     with ExitStack() as stack:
-        source = FORMATS[args.format](args, stack)
+        source = FORMATS[args.format][1](args, stack)
         choice = sources.choose(source, args.keys, args.mapping)
         for line in [*source.said, *sources.say(source, choice)]:
             print(line)
@@ -58,16 +76,21 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("format", choices=FORMATS)
-    parser.add_argument("source", type=Path, help="directory or file to read")
-    parser.add_argument("out", type=Path, help="directory to make; it must not exist")
-    parser.add_argument(
-        "--keys", type=_names, help="observations to convert, comma between; default all"
+    formats = parser.add_subparsers(dest="format", required=True)
+    for name, (about, _) in FORMATS.items():
+        one = formats.add_parser(name, help=about, description=about)
+        one.add_argument("source", type=Path, help="directory or file to read")
+        one.add_argument("out", type=Path, help="directory to make; it must not exist")
+        one.add_argument("--keys", type=_names, help="these and the action only, comma between")
+        one.add_argument(
+            "--mapping", type=_mapping, default={}, help="other names: old=new, comma between"
+        )
+        one.add_argument("--fps", type=float, default=0.0, help="where the source doesn't say it")
+    one = formats.choices["robomimic"]
+    one.add_argument("--filter", default="", help="demos of this filter key only (mask/<name>)")
+    one.add_argument(
+        "--absolute", action="store_true", help="actions are poses: turn axis-angle into 6-D"
     )
-    parser.add_argument(
-        "--mapping", type=_mapping, default={}, help="other names: old=new, comma between"
-    )
-    parser.add_argument("--fps", type=float, default=0.0, help="if the source doesn't say it")
     return parser
 
 

@@ -25,6 +25,7 @@ from dpjax.errors import UserError, choices
 
 CHUNK_LIMIT = 2**31  # bytes of one chunk, decoded
 ACTIONS, ABSOLUTE = "actions", "actions_abs"
+POSE = 7  # numbers of an arm's absolute action: position, axis-angle, gripper
 
 
 def open_source(path: Path, stack: ExitStack, *, only: str = "", absolute: bool = False) -> Source:
@@ -49,7 +50,8 @@ def open_source(path: Path, stack: ExitStack, *, only: str = "", absolute: bool 
         return {key: _read(found[e][key]) for key in keys}
 
     about = lambda e: _about(data[demos[e]], env, f"{path}: {demos[e]}")
-    source = Source(path, kinds, lengths, read, {ACTIONS: ACTION}, _fps(env), about)
+    default = [key for key in kinds if key != ABSOLUTE]
+    source = Source(path, kinds, lengths, read, {ACTIONS: ACTION}, _fps(env), about, default)
     return _absolute(source) if absolute else source
 
 
@@ -105,6 +107,8 @@ def _demo(data: h5py.Group, demo: str, path: Path) -> dict[str, h5py.Dataset]:
     obs = _group(group, "obs", path)
     found = {key: _dataset(obs, key, path) for key in obs}
     for key in (ACTIONS, ABSOLUTE):
+        if key in found:
+            raise UserError(f"{path}: {obs.name}/{key}: expected no observation of that name.")
         if key in group or key == ACTIONS:
             found[key] = _dataset(group, key, path)
     return found
@@ -205,4 +209,32 @@ def _about(group: h5py.Group, env: Mapping, where: str) -> dict[str, str]:
 
 
 def _absolute(source: Source) -> Source:
-    raise NotImplementedError
+    """The same with actions as poses whose rotation is 6-D."""
+    # Imported here: it brings jax, which takes a second.
+    from dpjax import rotations
+
+    key = ABSOLUTE if ABSOLUTE in source.kinds else ACTIONS
+    shape, dtype = source.kinds[key]
+    if len(shape) != 1 or shape[0] % POSE or not shape[0] or dtype.kind != "f":
+        raise UserError(
+            f"{source.path}: {key}: --absolute expects floats [T, 7] or [T, 14] (position 3, "
+            f"axis-angle 3, gripper 1, an arm), got {dtype} {[None, *shape]}."
+        )
+    arms = shape[0] // POSE
+
+    def read(e: int, keys: Sequence[str]) -> Columns:
+        columns = source.read(e, keys)
+        if key in columns:
+            x = columns[key].astype(np.float64).reshape(len(columns[key]), arms, POSE)
+            turn = rotations.convert(x[..., 3:6], "axis_angle", "rotation_6d")
+            parts = [x[..., :3], turn, x[..., 6:]]
+            columns[key] = np.concatenate(parts, -1).reshape(len(x), -1).astype(np.float32)
+        return columns
+
+    others = {name: kind for name, kind in source.kinds.items() if name not in (ACTIONS, ABSOLUTE)}
+    kinds = {**others, key: Kind((arms * 10,), np.dtype(np.float32))}
+    said = [
+        f"{key}: taken as poses, axis-angle turned into 6-D rotations: {shape[0]} numbers -> "
+        f"{arms * 10}"
+    ]
+    return source._replace(kinds=kinds, read=read, names={key: ACTION}, said=said, defaults=None)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dpjax.data import images
+from dpjax.data.rlds_columns import exact
 from dpjax.errors import UserError, choices
 
 ACTION = "action"
 EPISODE_LIMIT = 2**32  # bytes of an episode's columns: an episode is in memory at a time
-EXACT = 2**53  # integers beyond it are not compared exactly as float64
 _name = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]*")
 
 Columns = dict[str, np.ndarray]
@@ -173,8 +173,7 @@ def _as_column(x: np.ndarray, where: str) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         y = x.astype(np.float32, copy=False)
     if x.dtype.kind in "iu":
-        wide = y.astype(np.float64)
-        bad = np.argwhere((wide != x) | (wide >= EXACT) | (wide <= -EXACT))
+        bad = np.argwhere(~exact(x, y))
         if len(bad):
             value = x[tuple(bad[0])]
             raise UserError(
