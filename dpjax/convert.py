@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from dpjax import errors
 from dpjax.data import rlds, rlds_shards
-from dpjax.data.convert import source as sources
 from dpjax.data.convert import arrays, lerobot, robomimic, zarr_buffer
+from dpjax.data.convert import source as sources
 from dpjax.data.convert.source import ACTION, Choice, Source
 from dpjax.data.episodes import digest
 from dpjax.errors import UserError
@@ -56,11 +56,14 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.out.exists():  # before the source is read, which may take minutes
         raise UserError(f"{args.out} exists already. Remove it or write to another directory.")
+    if not 0 <= args.fps < np.inf:
+        raise UserError(f"--fps {args.fps}: expected a number above 0.")
     if not args.source.exists():
         raise UserError(f"{args.source}: no such file or directory.")
+    mapping, keys = _mapping(args.mapping), None if args.keys is None else _names(args.keys)
     with ExitStack() as stack:
         source = FORMATS[args.format][1](args, stack)
-        choice = sources.choose(source, args.keys, args.mapping)
+        choice = sources.choose(source, keys, mapping)
         for line in [*source.said, *sources.say(source, choice)]:
             print(line)
         for key, why in choice.left_out.items():
@@ -81,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         one = formats.add_parser(name, help=about, description=about)
         one.add_argument("source", type=Path, help="directory or file to read")
         one.add_argument("out", type=Path, help="directory to make; it must not exist")
-        one.add_argument("--keys", type=_names, help="these and the action only, comma between")
+        one.add_argument("--keys", help="these and the action only, comma between")
         one.add_argument(
-            "--mapping", type=_mapping, default={}, help="other names: old=new, comma between"
+            "--mapping", default="", help="other names: old=new, comma between"
         )
         one.add_argument("--fps", type=float, default=0.0, help="where the source doesn't say it")
     one = formats.choices["robomimic"]

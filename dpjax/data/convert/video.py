@@ -35,7 +35,7 @@ def frames(path: Path, times: np.ndarray, fps: float, size: tuple[int, int]) -> 
     if (far := np.flatnonzero(np.isinf(errors))).size:
         t = int(far[0])
         raise UserError(
-            f"{path}: expected a frame within {0.5 / fps:.4f} s of {times[t]:.4f} s (step {t}), got "
+            f"{path}: expected a frame within {0.5 / fps:.4f} s of {times[t]:.4f} s, step {t}, got "
             f"none, as for {far.size} of {len(times)} steps: it is shorter than the data, or cut."
         )
     if (off := errors > TOLERANCE).any():
