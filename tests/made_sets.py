@@ -137,7 +137,7 @@ def write_npy(root, made=None):
 
 def frames(lengths=LENGTHS):
     """[T, 24, 32, 3] an episode; every frame of one colour, which no other frame has."""
-    levels = iter(range(10, 250, 8))
+    levels = iter(range(5, 255, 10))
     shade = lambda: np.full((*SIZE, 3), (next(levels), 60, 120), np.uint8)
     return [np.stack([shade() for _ in range(n)]) for n in lengths]
 

@@ -174,8 +174,8 @@ def test_lerobot_numbers_and_the_frames_of_their_times(tmp_path, version, codec,
     found = made_sets.converted(out, ("state", "action", "top"))
     made_sets.assert_same(found, made_sets.episodes(), ("state", "action"))
     for episode, film in zip(found, made_sets.frames()):
-        # A frame differs from its neighbours by 8, the codec's error is smaller.
-        assert np.abs(episode["top"].astype(int) - film).max() <= 3
+        # A frame differs from all others by 10 or more, twice the error of the codecs.
+        assert np.abs(episode["top"].astype(int) - film).max() <= 5
     assert rlds.metadata(out)["fps"] == 10
     said = capsys.readouterr().out
     assert "left out: next.reward (not an observation; --keys asks for it)" in said
