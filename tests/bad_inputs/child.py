@@ -6,11 +6,11 @@ from pathlib import Path
 import resource
 from typing import NamedTuple
 
-SPARE = 2**30  # bytes of address space beyond what the imports took
+SPARE = 2**32  # bytes of address space beyond what the imports took; an arena of pyarrow has 2^30
 SECONDS = 20  # of the processor
 
 fork = multiprocessing.get_context("forkserver")
-fork.set_forkserver_preload(["dpjax.convert", "dpjax.train"])
+fork.set_forkserver_preload(["pytest", "dpjax.convert", "dpjax.train"])
 
 
 class Outcome(NamedTuple):
