@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
         dict(
             action="limits",  # limits, gaussian, quantile, identity (dpjax/normalizer.py)
             obs="limits",  # of every observation key that is not an image
-            keys=ConfigDict(),  # {key: mode} where one is to be other than these
+            per_key=ConfigDict(),  # {key: mode} where one is to be other than these
             image="unit",  # pixels to [-1, 1]; imagenet: by ImageNet's mean and deviation
             quantile=0.01,  # share left out at each end by "quantile"
             min_range=1e-4,  # data units; dims that move less get scale 1 (paper's code)

@@ -15,8 +15,11 @@ from dpjax import tasks
 from dpjax.errors import UserError, choices
 from dpjax.policy import ACTION
 
-# Sections whose keys are the user's (columns), or follow from a name that base's is not.
-OPEN = ("data.columns", "denoiser", "cameras", "spaces.layouts", "normalize.keys", "data.goals")
+# Sections whose keys are the user's own, with texts as values: new ones may be given on the
+# command line too.
+TEXTS = ("data.columns", "data.goals", "spaces.layouts", "normalize.per_key")
+# Those, and sections whose keys follow from data or from a name that base's is not.
+OPEN = (*TEXTS, "denoiser", "cameras")
 
 ABOVE_0 = (
     *("horizon.obs", "horizon.predict", "horizon.act"),

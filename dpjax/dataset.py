@@ -135,11 +135,11 @@ def with_goals(episodes: Episodes, goals) -> Episodes:
 
 def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
     """Fitted on the training episodes, in the network's spaces; says which dims are constant."""
-    own = config.normalize.get("keys", {})
+    own = config.normalize.per_key
     for key in own:
         if key not in episodes.columns:
             raise UserError(
-                f"config.normalize.keys.{key}: no such key; the data has "
+                f"config.normalize.per_key.{key}: no such key; the data has "
                 f"{', '.join(episodes.columns)}."
             )
     modes = {
@@ -151,6 +151,7 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
     fixed = {
         key: spaces.rotation_dims(known, key, episodes.columns[key].shape[-1])
         for key in known.layouts
+        if key in episodes.columns  # `build.policy` says which are no columns
     }
     fitted, said = normalizers.fit(
         spaces.flat(known, episodes.columns, windows_of(config, episodes)[0]),
