@@ -18,7 +18,7 @@ KEYS = (str, int, float, bytes, type(None))  # of dicts: hashing others may recu
 
 
 class Refused(Exception):
-    """Why these bytes are no pickle that is read here."""
+    """Why these bytes are not read."""
 
 
 class Global(NamedTuple):
@@ -189,8 +189,9 @@ def _persistent(m, pid):
     m.stack.append(Persistent(pid))
 
 
-LITERALS = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES"
-LITERALS += " SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 FLOAT BINFLOAT"
+LITERALS = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING"
+LITERALS += " BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
+LITERALS += " FLOAT BINFLOAT"
 ACTIONS = {
     **{name: _push for name in LITERALS.split()},
     **{name: lambda m, _: None for name in ("PROTO", "FRAME")},

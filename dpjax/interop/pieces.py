@@ -74,7 +74,7 @@ def _end(at, size: int) -> int:
 
 
 def _shape_of(shape, index) -> tuple[int, ...]:
-    return np.empty(shape, np.bool_)[index].shape if index else tuple(shape)
+    return np.broadcast_to(np.False_, shape)[index].shape if index else tuple(shape)
 
 
 def check(source: str, pieces: Iterable[Piece], ours: Shapes, there: Mapping) -> None:
@@ -125,7 +125,8 @@ def take_apart(pieces: Iterable[Piece], leaves: Mapping[Path, np.ndarray]) -> di
     for piece in pieces:
         part = np.asarray(leaves[piece.path])[piece.to]
         there[piece.name][piece.of] = part.transpose(np.argsort(piece.axes)) if piece.axes else part
-    left = sorted(set(leaves) - {piece.path for piece in pieces})
+    given = {path for path, leaf in leaves.items() if np.size(leaf)}
+    left = sorted(given - {piece.path for piece in pieces})
     assert not left, f"no piece for {left}"
     return there
 
@@ -145,6 +146,5 @@ def flatten(tree: Mapping, path: Path = ()) -> dict[Path, Any]:
     """Nested dicts as {path: leaf}."""
     if not isinstance(tree, Mapping):
         return {path: tree}
-    return {
-        key: leaf for name, part in tree.items() for key, leaf in flatten(part, (*path, name)).items()
-    }
+    parts = (flatten(part, (*path, name)) for name, part in tree.items())
+    return {key: leaf for part in parts for key, leaf in part.items()}

@@ -62,10 +62,11 @@ def _header(path: Path, text: bytes) -> dict[str, dict]:
     """{name: entry}, each entry with the three fields and numbers that make sense."""
 
     def once(pairs):
-        names = [name for name, _ in pairs]
-        for name in names:
-            if names.count(name) > 1:
+        seen = set()
+        for name, _ in pairs:
+            if name in seen:
                 raise ValueError(f"the name {name[:80]!r} is there twice")
+            seen.add(name)
         return dict(pairs)
 
     try:
@@ -105,14 +106,15 @@ def _check_places(path: Path, header: Mapping[str, dict], size: int) -> None:
         begin, stop = entry["data_offsets"]
         if begin != end:
             what = "overlaps the array before it" if begin < end else "leaves a hole before it"
-            raise UserError(f"{path}: {name[:80]}: expected to begin at {end}, got {begin}: {what}.")
+            where = f"{path}: {name[:80]}: data_offsets"
+            raise UserError(f"{where}: expected to begin at {end}, got {begin}: {what}.")
         end = stop
     if end != size:
         raise UserError(f"{path}: expected {end} bytes of numbers, got {size}.")
 
 
 def as_float32(source: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict, list[str]]:
-    """The arrays in float32, and a line where that rounds; refuses other types, NaN and infinity."""
+    """The arrays in float32, and a line where that rounds; no other types, NaN or infinity."""
     found, said = {}, []
     for name, x in arrays.items():
         if x.dtype.name not in (*EXACT, "float64"):
