@@ -85,6 +85,18 @@ def read(
     return episodes
 
 
+def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
+    """{path inside a step: shape of one} of all that `read` can read; None: of any size."""
+    info = _info(Path(directory))
+    found = {}
+    for path, leaf in _steps(info).items():
+        try:
+            found[path] = _column(info, path, leaf).shape
+        except UserError:
+            continue  # text, flags and the like; `read` says which it does not use
+    return found
+
+
 def _info(directory: Path) -> tfds.core.DatasetInfo:
     """The description in `directory`, or in its newest version directory."""
     if not directory.is_dir():
@@ -114,18 +126,26 @@ def _info(directory: Path) -> tfds.core.DatasetInfo:
 
 def _layout(info: tfds.core.DatasetInfo, features: Mapping[str, str]) -> dict[str, Column]:
     """Where the wanted columns lie; refuses what isn't there or isn't a float tensor."""
-    steps = dict(_leaves(info.features)).get("steps")
-    if not isinstance(steps, tfds.features.Dataset):
-        raise UserError(f"{info.data_dir}: no RLDS data set: expected a feature 'steps'.")
-    leaves = dict(_leaves(steps.feature))
+    leaves = _steps(info)
     layout = {}
     for name, path in features.items():
         if path not in leaves:
             raise UserError(f"{info.data_dir}: no key {path!r}; {choices(path, leaves)}.")
         layout[name] = _column(info, path, leaves[path])
+        dtype = np.dtype(leaves[path].np_dtype)
+        if layout[name].kind == "numbers" and dtype != np.float32:
+            _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
     if ignored := sorted(set(leaves) - set(features.values()) - set(FLAGS)):
         _log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
     return layout
+
+
+def _steps(info: tfds.core.DatasetInfo) -> dict[str, Any]:
+    """{path inside a step: feature}."""
+    steps = dict(_leaves(info.features)).get("steps")
+    if not isinstance(steps, tfds.features.Dataset):
+        raise UserError(f"{info.data_dir}: no RLDS data set: expected a feature 'steps'.")
+    return dict(_leaves(steps.feature))
 
 
 def _column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
@@ -141,9 +161,6 @@ def _column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
             f"{info.data_dir}: {path}: expected a float32 tensor of fixed shape or uint8 images "
             f"[H, W, 3], got {type(leaf).__name__} of {np.dtype(leaf.np_dtype)} {leaf.shape}."
         )
-    if leaf.np_dtype != np.float32:
-        dtype = np.dtype(leaf.np_dtype)
-        _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
     return Column(key, tuple(leaf.shape))
 
 
