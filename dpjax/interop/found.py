@@ -47,6 +47,16 @@ def only(source: str, key: str, got: Any, allowed: Mapping[Any, Any]) -> Any:
     return allowed[got]
 
 
+def spacing(settings: Mapping[str, Any]) -> str:
+    """config.sampler.spacing of diffusers' "leading" steps; "auto" where it takes the same.
+
+    With "auto" other numbers of steps may be asked for, which leading steps don't allow.
+    """
+    levels, steps = settings["schedule.num_levels"], settings["sampler.num_steps"]
+    whole = isinstance(levels, int) and isinstance(steps, int) and steps > 0
+    return "auto" if whole and levels % steps == 0 else "leading"
+
+
 def order_of(theirs: Mapping[str, int], ours: list[str], steps: int = 1) -> np.ndarray:
     """Where each number of our features is among theirs: int [steps · F].
 

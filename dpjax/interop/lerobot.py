@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dpjax.interop import lerobot_stats, networks, tensors
-from dpjax.interop.found import Found, only, order_of, refuse
+from dpjax.interop.found import Found, only, order_of, refuse, spacing
 from dpjax.interop.lerobot_stats import Features, own_name
 from dpjax.interop.pieces import Piece, Shapes, first
 
@@ -127,7 +127,7 @@ def settings_of(source: str, config, features: Features, state) -> dict[str, Any
     if config.get("clip_sample", True):
         found["sampler.clip"] = config.get("clip_sample_range", 1.0)
     found["sampler.num_steps"] = config.get("num_inference_steps") or found["schedule.num_levels"]
-    found.update({"sampler.spacing": "leading", "sampler.diffusers": "current"})
+    found.update({"sampler.spacing": spacing(found), "sampler.diffusers": "current"})
     found.update({"denoiser.name": "unet1d", "condition": "features", "encoder.shared": False})
     found["loss.mask_padding"] = config.get("do_mask_loss_for_padding", False)
     if any(kind == "VISUAL" for kind, _ in features.values()):

@@ -14,7 +14,7 @@ import numpy as np
 
 from dpjax.errors import UserError
 from dpjax.interop import networks, original_config, tensors, torch_zip, units
-from dpjax.interop.found import Found, refuse, split_numbers
+from dpjax.interop.found import Found, refuse, spacing, split_numbers
 from dpjax.interop.original_cameras import cameras
 from dpjax.interop.original_config import get
 from dpjax.interop.pieces import first
@@ -47,7 +47,7 @@ def read(path: Path, names: Mapping[str, int] | None, given: Mapping[str, Any]) 
     settings.update({key: value for key, value in given.items() if key in settings})
     needed(source, settings)
     ran, why = original_config.as_it_ran(settings)
-    settings.update({"sampler.diffusers": ran, "sampler.spacing": "leading"})
+    settings.update({"sampler.diffusers": ran, "sampler.spacing": spacing(settings)})
     norms, state = pick(state, "normalizer.params_dict.")
     state = check_masks(source, state, settings)
     make = lowdim if observes == "lowdim" else cameras
