@@ -48,7 +48,7 @@ def lowdim(name):
     state["mask_generator._dummy_variable"] = np.zeros(0, np.float32)
     cfg = {
         "horizon": horizon,
-        "n_obs_steps": 2,
+        "n_obs_steps": meta.get("n_obs_steps", 2),
         "n_action_steps": 4,
         "policy": {**policy, "noise_scheduler": SCHEDULER, "num_inference_steps": 100},
         "training": {"use_ema": True, "seed": 42},

@@ -12,6 +12,10 @@ Units = dict[str, tuple[np.ndarray, np.ndarray]]  # {key: (offset, scale)} of th
 Observations = dict[str, int | tuple[int, int, int]]  # {key: size, or (H, W, 3) of images}
 
 
+MAX_STEPS = 10_000  # of a horizon, or of a schedule
+MAX_FEATURES = 10_000_000  # numbers that a network is conditioned on
+
+
 class Found(NamedTuple):
     """Somebody's policy: what dpjax's config has to say of it, its tensors, and what they are.
 
@@ -47,6 +51,14 @@ def only(source: str, key: str, got: Any, allowed: Mapping[Any, Any]) -> Any:
     return allowed[got]
 
 
+def check_sizes(source: str, settings: Mapping[str, Any]) -> None:
+    """Refuses steps that are no number of steps, before anything is made of them."""
+    for key in ("horizon.obs", "horizon.predict", "horizon.act", "schedule.num_levels"):
+        if type(settings[key]) is not int or not 0 < settings[key] <= MAX_STEPS:
+            expected = f"a whole number from 1 to {MAX_STEPS:,}"
+            raise refuse(source, f"config.{key}", expected, settings[key], "Or give --set.")
+
+
 def spacing(settings: Mapping[str, Any]) -> str:
     """config.sampler.spacing of diffusers' "leading" steps; "auto" where it takes the same.
 
@@ -63,6 +75,11 @@ def order_of(theirs: Mapping[str, int], ours: list[str], steps: int = 1) -> np.n
     theirs: {key: size} in their order. ours: the same keys in ours. steps: observed ones,
         one after the other.
     """
+    if steps * sum(theirs.values()) > MAX_FEATURES:
+        raise UserError(
+            f"{steps} observed steps of {dict(theirs)} features: expected {MAX_FEATURES:,} "
+            "numbers at most."
+        )
     starts = dict(zip(theirs, np.cumsum([0, *theirs.values()])))
     one = [starts[key] + np.arange(theirs[key]) for key in ours]
     one = np.concatenate([np.zeros(0, int), *one])

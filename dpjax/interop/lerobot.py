@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dpjax.interop import lerobot_stats, networks, tensors
-from dpjax.interop.found import Found, only, order_of, refuse, spacing
+from dpjax.interop.found import Found, check_sizes, only, order_of, refuse, spacing
 from dpjax.interop.lerobot_stats import Features, own_name
 from dpjax.interop.pieces import Piece, Shapes, first
 
@@ -60,6 +60,7 @@ def read(folder: Path, names: Mapping[str, int] | None, given: Mapping[str, Any]
     ignored = [name for name in arrays if any(re.fullmatch(text, name) for text in IGNORED)]
     state = {name: x for name, x in state.items() if name not in set(ignored)}
     settings = {**settings_of(source, config, features, state), **given}
+    check_sizes(source, settings)
     if ignored:
         said.append(f"{len(ignored)} tensors are no weights and are left out: {first(ignored)}")
     if settings.get("encoder.norm") == "frozen":

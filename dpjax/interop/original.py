@@ -14,7 +14,7 @@ import numpy as np
 
 from dpjax.errors import UserError
 from dpjax.interop import networks, original_config, tensors, torch_zip, units
-from dpjax.interop.found import Found, refuse, spacing, split_numbers
+from dpjax.interop.found import Found, check_sizes, refuse, spacing, split_numbers
 from dpjax.interop.original_cameras import cameras
 from dpjax.interop.original_config import get
 from dpjax.interop.pieces import first
@@ -46,6 +46,7 @@ def read(path: Path, names: Mapping[str, int] | None, given: Mapping[str, Any]) 
     settings.update(guesses(state, network, settings))
     settings.update({key: value for key, value in given.items() if key in settings})
     needed(source, settings)
+    check_sizes(source, settings)
     ran, why = original_config.as_it_ran(settings)
     settings.update({"sampler.diffusers": ran, "sampler.spacing": spacing(settings)})
     norms, state = pick(state, "normalizer.params_dict.")
@@ -154,7 +155,8 @@ def check_masks(source: str, state: dict, settings: Mapping[str, Any]) -> dict:
         if name in state:
             want = np.where(allowed[name], 0.0, -np.inf)
             if not np.array_equal(state[name], want):
-                raise refuse(source, name, "the original's causal mask", "another")
+                shapes = f"{list(want.shape)}", f"another, {list(state[name].shape)}"
+                raise refuse(source, name, f"the original's causal mask {shapes[0]}", shapes[1])
     return {name: x for name, x in state.items() if name not in MASKS}
 
 

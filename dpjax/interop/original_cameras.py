@@ -42,6 +42,7 @@ def cameras(source, cfg, settings, state, norms, names) -> Found:
     if multi:
         theirs = {key: theirs[key] for key in (*sorted(rgb), *sorted(low))}
     steps = settings["horizon.obs"] if settings["denoiser.name"] == "unet1d" else 1
+    units_found = units_of(source, cfg, norms, low, rgb)
     state, table = (multi_image if multi else hybrid)(source, state, list(rgb), settings)
     sizes = {key: (shape[1], shape[2], shape[0]) for key, shape in rgb.items()}
     units.check_keys(source, norms, (*meta, "action"))
@@ -55,7 +56,7 @@ def cameras(source, cfg, settings, state, norms, names) -> Found:
         denoiser=networks.original(
             settings["denoiser.name"], order_of(theirs, [*low, *rgb], steps)
         ),
-        units=units_of(source, cfg, norms, low, rgb),
+        units=units_found,
         said=said_of(cfg, settings, multi),
     )
 
@@ -155,8 +156,13 @@ def multi_pieces(names: list[str], ours: Shapes) -> tuple[Piece, ...]:
 def units_of(source: str, cfg, norms, low, rgb) -> Units:
     """{key: (offset, scale)} of all that is observed, and of the action."""
     found = {key: units.of_key(source, norms, key) for key in (*low, "action")}
+    for key, size in low.items():
+        if len(found[key][1]) != size:
+            raise refuse(source, f"cfg.shape_meta.obs.{key}", len(found[key][1]), size)
     for key in rgb:
         offset, scale = units.of_key(source, norms, key, units.PIXELS)
+        if len(scale) not in (1, 3):
+            raise refuse(source, f"normalizer.params_dict.{key}", "1 or 3 numbers", len(scale))
         offset, scale = np.broadcast_to(offset, 3), np.broadcast_to(scale, 3)
         if get(cfg, "policy.obs_encoder.imagenet_norm", False):
             # ImageNet's units of what is in [-1, 1] already, as the original has them.
