@@ -12,7 +12,7 @@ LAYERS = [
     {"policy", "inpainting", "control", "actor"},
     {"meanflow"},
     {"training", "tasks", "evaluation", "serving", "interop"} | {"exported"},
-    {"build", "cameras", "compilation", "config_check", "cpu", "dataset", "jobs", "judges"}
+    {"build", "cameras", "compilation", "config_check", "cpu", "dataset", "doctor"} | {"jobs", "judges"}
     | {"pictures", "run_config", "run_folder"},
     {"command_line"},
     {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve"},
