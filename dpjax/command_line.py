@@ -29,10 +29,13 @@ def run(main: Callable[[], int | None]) -> None:
     errors.run(main)
 
 
-def parse(argv: list[str], usage: str, keys: Mapping) -> list[str]:
+def parse(
+    argv: list[str], usage: str, keys: Mapping, values: flags.FlagValues = flags.FLAGS
+) -> list[str]:
     """absl's flags of argv; UserError instead of a traceback.
 
     usage: what --help prints. keys: the config that it lists where none is given.
+    values: where the flags are defined.
     """
     path = _config_path(argv)
     config = read_config_file(path) if path is not None else keys
@@ -44,7 +47,7 @@ def parse(argv: list[str], usage: str, keys: Mapping) -> list[str]:
         if found := OVERRIDE.match(text):
             check_known(found[1], config)
     try:
-        rest = flags.FLAGS(argv)
+        rest = values(argv)
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_value(str(error), config)) from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:

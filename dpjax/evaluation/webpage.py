@@ -47,6 +47,13 @@ th, td {{ padding: .35rem .7rem .35rem .2rem; text-align: left; vertical-align: 
   border-bottom: 1px solid var(--line); white-space: nowrap; }}
 tr:last-child td {{ border-bottom: 0; }}
 th {{ color: var(--soft); font-weight: 600; }}
+.finding {{ margin: 0 0 .6rem; padding: .6rem .8rem; background: var(--card);
+  border: 1px solid var(--line); border-left: 5px solid #64748b; border-radius: 8px;
+  overflow-wrap: anywhere; }}
+.finding.error {{ border-left-color: #be123c; }}
+.finding.warning {{ border-left-color: #e8590c; }}
+.finding p {{ margin: 0; }}
+.finding .kind {{ color: var(--soft); font-size: .8rem; }}
 .facts td:last-child {{ white-space: normal; overflow-wrap: anywhere; }}
 </style></head><body>
 <h1>{title}</h1>
