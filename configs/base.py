@@ -24,17 +24,30 @@ def get_config() -> ConfigDict:
     )
     config.data = ConfigDict(
         dict(
-            dir="",  # an RLDS directory (python -m dpjax.convert, dpjax.demos)
+            dir="",  # an RLDS directory (python -m dpjax.convert, dpjax.demos), or "a,b"
+            weights="",  # of several, "2,1": their shares of every batch; "": as their sizes
             split="train",
-            # column: path inside an RLDS step; the task turns columns into observations
+            # column: path inside an RLDS step; the task turns columns into observations.
+            # Task own: empty for all that there is
             columns=dict(state="observation/state", action="action"),
             on_bad="refuse",  # or "skip": leave bad episodes out, counted and said
             val_fraction=0.02,  # share of episodes held out (paper)
             val_seed=42,
+            # {new key: observation}: its value at the episode's end, observed at every step
+            goals=ConfigDict(),
             mirror=False,  # train on the mirror images too, where the task has one (pusht)
             max_episodes=0,  # train on this many, the first of a fixed shuffle; 0: all
             memory=0.0,  # GiB of decoded images; more go to disk. 0: half of the machine's
             spill="",  # folder for them; "": the system's temporary one
+        )
+    )
+    config.spaces = ConfigDict(
+        dict(
+            # {column: "3 axis_angle 1"}: which of its dims are a rotation, and in what form
+            # (dpjax/rotations.py); the network sees it as 6-D (Zhou et al. 2019)
+            layouts=ConfigDict(),
+            # observation that actions are learned relative to, its newest; "": absolute ones
+            relative="",
         )
     )
     # Observations that are images: {key: dict(size, resize, crop)}, each (height, width) in
@@ -67,6 +80,7 @@ def get_config() -> ConfigDict:
         dict(
             action="limits",  # limits, gaussian, quantile, identity (dpjax/normalizer.py)
             obs="limits",  # of every observation key that is not an image
+            keys=ConfigDict(),  # {key: mode} where one is to be other than these
             image="unit",  # pixels to [-1, 1]; imagenet: by ImageNet's mean and deviation
             quantile=0.01,  # share left out at each end by "quantile"
             min_range=1e-4,  # data units; dims that move less get scale 1 (paper's code)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from dpjax import cameras, config_check, control, inpainting, meanflow
+from dpjax import cameras, config_check, control, inpainting, meanflow, spaces
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.actor import Actor
@@ -158,6 +158,12 @@ def denoiser(config: ConfigDict, spec: Spec):
     return network(**sizes, **given)
 
 
+def spaces_of(config: ConfigDict) -> spaces.Spaces:
+    """What the network learns in place of the data's rotations and absolute actions."""
+    given = config.spaces
+    return spaces.make(given.layouts, given.relative, config.horizon.obs)
+
+
 def policy(
     config: ConfigDict, normalizer: Normalizer | None, spec: Spec, walk=samplers.sample
 ) -> Policy:
@@ -166,6 +172,10 @@ def policy(
     walk: see `policy.diffusion_policy`.
     """
     config_check.check_method(config)
+    known = spaces_of(config)
+    if spec.observations:
+        observations, action = spaces.learned_sizes(known, spec.observations, spec.action)
+        spec = spec._replace(observations=observations, action=action)
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
     sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
     dtype = choose(DTYPES, config.compute.dtype, "config.compute.dtype")
@@ -184,10 +194,11 @@ def policy(
     )
     if config.method == "meanflow":
         options.update(num_levels=config.schedule.num_levels, **config.meanflow)
-        return meanflow.meanflow_policy(encoder, network, normalizer, **options)
+        return spaces.wrap(meanflow.meanflow_policy(encoder, network, normalizer, **options), known)
     options.update(predict=config.predict, sampler=sampler(config.sampler))
     levels = schedule(config.schedule.num_levels)
-    return policies.diffusion_policy(encoder, network, levels, normalizer, **options)
+    made = policies.diffusion_policy(encoder, network, levels, normalizer, **options)
+    return spaces.wrap(made, known)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -155,6 +155,8 @@ def begin_with(params: Params, backbone: Params | None) -> Params:
 def look(config: ConfigDict, spec: Spec, params: Params, obs) -> tuple[dict, dict]:
     """({camera: uint8 [B, h, w, 3]}, {camera: [B, keypoints, 2]}) of the newest frames.
 
+    obs: in the units of the data, rotations as the network sees them (`spaces.encode_obs`).
+
     The crops as the network sees them when it acts, and where its spatial softmax looks,
     (x, y) in [-1, 1]; no points where the pooling is another.
     """

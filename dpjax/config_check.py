@@ -16,7 +16,7 @@ from dpjax.errors import UserError, choices
 from dpjax.policy import ACTION
 
 # Sections whose keys are the user's (columns), or follow from a name that base's is not.
-OPEN = ("data.columns", "denoiser", "cameras")
+OPEN = ("data.columns", "denoiser", "cameras", "spaces.layouts", "normalize.keys", "data.goals")
 
 ABOVE_0 = (
     *("horizon.obs", "horizon.predict", "horizon.act"),
@@ -75,12 +75,17 @@ def check(config: Mapping, complete: Mapping) -> None:
 
 
 def check_columns(config: ConfigDict) -> None:
-    """The columns that the task and the loss want are mapped to something."""
+    """The columns that the task and the loss want are mapped to something.
+
+    A task that observes whatever there is may leave them to the data (`dataset.resolved`).
+    """
+    task = tasks.get(config.task)
+    if not config.data.columns and not task.columns:
+        return
     if ACTION not in config.data.columns:
         raise UserError(
             f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
         )
-    task = tasks.get(config.task)
     for key in task.columns:
         if key not in config.data.columns:
             raise UserError(
@@ -91,6 +96,16 @@ def check_columns(config: ConfigDict) -> None:
         raise UserError(
             f"config.data.mirror=True: task {config.task!r} has no mirror image (dpjax/tasks); "
             "set it to False."
+        )
+    if config.data.goals and task.columns:
+        raise UserError(
+            f"config.data.goals={dict(config.data.goals)}: the simulator of task {config.task!r} "
+            "gives no goals: use config.task=own."
+        )
+    if not tasks.observed(task, config.data.columns):
+        raise UserError(
+            "config.data.columns names no observation: add one, such as "
+            "state=observation/state, or leave it empty for all that the data has."
         )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 import numpy as np
 
-from dpjax import cameras, tasks
+from dpjax import build, cameras, mixture, spaces, tasks
 from dpjax import normalizer as normalizers
 from dpjax.data import check, frames, loader, rlds, windows
 from dpjax.data import episodes as episodes_lib
@@ -24,19 +24,65 @@ class Data(NamedTuple):
 
     train, val: Episodes with the task's observation keys and "action".
     obs_keys: the observation keys, in the order of the encoder.
+    shares: {data set: (its last row in train + 1, its share of every batch)}, in order.
     """
 
     train: Episodes
     val: Episodes
     obs_keys: tuple[str, ...]
+    shares: dict[str, tuple[int, float]]
+
+
+def resolved(config: ConfigDict) -> ConfigDict:
+    """A copy of the config that names what a task without columns of its own observes.
+
+    Where config.data.columns is empty: all that the data set holds, images as cameras.
+    """
+    config = config.copy_and_resolve_references()
+    if config.data.columns or tasks.get(config.task).columns:
+        return config
+    directory = next(iter(mixture.directories(config)))
+    shapes = rlds.usable(directory)
+    with config.unlocked():
+        for path, shape in shapes.items():
+            key = path.removeprefix("observation/").replace("/", "_")
+            config.data.columns[key] = path
+            if (shape is None or len(shape) == 3) and key not in config.cameras:
+                config.cameras[key] = _camera(directory, path, shape)
+    seen = ", ".join(f"{path} {list(shape or ())}" for path, shape in shapes.items())
+    log.info("%s: config.data.columns is empty: using all of %s", directory, seen)
+    return config
+
+
+def _camera(directory, path, shape) -> ConfigDict:
+    """config.cameras of images that are seen whole."""
+    if shape is None:
+        raise UserError(
+            f"{directory}: {path}: images of which the data set promises no size: name it as "
+            "config.cameras.<key> = dict(size=(height, width), resize=(), crop=()) in a config "
+            "file, and its path in config.data.columns."
+        )
+    return ConfigDict(dict(size=shape[:2], resize=(), crop=()))
 
 
 def read(config: ConfigDict) -> Data:
     """Reads, checks, maps to the task's observations, and splits by episode."""
-    if not config.data.dir:
-        raise UserError("config.data.dir is empty: give an RLDS directory (--config.data.dir=…).")
+    sets = mixture.directories(config)
+    task = tasks.get(config.task)
+    parts = {directory: _read_one(config, task, directory) for directory in sets}
+    train, val, shares = mixture.join(parts, sets, cameras.memory(config), config.data.spill)
+    numbers, images = frames.split(train.columns)
+    for key, column in images.items():
+        log.info(frames.say(key, column))
+    for text in check.outliers(numbers, train.ends):
+        log.warning("%s: %s", train.source, text)
+    return Data(train, val, tuple(key for key in train.columns if key != ACTION), shares)
+
+
+def _read_one(config: ConfigDict, task: tasks.Task, directory: str) -> tuple[Episodes, Episodes]:
+    """One data set: the episodes to train on, and those held out."""
     raw = rlds.read(
-        config.data.dir,
+        directory,
         features=dict(config.data.columns),
         split=config.data.split,
         on_bad=config.data.on_bad,
@@ -44,48 +90,84 @@ def read(config: ConfigDict) -> Data:
         folder=config.data.spill or None,
     )
     cameras.check_columns(config, raw)
+    return parts(config, task, raw, split_ids(config, len(raw.ends)))
+
+
+def split_ids(config: ConfigDict, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of `count` episodes the ids of those to train on, and of those held out."""
     train_ids, val_ids = episodes_lib.split(
-        len(raw.ends), config.data.val_fraction, config.data.val_seed
+        count, config.data.val_fraction, config.data.val_seed
     )
     limit = config.data.max_episodes
     if limit and limit < len(train_ids):
         order = np.random.default_rng(config.data.val_seed).permutation(len(train_ids))
         log.info("training on %d of %d episodes (config.data.max_episodes)", limit, len(order))
         train_ids = np.sort(train_ids[order[:limit]])
-    task = tasks.get(config.task)
-    used = {key: raw.columns[key] for key in (*task.columns, ACTION)}
-    raw = raw._replace(columns=used)
-    train, val = (episodes_lib.select(raw, ids) for ids in (train_ids, val_ids))
+    return train_ids, val_ids
+
+
+def parts(config: ConfigDict, task: tasks.Task, raw: Episodes, ids) -> tuple[Episodes, Episodes]:
+    """The episodes of raw columns with these ids, as the policy sees them."""
+    observed = tasks.observed(task, config.data.columns)
+    raw = raw._replace(columns={key: raw.columns[key] for key in (*observed, ACTION)})
+    train, val = (episodes_lib.select(raw, part) for part in ids)
     if config.data.mirror:
         train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
-    seen = [see(task, part) for part in (train, val)]
-    numbers, images = frames.split(seen[0].columns)
-    for key, column in images.items():
-        log.info(frames.say(key, column))
-    for text in check.outliers(numbers, seen[0].ends):
-        log.warning("%s: %s", raw.source, text)
-    return Data(*seen, tuple(key for key in seen[0].columns if key != ACTION))
+    return tuple(with_goals(see(task, part), config.data.goals) for part in (train, val))
 
 
 def see(task: tasks.Task, raw: Episodes) -> Episodes:
     """Raw columns -> the task's observations, and the action."""
-    obs = task.observe({key: raw.columns[key] for key in task.columns})
+    obs = task.observe({key: x for key, x in raw.columns.items() if key != ACTION})
     action = np.asarray(raw.columns[ACTION], np.float32)
     return raw._replace(columns={**obs, ACTION: action})
 
 
+def with_goals(episodes: Episodes, goals) -> Episodes:
+    """The episodes with what was reached in the end as an observation of every step.
+
+    goals: {new key: the observation whose last value it is}.
+    """
+    last = np.repeat(episodes.ends - 1, episodes.lengths)
+    made = {}
+    for goal, key in goals.items():
+        if key not in episodes.columns or key == ACTION or goal in episodes.columns:
+            known = [name for name in episodes.columns if name != ACTION]
+            raise UserError(
+                f"config.data.goals.{goal}={key!r}: give a new name for the goal, and one of "
+                f"the observations {', '.join(known)}."
+            )
+        made[goal] = frames.take(episodes.columns[key], last)
+    action = episodes.columns[ACTION]
+    observations = {key: x for key, x in episodes.columns.items() if key != ACTION}
+    return episodes._replace(columns={**observations, **made, ACTION: action})
+
+
 def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
-    """Fitted on the training episodes; says which dims are constant."""
+    """Fitted on the training episodes, in the network's spaces; says which dims are constant."""
+    own = config.normalize.get("keys", {})
+    for key in own:
+        if key not in episodes.columns:
+            raise UserError(
+                f"config.normalize.keys.{key}: no such key; the data has "
+                f"{', '.join(episodes.columns)}."
+            )
     modes = {
         key: config.normalize.image if key in config.cameras else config.normalize.obs
         for key in episodes.columns
     }
-    modes[ACTION] = config.normalize.action
+    modes.update({ACTION: config.normalize.action, **own})
+    known = build.spaces_of(config)
+    fixed = {
+        key: spaces.rotation_dims(known, key, episodes.columns[key].shape[-1])
+        for key in known.layouts
+    }
     fitted, said = normalizers.fit(
-        episodes.columns,
+        spaces.flat(known, episodes.columns, windows_of(config, episodes)[0]),
         modes,
         quantile=config.normalize.quantile,
         min_range=config.normalize.min_range,
+        fixed=fixed,
     )
     for text in said:
         log.warning(text)
@@ -98,16 +180,23 @@ def observed_steps(config: ConfigDict) -> int:
     return horizon.predict if config.condition == "inpaint" else horizon.obs
 
 
-def place(config: ConfigDict, episodes: Episodes, obs_keys: tuple[str, ...]) -> loader.Windows:
-    """The windows of the episodes, with their columns, ready to be gathered from."""
+def windows_of(config: ConfigDict, episodes: Episodes):
+    """`windows.window_rows` of the episodes: rows [W, Tp], mask [W, Tp], what to say."""
     horizon = config.horizon
-    rows, mask, said = windows.window_rows(
+    return windows.window_rows(
         episodes.ends, horizon.predict, horizon.obs - 1, horizon.act - 1
     )
+
+
+def place(config: ConfigDict, data: Data, part: str = "train") -> loader.Windows:
+    """The windows of data.train (or val), with their columns, ready to be gathered from."""
+    episodes = getattr(data, part)
+    rows, mask, said = windows_of(config, episodes)
     for text in said:
         log.warning("%s: %s", episodes.source, text)
     observed = observed_steps(config)
-    return loader.place(episodes.columns, rows, mask, obs_keys, ACTION, observed)
+    mixed = mixture.windows(rows, data.shares) if part == "train" else None
+    return loader.place(episodes.columns, rows, mask, data.obs_keys, ACTION, observed, mixed)
 
 
 def spec(data: Data) -> Spec:

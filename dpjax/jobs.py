@@ -107,15 +107,19 @@ class Job(NamedTuple):
     profile: bool = False
 
     def judge(self, state, clock: Clock, before: int) -> float | None:
-        """Validation and evaluation as far as they are due; the score, if there is one."""
+        """Validation and evaluation as far as they are due; what ranks this step, if anything.
+
+        The score of rollouts; of tasks without a simulator what their judge calls "rank".
+        """
         values, total = {}, self.config.train.steps
         for every, run in self.judges:
             if run and judges.due(every, before, clock.step, total):
                 self.signals.stop_if_received()
                 values.update(run(self.way.fetch(state.ema)))
+        rank = values.pop("rank", None)
         if values:
             self.write(clock, values)
-        return values.get("score")
+        return values.get("score", rank)
 
     def write(self, clock: Clock, values: dict) -> None:
         """An entry of metrics.jsonl."""

@@ -41,12 +41,18 @@ def validation(config, spec, data):
     if not len(data.val.ends) or not config.val.every:
         return None
     policy = build.policy(build.sampling(config, steps=config.val.num_steps), None, spec)
-    held_out = dataset.place(config, data.val, data.obs_keys)
+    held_out = dataset.place(config, data, "val")
     ids = np.unique(np.linspace(0, len(held_out) - 1, config.val.windows).astype(int))
     batch = first_batch(config, held_out, ids)
     rng = jax.random.key(config.data.val_seed)
     run = jax.jit(functools.partial(validate, policy, samples=config.val.samples))
-    return lambda params: jax.device_get(run(params, rng, batch))
+    alone = not tasks.get(config.task).columns  # no simulator: held-out demonstrations choose
+
+    def judge(params):
+        values = jax.device_get(run(params, rng, batch))
+        return {**values, "rank": -float(values["val_action_error"])} if alone else values
+
+    return judge
 
 
 def first_batch(config, windows: loader.Windows, ids) -> Batch:

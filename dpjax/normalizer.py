@@ -89,6 +89,7 @@ def fit(
     *,
     quantile: float = 0.01,
     min_range: float = 1e-4,
+    fixed: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Normalizer, list[str]]:
     """A normalizer for `columns` {key: [N, D]} and a line on each near-constant dim.
 
@@ -97,6 +98,7 @@ def fit(
     quantile: the share left out at each end by the mode "quantile".
     min_range: a dim whose range is below this (data units) gets scale 1, so that
         noise in a constant is not blown up to [-1, 1].
+    fixed: {key: bool [D]} dims that keep their units, whatever the mode (rotations).
     """
     offset, scale, said = {}, {}, []
     for key, x in columns.items():
@@ -113,6 +115,9 @@ def fit(
         center, half = MODES[modes[key]](x, quantile)
         # 2 half: one outlier gives a dim a range, and quantile still sees a constant.
         constant = np.minimum(np.ptp(x, axis=0), 2 * half) < min_range
+        if fixed and key in fixed:
+            center, half = np.where(fixed[key], 0.0, center), np.where(fixed[key], 1.0, half)
+            constant &= ~fixed[key]
         scale[key] = jnp.asarray(np.where(constant, 1.0, half), jnp.float32)
         offset[key] = jnp.asarray(center, jnp.float32)
         said += [

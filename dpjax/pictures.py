@@ -5,7 +5,7 @@ import logging
 import jax
 import numpy as np
 
-from dpjax import build, cameras, tasks
+from dpjax import build, cameras, spaces, tasks
 from dpjax.diffusion import samplers
 from dpjax.evaluation import eyes, report
 
@@ -57,7 +57,8 @@ def seen_still(run: build.Run, episode) -> bytes:
     task = tasks.get(run.config.task)
     steps = np.unique(np.linspace(0, episode.steps - 1, PANELS).astype(int))
     obs = observations(task, episode, steps, run.config.horizon.obs)
-    crops, points = jax.device_get(cameras.look(run.config, run.spec, run.params, obs))
+    seen = spaces.encode_obs(build.spaces_of(run.config), obs)
+    crops, points = jax.device_get(cameras.look(run.config, run.spec, run.params, seen))
     chunks, env, moments = run.plan(jax.random.key(0), obs), task.make(), []
     for i, step in enumerate(steps):
         task.place(env, {key: column[step] for key, column in episode.columns.items()})

@@ -42,19 +42,20 @@ def arguments(argv=None) -> argparse.Namespace:
 
 def observation(given, task, spec: Spec, observed: int) -> dict:
     """{name: [batch, To, D]} from the file or from the simulator."""
+    wanted = task.columns or tuple(spec.observations)
     if given.observation:
         path = Path(given.observation)
         try:
             columns = {key: np.asarray(x, np.float32) for key, x in read_json(path).items()}
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a JSON object of numbers ({error}).") from None
-        missing = [key for key in task.columns if key not in columns]
+        missing = [key for key in wanted if key not in columns]
         if missing:
-            raise UserError(f"{path}: lacks {missing}; {task.name} observes {list(task.columns)}.")
+            raise UserError(f"{path}: lacks {missing}; {task.name} observes {list(wanted)}.")
     else:
         seed = task.selection_seeds if given.seed is None else given.seed
         columns = task.reset(task.make(), seed)
-    columns = {key: columns[key] for key in task.columns}
+    columns = {key: columns[key] for key in wanted}
     for key in columns.keys() & spec.cameras.keys():
         pixels = images.as_pixels(columns[key])
         if pixels is None:

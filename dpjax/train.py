@@ -48,6 +48,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
     """
     signals, panel, held = Signals(), [], None
     with distributed.together():
+        config = dataset.resolved(config)
         build.check(config)
         if profile:
             jobs.check_profile(config, first=0)
@@ -55,7 +56,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
         spec = dataset.spec(data)
         policy = build.policy(config, dataset.normalizer(config, data.train), spec)
         tx, backbone = build.optimizer(config), cameras.pretrained(config)
-        windows = dataset.place(config, data.train, data.obs_keys)
+        windows = dataset.place(config, data)
     distributed.check_same(config=json.dumps(config.to_dict()), data=spec.data)
     with distributed.together():
         if distributed.is_first():

@@ -15,6 +15,7 @@ from configs import (
     base,
     metaworld,
     metaworld_image,
+    own,
     pusht_demo,
     pusht_image,
     pusht_image_small,
@@ -52,7 +53,7 @@ def changed(key, value, module=tiny_config):
     "module",
     [
         *(base, pusht_demo, pusht_state, pusht_state_small, metaworld),
-        metaworld_image,
+        *(metaworld_image, own),
         *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
         *(pusht_state_transformer_small, pusht_state_inpainting_small),
         *(pusht_image, pusht_image_small, pusht_image_transformer, tiny_image),

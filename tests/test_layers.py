@@ -7,15 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "dpjax"
 LAYERS = [
-    {"types", "normalizer", "errors"},
+    {"types", "normalizer", "errors", "rotations"},
     {"diffusion", "nets", "data"},
     {"policy", "inpainting", "control", "actor"},
-    {"meanflow"},
+    {"meanflow", "spaces"},
     {"training", "tasks", "evaluation", "serving", "interop"} | {"exported"},
-    {"build", "cameras", "compilation", "config_check", "cpu", "dataset", "doctor"} | {"jobs", "judges"}
-    | {"pictures", "run_config", "run_folder"},
+    {"build", "cameras", "compilation", "config_check", "cpu", "dataset", "jobs", "judges"}
+    | {"doctor", "mixture", "pictures", "run_config", "run_folder"},
     {"command_line"},
-    {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve"},
+    {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve", "validate"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONE_PACKAGE = {LEVEL["types"], LEVEL["build"]}  # layers whose files may import each other

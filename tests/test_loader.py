@@ -28,7 +28,7 @@ def test_a_call_is_its_batches(windows, batch):
 
 
 def test_a_batch_does_not_depend_on_what_was_drawn_before():
-    loader._permutation.cache_clear()
+    loader.permutation.cache_clear()
     late = loader.batch_rows(100, 8, 3, 1000)
     for step in range(995, 1000):
         loader.batch_rows(100, 8, 3, step)

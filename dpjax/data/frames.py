@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+MERGED = 1024  # frames copied at once
+
 
 class Frames(NamedTuple):
     """Images [N, H, W, 3] uint8.
@@ -56,13 +58,34 @@ def take(column, rows: np.ndarray):
 
 
 def join(first, second):
-    """Two columns of one kind end to end; Frames must be of the same pixels."""
+    """Two columns of one kind end to end; Frames must be of the same pixels (`merge`)."""
     if not isinstance(first, Frames):
         return np.concatenate([first, second])
-    assert first.pixels is second.pixels, "images of two data sets are not joined"
+    assert first.pixels is second.pixels, "images of two data sets are merged first"
     both = {key: np.concatenate([getattr(first, key), getattr(second, key)])
             for key in ("rows", "mirrored")}  # fmt: skip
     return first._replace(**both)
+
+
+def merge(parts: list[Frames], limit: int, folder: str | Path | None = None) -> list[Frames]:
+    """The same frames over one array of pixels, those of all parts end to end.
+
+    limit, folder: see `Store`. Pixels that several parts share are stored once, in blocks.
+    """
+    store, starts = Store(limit, folder), {}
+    for part in parts:
+        if id(part.pixels) in starts:
+            continue
+        starts[id(part.pixels)] = store.count
+        for i in range(0, len(part.pixels), MERGED):
+            store.append(part.pixels[i : i + MERGED])
+    whole = store.frames()
+    return [
+        part._replace(
+            pixels=whole.pixels, rows=part.rows + starts[id(part.pixels)], digest=whole.digest
+        )
+        for part in parts
+    ]
 
 
 def antidiagonal(images):
@@ -93,11 +116,16 @@ class Store:
         self._pixels, self._file, self._shape = None, None, None
         self._hash = hashlib.sha256()
 
+    @property
+    def count(self) -> int:
+        """Frames so far."""
+        return 0 if self._shape is None else self._shape[0]
+
     def append(self, images: np.ndarray) -> None:
         """images [T, H, W, 3] uint8; of one size."""
         images = np.ascontiguousarray(images)
         self._hash.update(images.data)
-        count = 0 if self._shape is None else self._shape[0]
+        count = self.count
         self._shape = (count + len(images), *images.shape[1:])
         if self._file is None and int(np.prod(self._shape)) > self._limit:
             self._file = tempfile.TemporaryFile(dir=self._folder)

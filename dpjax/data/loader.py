@@ -9,7 +9,6 @@ looked up in a thread while the device works on the call before.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-import functools
 import time
 from typing import NamedTuple
 
@@ -17,7 +16,9 @@ from flax import struct
 import jax
 import numpy as np
 
+from dpjax.data import pools
 from dpjax.data.frames import Frames, split
+from dpjax.data.pools import Pools, permutation
 from dpjax.errors import UserError, choices
 from dpjax.types import Array, Batch
 
@@ -44,11 +45,13 @@ class Windows(NamedTuple):
 
     table: what lies on the device. frames: {camera: Frames}, on the host.
     observed: [W, To] the rows that each window observes.
+    pools: how windows of several sets are mixed; None: each as often as any other.
     """
 
     table: Table
     frames: dict[str, Frames]
     observed: np.ndarray
+    pools: Pools | None = None
 
     def __len__(self) -> int:
         return len(self.observed)
@@ -65,7 +68,11 @@ class Windows(NamedTuple):
 
         share: the b rows of every global batch that are this process's.
         """
-        return self.inputs(call_rows(len(self), batch_size, seed, first, count)[:, share])
+        if self.pools is None:
+            ids = call_rows(len(self), batch_size, seed, first, count)
+        else:
+            ids = pools.rows(self.pools, seed, first * batch_size, count * batch_size)
+        return self.inputs(ids.reshape(count, batch_size)[:, share])
 
 
 class Inputs(NamedTuple):
@@ -73,14 +80,6 @@ class Inputs(NamedTuple):
 
     ids: Array
     images: dict[str, Array]
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(num_windows: int, seed: int, epoch: int) -> np.ndarray:
-    """Cached, since an epoch has many batches and the permutation costs O(W)."""
-    order = np.random.default_rng((seed, epoch)).permutation(num_windows).astype(np.int32)
-    order.flags.writeable = False
-    return order
 
 
 def call_rows(
@@ -92,7 +91,7 @@ def call_rows(
     pieces = []
     while size > 0:
         epoch, offset = divmod(position, num_windows)
-        piece = _permutation(num_windows, seed, epoch)[offset : offset + size]
+        piece = permutation(num_windows, seed, epoch)[offset : offset + size]
         pieces.append(piece)
         position, size = position + len(piece), size - len(piece)
     return np.concatenate(pieces).reshape(num_steps, batch_size)
@@ -130,10 +129,12 @@ def place(
     obs_keys: Sequence[str],
     action_key: str,
     num_observed: int,
+    mixed: Pools | None = None,
 ) -> Windows:
     """Puts on the device the columns {name: [N, ...]} that are used, rows and mask [W, Tp].
 
     Frames stay where they are. num_observed: To, how many steps of a window are observed.
+    mixed: see `Windows.pools`.
     """
     used = dict.fromkeys([*obs_keys, action_key])
     for key in used:
@@ -147,7 +148,7 @@ def place(
         obs_keys=tuple(obs_keys),
         action_key=action_key,
     )
-    return Windows(table, images, np.asarray(rows, np.int32)[:, :num_observed])
+    return Windows(table, images, np.asarray(rows, np.int32)[:, :num_observed], mixed)
 
 
 def gather(table: Table, inputs: Inputs, global_row: Array, num_observed: int) -> Batch:

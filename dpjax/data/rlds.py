@@ -46,7 +46,7 @@ def read(
     on_bad: str = "refuse",
     memory: int = 2**62,
     folder: str | Path | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[int, str], None] | None = None,
 ) -> Episodes:
     """The columns {name: [N, ...]} of an RLDS data set: float32, images `frames.Frames`.
 
@@ -54,7 +54,7 @@ def read(
     on_bad: "refuse" raises at the first bad episode; "skip" leaves it out and says so.
     memory: bytes that decoded images may take before they go to a file in `folder`
         (default: the system's temporary one), which is read through a memory map.
-    tell: what is given the line on each episode that is left out; default: a warning.
+    tell: is given number and fault of each episode that is left out; default: a warning.
     """
     if on_bad not in ("refuse", "skip"):
         raise UserError(f"data.on_bad={on_bad!r} is unknown; choose one of refuse, skip.")
@@ -76,7 +76,7 @@ def read(
         line = f"{path}: episode {episode}, {problems[0]}."
         if on_bad == "refuse":
             raise UserError(f"{line} Mend it, or leave such episodes out: data.on_bad=skip.")
-        tell(line) if tell else _log.warning("skipped: %s", line)
+        tell(episode, line) if tell else _log.warning("skipped: %s", line)
         bad += 1
     if bad and not tell:
         _log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, episode + 1)
@@ -89,20 +89,23 @@ def read(
 
 def describe(directory: str | Path) -> dict[str, tuple[tuple, np.dtype]]:
     """{path inside a step: (shape, dtype)} of all that an RLDS data set keeps."""
-    info = _info(Path(directory))
     return {
         path: (tuple(leaf.shape), np.dtype(leaf.np_dtype))
-        for path, leaf in _leaves(_steps(info).feature)
+        for path, leaf in _steps(_info(Path(directory))).items()
         if isinstance(leaf, (tfds.features.Tensor, tfds.features.Image))
     }
 
 
-def _steps(info: tfds.core.DatasetInfo) -> tfds.features.Dataset:
-    """The feature `steps`, which makes a data set an RLDS one."""
-    steps = dict(_leaves(info.features)).get("steps")
-    if not isinstance(steps, tfds.features.Dataset):
-        raise UserError(f"{info.data_dir}: no RLDS data set: expected a feature 'steps'.")
-    return steps
+def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
+    """{path inside a step: shape of one} of all that `read` can read; None: of any size."""
+    info = _info(Path(directory))
+    found = {}
+    for path, leaf in _steps(info).items():
+        try:
+            found[path] = _column(info, path, leaf).shape
+        except UserError:
+            continue  # text, flags and the like; `read` says which it does not use
+    return found
 
 
 def _info(directory: Path) -> tfds.core.DatasetInfo:
@@ -134,15 +137,26 @@ def _info(directory: Path) -> tfds.core.DatasetInfo:
 
 def _layout(info: tfds.core.DatasetInfo, features: Mapping[str, str]) -> dict[str, Column]:
     """Where the wanted columns lie; refuses what isn't there or isn't a float tensor."""
-    leaves = dict(_leaves(_steps(info).feature))
+    leaves = _steps(info)
     layout = {}
     for name, path in features.items():
         if path not in leaves:
             raise UserError(f"{info.data_dir}: no key {path!r}; {choices(path, leaves)}.")
         layout[name] = _column(info, path, leaves[path])
+        dtype = np.dtype(leaves[path].np_dtype)
+        if layout[name].kind == "numbers" and dtype != np.float32:
+            _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
     if ignored := sorted(set(leaves) - set(features.values()) - set(FLAGS)):
         _log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
     return layout
+
+
+def _steps(info: tfds.core.DatasetInfo) -> dict[str, Any]:
+    """{path inside a step: feature}."""
+    steps = dict(_leaves(info.features)).get("steps")
+    if not isinstance(steps, tfds.features.Dataset):
+        raise UserError(f"{info.data_dir}: no RLDS data set: expected a feature 'steps'.")
+    return dict(_leaves(steps.feature))
 
 
 def _column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
@@ -158,9 +172,6 @@ def _column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
             f"{info.data_dir}: {path}: expected a float32 tensor of fixed shape or uint8 images "
             f"[H, W, 3], got {type(leaf).__name__} of {np.dtype(leaf.np_dtype)} {leaf.shape}."
         )
-    if leaf.np_dtype != np.float32:
-        dtype = np.dtype(leaf.np_dtype)
-        _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
     return Column(key, tuple(leaf.shape))
 
 

@@ -4,7 +4,7 @@ One file a task. Commands take a task by `get(name)` and hand it on; the rollout
 its fields and imports nothing from here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import functools
 from typing import Any, NamedTuple
 
@@ -37,7 +37,8 @@ class Task(NamedTuple):
     official_seeds: the first seed for final numbers only.
     selection_seeds: the first seed for choosing among checkpoints and settings.
     demo_seeds: the first seed for demonstrations.
-    columns: the names of the raw columns, in the data and from the simulator.
+    columns: the names of the raw columns, in the data and from the simulator; () for all
+        that the config names (`observed`).
     action: the name of the action column.
     """
 
@@ -81,7 +82,13 @@ def _metaworld(name: str, camera: bool = False) -> Task:
     return metaworld.task(name, camera)
 
 
-TASKS = {"pusht": _pusht, "pusht_image": _pusht_image}
+def _own() -> Task:
+    from dpjax.tasks import own
+
+    return own.TASK
+
+
+TASKS = {"pusht": _pusht, "pusht_image": _pusht_image, "own": _own}
 FAMILIES = {  # their tasks are called <family>/<name>
     "metaworld": _metaworld,
     "metaworld_image": functools.partial(_metaworld, camera=True),
@@ -97,3 +104,8 @@ def get(name: str) -> Task:
         known = [*TASKS, *(f"{family}/<name>" for family in FAMILIES)]
         raise UserError(f"task {name!r} (config.task, --task) is unknown; {choices(name, known)}.")
     return TASKS[name]()
+
+
+def observed(task: Task, columns: Iterable[str]) -> tuple[str, ...]:
+    """The raw columns that the task observes, where the data has these."""
+    return task.columns or tuple(key for key in columns if key != task.action)

@@ -1,0 +1,55 @@
+"""Several sets in one stream: exact shares, nothing lost, a function of (seed, i) alone."""
+
+import numpy as np
+import pytest
+
+from dpjax.data import pools
+from dpjax.errors import UserError
+
+MIXED = pools.pools((300, 50, 4000), (2.0, 1.0, 1.0))
+
+
+def which(ids):
+    return np.searchsorted(np.cumsum(MIXED.counts), ids, side="right")
+
+
+def test_a_round_holds_each_set_by_its_share():
+    for number in range(3):
+        ids = pools.rows(MIXED, 7, number * pools.ROUND, pools.ROUND)
+        np.testing.assert_array_equal(np.bincount(which(ids)), [512, 256, 256])
+
+
+def test_any_stretch_is_the_same_stretch_of_the_stream():
+    stream = pools.rows(MIXED, 7, 0, 5000)
+    for first, size in [(0, 10), (1020, 9), (1024, 1024), (999, 3001)]:
+        np.testing.assert_array_equal(
+            pools.rows(MIXED, 7, first, size), stream[first : first + size]
+        )
+    assert not np.array_equal(stream, pools.rows(MIXED, 8, 0, 5000))
+
+
+@pytest.mark.parametrize("number, count", list(enumerate(MIXED.counts)))
+def test_no_window_comes_twice_before_all_have_come_once(number, count):
+    stream = pools.rows(MIXED, 7, 0, 20 * pools.ROUND)
+    own = stream[which(stream) == number] - sum(MIXED.counts[:number])
+    for epoch in range(len(own) // count):
+        part = own[epoch * count : (epoch + 1) * count]
+        np.testing.assert_array_equal(np.sort(part), np.arange(count))
+
+
+def test_the_order_within_a_round_is_mixed():
+    ids = which(pools.rows(MIXED, 7, 0, 128))
+    assert set(ids) == {0, 1, 2}
+    assert not np.array_equal(ids, which(pools.rows(MIXED, 7, pools.ROUND, 128)))
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (0.1, 0.2, 0.7), (5, 3, 977)])
+def test_shares_are_met_to_a_place(weights):
+    places = np.array(pools.pools((9, 9, 9), weights).places)
+    assert places.sum() == pools.ROUND
+    np.testing.assert_array_less(np.abs(places - np.array(weights) / sum(weights) * 1024), 1)
+
+
+def test_a_share_that_would_never_come_is_refused():
+    with pytest.raises(UserError, match="set 1 has a share below 1 in 1024"):
+        pools.pools((9, 9), (10_000, 1))
