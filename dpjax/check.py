@@ -27,7 +27,7 @@ from dpjax.evaluation import facts
 
 def main(argv: list[str]) -> int:
     """Prints the findings, writes the page, returns the exit code."""
-    logging.basicConfig(level=logging.ERROR, format="dpjax: %(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     given = arguments(argv)
     out = Path(given.out)
     if not out.parent.is_dir():

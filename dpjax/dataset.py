@@ -145,6 +145,20 @@ def with_goals(episodes: Episodes, goals) -> Episodes:
 
 def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
     """Fitted on the training episodes, in the network's spaces; says which dims are constant."""
+    fitted, said = fit(config, episodes)
+    for text in said:
+        log.warning(text)
+    return fitted
+
+
+def learned(config: ConfigDict, episodes: Episodes) -> dict:
+    """Columns {key: [N, ...]} in the network's spaces, as a normalizer is fitted to them."""
+    rows = windows_of(config, episodes)[0]
+    return spaces.flat(build.spaces_of(config), episodes.columns, rows)
+
+
+def fit(config: ConfigDict, episodes: Episodes) -> tuple[Normalizer, list[str]]:
+    """The normalizer of the training episodes, and a line on each constant dim."""
     own = config.normalize.get("keys", {})
     for key in own:
         if key not in episodes.columns:
@@ -162,16 +176,13 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
         key: spaces.rotation_dims(known, key, episodes.columns[key].shape[-1])
         for key in known.layouts
     }
-    fitted, said = normalizers.fit(
-        spaces.flat(known, episodes.columns, windows_of(config, episodes)[0]),
+    return normalizers.fit(
+        learned(config, episodes),
         modes,
         quantile=config.normalize.quantile,
         min_range=config.normalize.min_range,
         fixed=fixed,
     )
-    for text in said:
-        log.warning(text)
-    return fitted
 
 
 def observed_steps(config: ConfigDict) -> int:

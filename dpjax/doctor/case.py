@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 import numpy as np
 
+from dpjax import spaces
 from dpjax.data import frames
 from dpjax.data.episodes import Episodes
 from dpjax.normalizer import Normalizer
@@ -39,25 +40,31 @@ class Case(NamedTuple):
 
     config: the resolved config.
     train, val: Episodes with the policy's observations and "action"; no mirror images.
-    normalizer: fitted on train.
+    labels: what the episodes of train, then of val, are called in the data.
+    learned: the columns {key: [M, D]} of train in the network's spaces (`dataset.learned`).
+    normalizer: fitted on them.
+    spaces: what of the columns is learned in another form.
     windows: W of the training data; padding: the share of their steps that are copies.
     refusal: why training would refuse the config, or "".
     features: {path inside a step: (shape, dtype)} of all that the data set keeps.
     skipped: a line on each episode that was left out at reading.
-    clocks: {path: [N]} columns of time, of train.
+    clocks: {path: Episodes}: columns of time, of all that could be read.
     frames: {camera: (rows [n], uint8 [n, 2, H, W, 3])}: sampled frames and the next ones.
     """
 
     config: ConfigDict
     train: Episodes
     val: Episodes
+    labels: Sequence[str]
+    learned: Mapping[str, np.ndarray]
     normalizer: Normalizer
+    spaces: spaces.Spaces
     windows: int
     padding: float
     refusal: str = ""
     features: Mapping[str, tuple[tuple, np.dtype]] = {}
     skipped: Sequence[str] = ()
-    clocks: Mapping[str, np.ndarray] = {}
+    clocks: Mapping[str, Episodes] = {}
     frames: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @property
@@ -77,25 +84,41 @@ class Case(NamedTuple):
 
     @property
     def inside(self) -> np.ndarray:
-        """bool [N - 1]: whether rows t and t + 1 are of one episode."""
-        inside = np.ones(max(int(self.train.ends[-1]) - 1, 0), bool)
-        inside[self.train.ends[:-1] - 1] = False
-        return inside
+        """bool [N - 1]: whether rows t and t + 1 of train are of one episode."""
+        return inside(self.train.ends)
+
+
+def inside(ends: np.ndarray) -> np.ndarray:
+    """bool [N - 1]: whether rows t and t + 1 are of one episode, of ends [E]."""
+    together = np.ones(max(int(ends[-1]) - 1, 0), bool)
+    together[ends[:-1] - 1] = False
+    return together
 
 
 def mode(case: Case, key: str) -> str:
     """How a key is normalized."""
     config = case.config.normalize
-    return config.action if key == ACTION else config.obs
+    return config.get("keys", {}).get(key, config.action if key == ACTION else config.obs)
 
 
 def mode_key(key: str) -> str:
     """The config key that says how a key is normalized."""
-    return f"config.normalize.{'action' if key == ACTION else 'obs'}"
+    return f"config.normalize.{ACTION if key == ACTION else f'keys.{key}'}"
+
+
+def numbers_learned(case: Case) -> dict[str, np.ndarray]:
+    """The columns [M, D] of numbers in the network's spaces, not yet normalized."""
+    return {key: case.learned[key] for key in case.numbers}
+
+
+def rotated(case: Case, key: str) -> np.ndarray:
+    """bool [D]: dims of a column that config.spaces.layouts makes rotations of."""
+    parts = spaces.parts_of(case.spaces, key, case.numbers[key].shape[1])
+    return np.repeat([bool(part.form) for part in parts], [part.size for part in parts])
 
 
 def network(case: Case, key: str, x: np.ndarray) -> np.ndarray:
-    """Numbers [..., D] of a key in the units of the network."""
+    """Numbers [..., D] of a key, in the network's spaces, in its units."""
     units = case.normalizer
     return (x - np.asarray(units.offset[key])) / np.asarray(units.scale[key])
 
@@ -111,10 +134,15 @@ def two_valued(x: np.ndarray) -> np.ndarray:
     return (high > low) & ((x == low) | (x == high)).all(0)
 
 
+def fixed(case: Case, key: str) -> np.ndarray:
+    """bool [D']: learned dims that are rotations, which no normalizer scales."""
+    return spaces.rotation_dims(case.spaces, key, case.numbers[key].shape[1])
+
+
 def place(case: Case, row: int) -> str:
     """Where a row of the training data lies, in words."""
     e = int(np.searchsorted(case.train.ends, row, side="right"))
-    return f"training episode {e}, step {row - case.train.starts[e]}"
+    return f"{case.labels[e]}, step {row - case.train.starts[e]}"
 
 
 def named(key: str, dims: Sequence[int]) -> str:

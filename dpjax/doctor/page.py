@@ -48,7 +48,7 @@ def write(
     parts += [webpage.heading("Actions"), *_actions(case)]
     parts += [webpage.heading("Dims"), webpage.table(summary.dims(case))]
     parts += [webpage.heading("Made with"), webpage.facts(facts)]
-    webpage.write(path, f"Check of {Path(case.train.source).name}", parts)
+    webpage.write(path, f"Check of {case.config.data.dir}", parts)
 
 
 def _still(words, png):

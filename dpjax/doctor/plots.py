@@ -48,13 +48,13 @@ def first_batch(case: Case, seen: bool) -> bytes:
 
 def histograms(case: Case) -> bytes:
     """Each action dim in the units of the network, with the sampler's clip as lines; png."""
-    x, clip = network(case, ACTION, case.action), case.config.sampler.clip
+    x, clip = network(case, ACTION, case.learned[ACTION]), case.config.sampler.clip
     figure, grid = _grid(min(x.shape[1], DIMS))
     for d, axes in enumerate(grid):
         axes.hist(x[:, d], bins=60, color=COLORS[0])
         for at in (-clip, clip) if np.isfinite(clip) else ():
             axes.axvline(at, color=COLORS[1], lw=1.2, ls="--")
-        axes.set(yticks=[], title=f"{ACTION}[{d}]")
+        axes.set(yticks=[])
     return png(figure)
 
 
@@ -65,8 +65,7 @@ def traces(case: Case) -> bytes:
     for d, axes in enumerate(grid):
         for e, color in zip(episodes, COLORS):
             part = case.action[case.train.starts[e] : case.train.ends[e], d]
-            axes.plot(part, color=color, lw=1, label=f"episode {e}")
-        axes.set(title=f"{ACTION}[{d}]")
+            axes.plot(part, color=color, lw=1, label=case.labels[e])
     grid[0].legend(frameon=False, fontsize=7)
     return png(figure)
 
@@ -79,8 +78,8 @@ def _grid(count):
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes in grid[count:]:
         axes.set_axis_off()
-    for axes in grid[:count]:
+    for d, axes in enumerate(grid[:count]):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7)
-        axes.title.set_size(8)
+        axes.set_title(f"{ACTION}[{d}]", fontsize=8)
     return figure, grid[:count]

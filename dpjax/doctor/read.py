@@ -1,15 +1,12 @@
 """From a config, or from a directory alone, to what the rules see."""
 
-from collections.abc import Mapping
-
 from ml_collections import ConfigDict
 import numpy as np
 
-from dpjax import build, cameras, config_check, dataset, tasks
+from dpjax import build, cameras, config_check, dataset, mixture, tasks
 from dpjax.data import episodes as episodes_lib
-from dpjax.data import frames, loader, rlds, windows
+from dpjax.data import frames, loader, rlds
 from dpjax.data.episodes import Episodes
-from dpjax.data.rlds_writer import FLAGS
 from dpjax.doctor import rules_config
 from dpjax.doctor.case import Case
 from dpjax.errors import UserError
@@ -17,7 +14,7 @@ from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION
 
 FRAMES = 48  # of each camera that are looked at, evenly spread, and as many next ones
-STEPS = 100_000  # that training looks at before it starts; of more, every k-th episode
+STEPS = 50_000  # that training looks at before it starts; of more, every k-th episode
 CLOCKS = ("timestamp", "timestamps", "time")  # last parts of paths that keep times
 
 
@@ -26,32 +23,48 @@ def of_config(config: ConfigDict) -> Case:
     from configs import base  # not at the top: without configs/ dpjax is still a library
 
     config_check.check(config.to_dict(), base.get_config().to_dict())
-    if not config.data.dir:
-        raise UserError("config.data.dir is empty: give an RLDS directory (--config.data.dir=…).")
-    features, skipped = rlds.describe(config.data.dir), []
-    raw, clocks = _read(config, features, skipped)
-    task = tasks.get(config.task)
-    known = all(key in raw.columns for key in task.columns)
-    see = (lambda part: dataset.see(task, part)) if known else _as_it_is
-    return _case(config, raw, see, clocks, features, skipped, _refusal(config))
+    sets = mixture.directories(config)
+    config = dataset.resolved(config)
+    features = _features(sets)
+    seen = _seen(config, features)
+    skipped, clocks, parts, labels = [], {}, {}, ([], [])
+    for directory in sets:
+        raw, times, names = _read(seen, directory, features, skipped)
+        ids = dataset.split_ids(seen, len(raw.ends))
+        parts[directory] = dataset.parts(seen, tasks.get(seen.task), raw, ids)
+        clocks |= {f"{directory}: {path}": clock for path, clock in times.items()}
+        before = f"{directory}: " if len(sets) > 1 else ""
+        for side, part in zip(labels, ids):
+            side += [f"{before}episode {names[e]}" for e in part]
+    limit = cameras.memory(config)
+    train, val, _ = mixture.join(parts, sets, limit, config.data.spill)
+    fitted, _ = dataset.fit(seen, train)
+    mask = dataset.windows_of(config, train)[1]
+    return Case(
+        config,
+        train,
+        val,
+        [*labels[0], *labels[1]],
+        dataset.learned(seen, train),
+        fitted,
+        build.spaces_of(config),
+        windows=len(mask) * (2 if config.data.mirror else 1),
+        padding=1 - float(mask.mean()),
+        refusal=_refusal(config),
+        features=features,
+        skipped=skipped,
+        clocks=clocks,
+        frames=_frames(train),
+    )
 
 
 def of_directory(directory: str) -> Case:
     """A data set without a config: all that it has is observed, the rest is configs/base.py."""
     from configs import base
 
-    config, features = base.get_config(), rlds.describe(directory)
-    names = {path: path.split("/")[-1] for path in features}
-    columns = {
-        name if list(names.values()).count(name) == 1 else path.replace("/", "_"): path
-        for path, name in names.items()
-        if name not in (*FLAGS, *CLOCKS) and rules_config.readable(features[path])
-    }
-    config.data.dir, config.data.columns = str(directory), ConfigDict(columns)
-    raw, clocks = _read(config, features, skipped := [])
-    for name, column in frames.split(raw.columns)[1].items():
-        config.cameras[name] = ConfigDict(dict(size=column.shape[1:3], resize=(), crop=()))
-    return _case(config, raw, _as_it_is, clocks, features, skipped, "")
+    config = base.get_config()
+    config.task, config.data.columns, config.data.dir = "own", ConfigDict(), str(directory)
+    return of_config(config)
 
 
 def of_training(
@@ -64,10 +77,14 @@ def of_training(
     train, count = data.train, len(data.train.ends)
     if config.data.mirror:  # the mirror images are the second half
         count //= 2
-    steps = int(train.ends[count - 1])
-    train = episodes_lib.select(train, np.arange(0, count, -(-steps // STEPS)))
+    kept = np.arange(0, count, -(-int(train.ends[count - 1]) // STEPS))
+    train = episodes_lib.select(train, kept)
+    labels = [f"training episode {e}" for e in kept]
+    labels += [f"held-out episode {e}" for e in range(len(data.val.ends))]
+    learned = dataset.learned(config, train)
     padding = 1 - float(placed.table.mask.mean())
-    return Case(config, train, data.val, normalizer, len(placed), padding)
+    spaces = build.spaces_of(config)
+    return Case(config, train, data.val, labels, learned, normalizer, spaces, len(placed), padding)
 
 
 def _refusal(config):
@@ -79,65 +96,66 @@ def _refusal(config):
     return ""
 
 
-def _read(config, features, skipped) -> tuple[Episodes, Mapping[str, np.ndarray]]:
-    """The columns that can be read, and the clocks."""
-    wanted = dict(config.data.columns)
-    if ACTION not in wanted:
+def _features(sets):
+    """What all the data sets keep."""
+    found = [rlds.describe(directory) for directory in sets]
+    return {path: x for path, x in found[0].items() if all(path in other for other in found)}
+
+
+def _seen(config, features) -> ConfigDict:
+    """The config without what cannot be read, without mirror images, bad episodes left out.
+
+    Where its task lacks a column, all the others are observed as they are.
+    """
+    columns = dict(config.data.columns)
+    if ACTION not in columns:
         raise UserError(
             f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
         )
-    fits = lambda path: rules_config.readable(features.get(path))
-    columns = {key: path for key, path in wanted.items() if fits(path)}
-    if ACTION not in columns:
-        reason, remedy = rules_config.why_unreadable(ACTION, wanted[ACTION], features)
-        raise UserError(f"{config.data.dir}: {reason}: {remedy}.")
+    if why := rules_config.why_unreadable(ACTION, columns[ACTION], features):
+        raise UserError(f"{config.data.dir}: {why[0]}: {why[1]}.")
+    bad = [name for name, path in columns.items() if not _fits(features, path)]
+    seen = config.copy_and_resolve_references()
+    with seen.unlocked():
+        for name in bad:
+            del seen.data.columns[name]
+            seen.cameras.pop(name, None)
+        seen.data.mirror = False
+        if any(key not in seen.data.columns for key in tasks.get(config.task).columns):
+            seen.task = "own"
+    return seen
+
+
+def _fits(features, path):
+    return path in features and rules_config.readable(features[path])
+
+
+def _read(config, directory, features, skipped):
+    """Raw columns of one data set, its clocks, and the number [E] of each episode in it."""
+    columns, bad = dict(config.data.columns), []
     clocks = [
         path
         for path, (shape, dtype) in features.items()
-        if path.split("/")[-1] in CLOCKS
-        and np.issubdtype(dtype, np.floating)
-        and shape in ((), (1,))
-        and path not in columns.values()
+        if path.split("/")[-1] in CLOCKS and np.issubdtype(dtype, np.floating)
+        if path not in columns.values() and shape in ((), (1,))
     ]
+
+    def tell(episode, line):
+        bad.append(episode)
+        skipped.append(line)
+
     raw = rlds.read(
-        config.data.dir,
+        directory,
         features={**columns, **{path: path for path in clocks}},
         split=config.data.split,
         on_bad="skip",
         memory=cameras.memory(config),
         folder=config.data.spill or None,
-        tell=skipped.append,
+        tell=tell,
     )
     times = {path: raw.columns.pop(path).reshape(-1) for path in clocks}
-    return raw, times
-
-
-def _as_it_is(raw: Episodes) -> Episodes:
-    """All columns, as they were recorded."""
-    return raw
-
-
-def _case(config, raw, see, clocks, features, skipped, refusal) -> Case:
-    """The case of raw episodes, split as for training."""
-    fraction, seed = config.data.val_fraction, config.data.val_seed
-    ids = episodes_lib.split(len(raw.ends), fraction, seed)
-    kept = episodes_lib.select(raw._replace(columns={"": np.arange(raw.ends[-1])}), ids[0])
-    train, val = (see(episodes_lib.select(raw, part)) for part in ids)
-    horizon, rows = config.horizon, kept.columns[""]
-    _, mask, _ = windows.window_rows(train.ends, horizon.predict, horizon.obs - 1, horizon.act - 1)
-    return Case(
-        config,
-        train,
-        val,
-        dataset.normalizer(config, train),
-        windows=len(mask) * (2 if config.data.mirror else 1),
-        padding=1 - float(mask.mean()),
-        refusal=refusal,
-        features=features,
-        skipped=skipped,
-        clocks={path: times[rows] for path, times in clocks.items()},
-        frames=_frames(train),
-    )
+    clocks = {path: raw._replace(columns={path: x}) for path, x in times.items()}
+    return raw, clocks, np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)
 
 
 def _frames(train: Episodes) -> dict[str, tuple[np.ndarray, np.ndarray]]:

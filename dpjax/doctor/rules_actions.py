@@ -44,7 +44,7 @@ class Match(NamedTuple):
 def clipped(case: Case) -> list[Finding]:
     """Recorded actions that the sampler cannot give, since it clips x_0."""
     clip = case.config.sampler.clip
-    outside = (np.abs(network(case, ACTION, case.action)) > clip + 1e-4).mean(0)  # [Da]
+    outside = (np.abs(network(case, ACTION, case.learned[ACTION])) > clip + 1e-4).mean(0)  # [Da]
     dims = np.flatnonzero(outside > CUT)
     if not len(dims):
         return []
@@ -144,6 +144,14 @@ def meaning(case: Case) -> list[Finding]:
             reason = f"{named(ACTION, list(group))} by correlation {word}: of {listed(of)}"
             remedy = f"make sure that the robot takes each as {what}"
             found.append(Finding("note", "meaning", reason, remedy))
+    relative = case.config.spaces.relative
+    if relative and changes:
+        reason = (
+            f"config.spaces.relative={relative!r} takes actions from the pose, but "
+            f"{named(ACTION, list(changes))} are changes already"
+        )
+        remedy = "config.spaces.relative=''"
+        found.append(Finding("warning", "meaning", reason, remedy))
     return found
 
 

@@ -6,12 +6,15 @@ from dpjax.data import check
 from dpjax.doctor.case import (
     Case,
     Finding,
+    fixed,
     listed,
     mode,
     mode_key,
     named,
     network,
+    numbers_learned,
     place,
+    rotated,
     steps,
     two_valued,
 )
@@ -23,6 +26,7 @@ JUMP = 10.0  # times the 99th percentile of a dim's steps: teleoperation moves n
 JUMP_RANGE = 0.25  # of the range: smaller jumps are noise of a dim that hardly moves
 TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
 WRAP = 0.15  # of a turn: how near to a whole turn a step must be to be a wrap
+RARE = 0.25  # share of the steps: an angle that jumps more often is noise, or another thing
 UNIT = 1e-2  # |length - 1| of a quaternion that rounding does not explain
 
 
@@ -78,19 +82,20 @@ def moves_later(case: Case) -> list[Finding]:
 
 def outliers(case: Case) -> list[Finding]:
     """Single numbers far outside of what a dim usually is."""
-    lines = check.outliers(case.numbers, case.train.ends)
+    lines = check.outliers(case.numbers, case.train.ends, case.labels)
     return [Finding("warning", "outliers", *line.rsplit(": ", 1)) for line in lines]
 
 
 def heavy_tails(case: Case) -> list[Finding]:
     """Dims of which "limits" squeezes nearly all steps into a sliver of [-1, 1]."""
     found = []
-    for key, x in case.numbers.items():
+    for key, x in numbers_learned(case).items():
         if mode(case, key) != "limits":
             continue
         low, high = np.quantile(x, [0.01, 0.99], axis=0)
         full, usual = np.ptp(x, axis=0), high - low
-        dims = np.flatnonzero((usual > 0) & (full > HEAVY * usual) & (full < check.FAR * usual))
+        heavy = (usual > 0) & (full > HEAVY * usual) & (full < check.FAR * usual)
+        dims = np.flatnonzero(heavy & ~fixed(case, key))
         if not len(dims):
             continue
         d = dims[np.argmax(full[dims] / usual[dims])]
@@ -107,12 +112,13 @@ def heavy_tails(case: Case) -> list[Finding]:
 def flattened(case: Case) -> list[Finding]:
     """Dims that move, which "quantile" takes for constants: a gripper that closes rarely."""
     found, least = [], case.config.normalize.min_range
-    for key, x in case.numbers.items():
+    for key, x in numbers_learned(case).items():
         if mode(case, key) != "quantile":
             continue
         q = case.config.normalize.quantile
         low, high = np.quantile(x, [q, 1 - q], axis=0)
-        dims = np.flatnonzero((high - low < least) & (np.ptp(x, axis=0) >= least))
+        flat = (high - low < least) & (np.ptp(x, axis=0) >= least)
+        dims = np.flatnonzero(flat & ~fixed(case, key))
         if len(dims):
             reason = f"'quantile' sees constants, but some steps differ: {named(key, dims)}"
             remedy = f"{mode_key(key)}=limits"
@@ -123,7 +129,7 @@ def flattened(case: Case) -> list[Finding]:
 def beyond_units(case: Case) -> list[Finding]:
     """Keys that are still in the hundreds after normalization."""
     found = []
-    for key, x in case.numbers.items():
+    for key, x in numbers_learned(case).items():
         most = np.abs(network(case, key, np.stack([x.min(0), x.max(0)]))).max(0)
         dims = np.flatnonzero(most > BEYOND)
         if not len(dims):
@@ -161,9 +167,9 @@ def wraps(case: Case) -> list[Finding]:
         moved = steps(case, x)
         for unit, turn in TURNS.items():
             near = np.abs(moved - turn) < WRAP * turn
-            small = np.quantile(moved, 0.9, axis=0) < WRAP * turn
+            rare = near.mean(0) < RARE
             fits = np.ptp(x, axis=0) < (1 + WRAP) * turn
-            dims = np.flatnonzero(near.any(0) & small & fits)
+            dims = np.flatnonzero(near.any(0) & rare & fits & ~rotated(case, key))
             if not len(dims):
                 continue
             row = int(np.argmax(near[:, dims[0]]))
@@ -172,8 +178,8 @@ def wraps(case: Case) -> list[Finding]:
                 f"jumps of a whole turn, the first at {place(case, row)}"
             )
             remedy = (
-                "give the policy sine and cosine, or the 6-D rotation, in its place: to a "
-                "network the two ends of the turn are far apart"
+                "put its sine and cosine in its place: to a network the two ends of the turn "
+                "are far apart (whole rotations: config.spaces.layouts)"
             )
             found.append(Finding("warning", "wraps", reason, remedy))
     return found
@@ -206,7 +212,7 @@ def quaternions(case: Case) -> list[Finding]:
     found = []
     for key, x in case.numbers.items():
         named_so = "quat" in key.lower()
-        for d in _rotations(x, named_so):
+        for d in () if rotated(case, key).any() else _rotations(x, named_so):
             q = x[:, d : d + 4]
             dims = named(key, range(d, d + 4))
             off = np.abs(np.linalg.norm(q, axis=1) - 1)
@@ -218,7 +224,10 @@ def quaternions(case: Case) -> list[Finding]:
             if flips.any():
                 where = place(case, int(np.argmax(flips)))
                 reason = f"quaternion {dims} flips its sign {flips.sum()} times, first at {where}"
-                remedy = "negate where its product with the one before is negative; or use 6-D"
+                remedy = (
+                    f"config.spaces.layouts.{key}, with its dims as quaternion_wxyz or _xyzw: the "
+                    "network sees 6-D, in which q and -q are one"
+                )
                 found.append(Finding("warning", "quaternions", reason, remedy))
     return found
 

@@ -62,6 +62,8 @@ def blank(case: Case) -> list[Finding]:
 
 def frozen(case: Case) -> list[Finding]:
     """Cameras that stand still while the robot moves."""
+    if not case.frames:
+        return []
     found = []
     moving = np.zeros(case.train.ends[-1], bool)
     for x in case.numbers.values():

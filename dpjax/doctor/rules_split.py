@@ -6,39 +6,31 @@ from dpjax.data.episodes import Episodes
 from dpjax.doctor.case import Case, Finding, listed
 
 SHARED = 0.5  # of an episode's moving steps: so much in common is no coincidence
-NEAR = 0.01  # network units, the root of the mean square: a hundredth of half the range
+NEAR = 0.01  # of half the range of each dim, the root of the mean square
 POINTS = 24  # of an episode that are compared
 PAIRS = 2000  # episodes that are compared with each other; of more, every k-th
-
-Label = tuple[str, int]  # "training" or "held-out", and the episode
 
 
 def duplicates(case: Case) -> list[Finding]:
     """Episodes that share their steps, exactly: copied, or cut from one recording."""
     parts = (case.train, case.val)
     shared = _shared(parts)
-    labels = _labels(parts)
-    both = [labels[e] for e in np.flatnonzero(shared["across"] > SHARED)]
-    held = [e for side, e in both if side == "held-out"]
+    labels, first = case.labels, len(case.train.ends)
+    held = [labels[e] for e in np.flatnonzero(shared["across"] > SHARED) if e >= first]
     found = []
     if held:
-        reason = f"held-out episodes {listed(held)} share most of their steps with training ones"
+        reason = f"held out, but most of their steps are trained on: {listed(held)}"
         remedy = "remove the copies: the held-out loss would say nothing"
         found.append(Finding("warning", "duplicates", reason, remedy))
     within = np.flatnonzero(shared["within"] > SHARED)
     if len(within):
         reason = (
             f"{len(within)} of {len(labels)} episodes share most of their steps with another: "
-            f"{listed([' '.join(map(str, labels[e])) for e in within])}"
+            f"{listed([labels[e] for e in within])}"
         )
         remedy = "remove the copies: they count twice"
         found.append(Finding("warning", "duplicates", reason, remedy))
     return found
-
-
-def _labels(parts) -> list[Label]:
-    train, val = (len(part.ends) for part in parts)
-    return [("training", e) for e in range(train)] + [("held-out", e) for e in range(val)]
 
 
 def _rows(part: Episodes, keys):
@@ -93,19 +85,20 @@ def near_duplicates(case: Case) -> list[Finding]:
     squares = (paths**2).sum(1)
     apart = squares[:, None] + squares - 2 * paths @ paths.T  # [E, E]
     apart = np.sqrt(np.maximum(apart, 0) / paths.shape[1])
-    first, second = np.nonzero(np.triu(apart < NEAR, 1))
+    close = np.argwhere(np.triu(apart < NEAR, 1))
+    if not len(close):
+        return []
     equal = _shared((case.train, case.val))
     copied = np.maximum(equal["within"], equal["across"])[kept] > SHARED  # `duplicates` says those
-    pairs = [(a, b) for a, b in zip(first, second) if not (copied[a] and copied[b])]
+    pairs = [(kept[a], kept[b]) for a, b in close if not (copied[a] and copied[b])]
     if not pairs:
         return []
-    labels = _labels((case.train, case.val))
-    sides = [(labels[kept[a]], labels[kept[b]]) for a, b in pairs]
-    across = [f"{b[0]} {b[1]} like {a[0]} {a[1]}" for a, b in sides if a[0] != b[0]]
-    texts = across or [f"{a[1]} and {b[1]}" for a, b in sides]
+    first, labels = len(case.train.ends), case.labels
+    texts = [f"{labels[a]} and {labels[b]}" for a, b in pairs]
+    across = [text for text, (a, b) in zip(texts, pairs) if a < first <= b]
     reason = (
-        f"{len(pairs)} pairs of {len(kept)} episodes are alike to {NEAR:g} of the range from "
-        f"beginning to end: {listed(texts)}"
+        f"{len(pairs)} pairs of {len(kept)} episodes are alike throughout (to {NEAR:.0%} "
+        f"of half the range): {listed(across or texts)}"
     )
     remedy = (
         "remove them, or set another config.data.val_seed: the held-out loss says little"
@@ -116,21 +109,20 @@ def near_duplicates(case: Case) -> list[Finding]:
 
 
 def _paths(case):
-    """([E, F] episodes as POINTS steps in network units, [E] which ones)."""
+    """([E, F] episodes as POINTS steps in halves of the range, [E] which ones)."""
     keys = _keys(case.train)
-    offset, scale = (
-        np.concatenate([np.asarray(part[key]) for key in keys])
-        for part in (case.normalizer.offset, case.normalizer.scale)
-    )
+    known = _rows(case.train, keys)
+    low, least = known.min(0), case.config.normalize.min_range
+    half = np.maximum((known.max(0) - low) / 2, least)
     paths = []
     for part in (case.train, case.val):
         if not len(part.ends):
             continue
         at = np.linspace(0, 1, POINTS) * (part.lengths[:, None] - 1) + part.starts[:, None]
-        low = np.floor(at).astype(np.int64)
-        high = np.minimum(low + 1, part.ends[:, None] - 1)
-        rows, share = _rows(part, keys), (at - low)[..., None]
-        x = (rows[low] * (1 - share) + rows[high] * share - offset) / scale
+        before = np.floor(at).astype(np.int64)
+        after = np.minimum(before + 1, part.ends[:, None] - 1)
+        rows, share = _rows(part, keys), (at - before)[..., None]
+        x = (rows[before] * (1 - share) + rows[after] * share - low) / half
         paths.append(x.reshape(len(x), -1))
     paths = np.concatenate(paths)
     kept = np.arange(0, len(paths), -(-len(paths) // PAIRS))

@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from dpjax.doctor.case import Case, Finding, listed, place, steps
+from dpjax.doctor.case import Case, Finding, inside, listed, named, steps
 
 MANY_COPIES = 0.25  # share of the windows' steps that are copies of an episode's edge
 STILL = 2e-3  # of a dim's range a step: a sensor's noise at rest
 IDLE = 0.25  # share of idle steps: a quarter of what is learned is to wait
 OFTEN = 0.1  # share of the episodes that begin with, or hold, a stretch of waiting
+ENOUGH = 20  # steps below which nothing is said of evenness
+SMOOTH = 0.05  # of a clock's step: its jitter
 GAP = 1.5  # usual intervals: a step was lost
 SMALL, FEW = 5, 20  # episodes: nothing is learned but they; generalization is not to be expected
 ODD = 5.0  # times the median length, or less than its inverse
@@ -20,9 +22,10 @@ def short(case: Case) -> list[Finding]:
     few = np.flatnonzero(lengths < needed)
     if not len(few):
         return []
+    labels = [case.labels[e] for e in few]
     reason = (
-        f"{len(few)} of {len(lengths)} training episodes have fewer than the {needed} steps that a "
-        f"window needs (the shortest {lengths.min()}) and are padded: {listed(few.tolist())}"
+        f"{len(few)} of {len(lengths)} training episodes have fewer than the {needed} steps of a "
+        f"window (the shortest {lengths.min()}) and are padded: {listed(labels)}"
     )
     remedy = "config.horizon.predict below the shortest, or config.loss.mask_padding=True"
     return [Finding("warning", "short", reason, remedy)]
@@ -44,7 +47,7 @@ def lengths(case: Case) -> list[Finding]:
     if not len(odd):
         return []
     reason = (
-        f"training episodes {listed(odd.tolist())} have {listed(all_of[odd].tolist())} steps; "
+        f"{listed([case.labels[e] for e in odd])} have {listed(all_of[odd].tolist())} steps; "
         f"the median has {middle:g}"
     )
     remedy = "look at them: a recording that was not stopped, or was stopped too early"
@@ -109,29 +112,54 @@ def _stretches(case, quiet):
     return longest
 
 
+def where(clock, row: int) -> str:
+    """Where a row of a clock's episodes lies, in words."""
+    e = int(np.searchsorted(clock.ends, row, side="right"))
+    return f"readable episode {e}, step {row - clock.starts[e]}"
+
+
+def tells_time(case: Case) -> list[Finding]:
+    """Observations that grow by the same number every step: a policy learns when, not what."""
+    found = []
+    for key, x in case.observed.items():
+        change = np.diff(x.astype(np.float64), axis=0)[case.inside]
+        if len(change) < ENOUGH:
+            continue
+        middle = np.median(change, axis=0)
+        even = np.abs(change - middle).max(0) < SMOOTH * np.abs(middle)
+        dims = np.flatnonzero(even & (middle != 0))
+        if len(dims):
+            reason = f"grows by {middle[dims[0]]:.4g} every step, as a clock: {named(key, dims)}"
+            remedy = (
+                "leave it out of config.data.columns (name the others there): a policy that sees "
+                "the time replays a demonstration by it"
+            )
+            found.append(Finding("warning", "tells_time", reason, remedy))
+    return found
+
+
 def clocks(case: Case) -> list[Finding]:
     """Recorded times that stand still, run backwards or leave gaps."""
     found = []
-    for path, times in case.clocks.items():
-        gaps = np.diff(times.astype(np.float64))
-        inside = np.flatnonzero(case.inside)
-        gaps = gaps[inside]
+    for path, clock in case.clocks.items():
+        rows = np.flatnonzero(inside(clock.ends))
+        gaps = np.diff(clock.columns[path].astype(np.float64))[rows]
         if not len(gaps):
             continue
-        usual, back = np.median(gaps), inside[gaps <= 0]
+        usual, back = np.median(gaps), rows[gaps <= 0]
         if len(back):
-            reason = f"{path} does not increase at {len(back)} steps, first {place(case, back[0])}"
+            reason = f"{path} does not increase at {len(back)} steps, first {where(clock, back[0])}"
             remedy = "order the steps; times since 1970 do not fit a float32: subtract the first"
             found.append(Finding("warning", "clocks", reason, remedy))
-        late = inside[gaps > GAP * usual] if usual > 0 else []
+        late = rows[gaps > GAP * usual] if usual > 0 else []
         if len(late):
             reason = (
                 f"{path} leaves {len(late)} gaps of more than {GAP:g} times the usual {usual:.4g}, "
-                f"the longest {gaps.max():.4g}, first after {place(case, late[0])}"
+                f"the longest {gaps.max():.4g}, first after {where(clock, late[0])}"
             )
             remedy = "resample to one rate, or cut the episodes there: a step is a step to a policy"
             found.append(Finding("warning", "clocks", reason, remedy))
     return found
 
 
-RULES = (short, padded, lengths, few, idle, clocks)
+RULES = (short, padded, lengths, few, idle, tells_time, clocks)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dpjax.doctor.case import Case, mode, network
+from dpjax.doctor.case import Case, mode, network, numbers_learned
 
 
 def lines(case: Case) -> list[str]:
@@ -35,9 +35,9 @@ def keys(case: Case) -> list[dict[str, str]]:
 
 
 def dims(case: Case) -> list[dict[str, str]]:
-    """A row a dim of the training data, with what the network gets of it."""
+    """A row a dim of the training data in the network's spaces, with what it gets of it."""
     rows = []
-    for key, x in case.numbers.items():
+    for key, x in numbers_learned(case).items():
         counts = distinct(x)
         ends = network(case, key, np.stack([x.min(0), x.max(0)]))
         for d in range(x.shape[1]):
