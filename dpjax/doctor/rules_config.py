@@ -3,6 +3,7 @@
 import numpy as np
 
 from dpjax.data import check
+from dpjax.data.rlds_writer import FLAGS
 from dpjax.doctor.case import Case, Finding, listed
 
 CROP = 0.5  # share of the frame's area: the paper's crop keeps .77, LeRobot #2918's .02
@@ -48,8 +49,8 @@ def readable(feature: tuple[tuple, np.dtype] | None) -> bool:
     if feature is None:
         return False
     shape, dtype = feature
-    numbers = np.issubdtype(dtype, np.floating) and not like_image(shape)
-    return check.is_image(shape, dtype) or numbers
+    numbers = np.issubdtype(dtype, np.floating) and shape and not like_image(shape)
+    return check.is_image(shape, dtype) or bool(numbers)
 
 
 def like_image(shape: tuple) -> bool:
@@ -64,20 +65,33 @@ def _conversion(shape, dtype):
         todo.append("put the channels last (x.transpose(1, 2, 0))")
     if like_image(shape) and np.issubdtype(dtype, np.floating):
         todo.append("make the pixels whole numbers from 0 to 255 (times 255 where they end at 1)")
-    if not like_image(shape):
+    if not like_image(shape) and not np.issubdtype(dtype, np.floating):
         todo.append("cast it to float32")
+    if not shape:
+        todo.append("make it one number a step, [T, 1]")
     return f"convert the data again: {', '.join(todo)}"
 
 
 def unused(case: Case) -> list[Finding]:
     """What the data keep and the config does not name."""
-    used = {*case.config.data.columns.values(), *case.clocks}
-    left = sorted(set(case.features) - used - {"is_first", "is_last", "is_terminal"})
-    if not left:
-        return []
-    reason = f"the data have {listed(left)} too, which the policy does not see"
-    remedy = "nothing, or name it in config.data.columns"
-    return [Finding("note", "unused", reason, remedy)]
+    used = set(case.config.data.columns.values())
+    times = {path.rpartition(": ")[2] for path in case.clocks}  # of "directory: path"
+    left = sorted(set(case.features) - used - {*FLAGS, *times})
+    lost = [path for path in left if like_image(case.features[path][0]) and not _fits(case, path)]
+    found = []
+    for path in lost:
+        shape, dtype = case.features[path]
+        reason = f"{path} looks like a camera's, but is {dtype} {list(shape)}: it is not used"
+        found.append(Finding("warning", "unused", reason, _conversion(shape, dtype)))
+    if others := [path for path in left if path not in lost]:
+        reason = f"the data have {listed(others)} too, which the policy does not see"
+        remedy = "nothing, or name it in config.data.columns"
+        found.append(Finding("note", "unused", reason, remedy))
+    return found
+
+
+def _fits(case, path):
+    return readable(case.features[path])
 
 
 def crops(case: Case) -> list[Finding]:

@@ -26,7 +26,7 @@ JUMP = 10.0  # times the 99th percentile of a dim's steps: teleoperation moves n
 JUMP_RANGE = 0.25  # of the range: smaller jumps are noise of a dim that hardly moves
 TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
 WRAP = 0.15  # of a turn: how near to a whole turn a step must be to be a wrap
-RARE = 0.25  # share of the steps: an angle that jumps more often is noise, or another thing
+USUAL = 3.0  # times the 99th percentile of the other steps: what is left of a wrap is no more
 UNIT = 1e-2  # |length - 1| of a quaternion that rounding does not explain
 
 
@@ -164,17 +164,14 @@ def wraps(case: Case) -> list[Finding]:
     """Angles that jump by a whole turn between two steps."""
     found = []
     for key, x in case.numbers.items():
-        moved = steps(case, x)
         for unit, turn in TURNS.items():
-            near = np.abs(moved - turn) < WRAP * turn
-            rare = near.mean(0) < RARE
-            fits = np.ptp(x, axis=0) < (1 + WRAP) * turn
-            dims = np.flatnonzero(near.any(0) & rare & fits & ~rotated(case, key))
+            whole = _whole_turns(case, x, turn) & ~rotated(case, key)
+            dims = np.flatnonzero(whole.any(0))
             if not len(dims):
                 continue
-            row = int(np.argmax(near[:, dims[0]]))
+            row = int(np.argmax(whole[:, dims].any(1)))
             reason = (
-                f"an angle in {unit} that wraps: {named(key, dims)}, {int(near[:, dims].sum())} "
+                f"an angle in {unit} that wraps: {named(key, dims)}, {int(whole.sum())} "
                 f"jumps of a whole turn, the first at {place(case, row)}"
             )
             remedy = (
@@ -185,6 +182,17 @@ def wraps(case: Case) -> list[Finding]:
     return found
 
 
+def _whole_turns(case, x, turn):
+    """bool [N - 1, D]: steps that are a usual one but for a whole turn."""
+    moved = steps(case, x)
+    whole = np.abs(moved - turn) < WRAP * turn
+    angle = (np.ptp(x, axis=0) < (1 + WRAP) * turn) & ~two_valued(x) & whole.any(0)
+    for d in np.flatnonzero(angle):
+        usual = np.quantile(moved[~whole[:, d], d], 0.99)
+        whole[:, d] &= np.abs(moved[:, d] - turn) < USUAL * usual
+    return whole & angle
+
+
 def jumps(case: Case) -> list[Finding]:
     """Action steps far above the usual ones: lost tracking, or two episodes run together."""
     x = case.action
@@ -192,7 +200,7 @@ def jumps(case: Case) -> list[Finding]:
     usual = np.quantile(moved, 0.99, axis=0)
     far = (moved > JUMP * usual) & (moved > JUMP_RANGE * np.ptp(x, axis=0)) & (usual > 0)
     for turn in TURNS.values():  # `wraps` says those
-        far &= ~(np.abs(moved - turn) < WRAP * turn)
+        far &= ~_whole_turns(case, x, turn)
     dims = np.flatnonzero(far.any(0) & ~two_valued(x))
     if not len(dims):
         return []

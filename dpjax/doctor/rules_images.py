@@ -46,14 +46,16 @@ def blank(case: Case) -> list[Finding]:
     for name, (rows, pixels) in case.frames.items():
         now = pixels[:, 0].reshape(len(pixels), -1)
         plain = now.std(1) < PLAIN
-        if plain.any() and now.max() > 1:
+        if now.max() == 1:  # `unscaled` says it
+            continue
+        if plain.any():
             reason = (
                 f"{plain.sum()} of {len(now)} frames of {name} that were looked at are one colour, "
                 f"first {place(case, rows[np.argmax(plain)])}"
             )
             remedy = "look at the recording there; leave such episodes out"
             found.append(Finding("warning", "blank", reason, remedy))
-        elif not plain.all() and now.mean() < DARK and now.max() > 1:
+        elif now.mean() < DARK:
             reason = f"{name} is dark: its pixels are {now.mean():.0f} of 255 on average"
             remedy = "check the exposure, and that the robot's camera delivers the same"
             found.append(Finding("warning", "blank", reason, remedy))
