@@ -8,6 +8,7 @@ from dpjax.doctor import (
     rules_config,
     rules_data,
     rules_images,
+    rules_motion,
     rules_split,
     rules_time,
 )
@@ -18,6 +19,7 @@ Rule = Callable[[Case], list[Finding]]
 RULES: tuple[Rule, ...] = (
     *rules_config.RULES,
     *rules_data.RULES,
+    *rules_motion.RULES,
     *rules_actions.RULES,
     *rules_time.RULES,
     *rules_split.RULES,
