@@ -27,6 +27,7 @@ from tqdm import tqdm
 from configs import base
 from dpjax import beginning, build, cameras, command_line, dataset, jobs, judges, run_folder
 from dpjax.data import loader
+from dpjax.doctor import examine, read
 from dpjax.errors import UserError
 from dpjax.training import distributed, parallel
 from dpjax.training import state as states
@@ -54,7 +55,8 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             jobs.check_profile(config, first=0)
         data = dataset.read(config)
         spec = dataset.spec(data)
-        policy = build.policy(config, dataset.normalizer(config, data.train), spec)
+        normalizer = dataset.normalizer(config, data.train)
+        policy = build.policy(config, normalizer, spec)
         tx, backbone = build.optimizer(config), cameras.pretrained(config)
         windows = dataset.place(config, data)
         example = judges.first_batch(config, windows, np.zeros(1, np.int32))
@@ -68,6 +70,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
     try:
         if held:
             say_start(config, data, workdir)
+            examine.warn(read.of_training(config, data, normalizer, windows))
         init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
         start = functools.partial(cameras.begin_with, backbone=backbone)
         fresh = lambda rng, batch: start(policy.init(rng, batch))
