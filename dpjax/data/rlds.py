@@ -6,7 +6,7 @@ protos, into flat columns: 200 episodes of 120 steps in 0.05 s, where walking th
 takes 1.0 s.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import json
 import logging
 from pathlib import Path
@@ -21,7 +21,7 @@ from dpjax.data.episodes import Episodes, stack
 from dpjax.data.rlds_writer import FLAGS, VERSION, write
 from dpjax.errors import UserError, choices
 
-__all__ = ["metadata", "read", "stream", "write"]
+__all__ = ["describe", "metadata", "read", "stream", "write"]
 _log = logging.getLogger("dpjax")
 
 
@@ -33,6 +33,7 @@ def read(
     on_bad: str = "refuse",
     memory: int = 2**62,
     folder: str | Path | None = None,
+    tell: Callable[[int, str], None] | None = None,
 ) -> Episodes:
     """The columns {name: [N, ...]} of an RLDS data set: float32, images `frames.Frames`.
 
@@ -40,6 +41,7 @@ def read(
     on_bad: "refuse" raises at the first bad episode; "skip" leaves it out and says so.
     memory: bytes that decoded images may take before they go to a file in `folder`
         (default: the system's temporary one), which is read through a memory map.
+    tell: is given number and fault of each episode that is left out; default: a warning.
     """
     if on_bad not in ("refuse", "skip"):
         raise UserError(f"data.on_bad={on_bad!r} is unknown; choose one of refuse, skip.")
@@ -61,15 +63,24 @@ def read(
         line = f"{path}: episode {episode}, {problems[0]}."
         if on_bad == "refuse":
             raise UserError(f"{line} Mend it, or leave such episodes out: data.on_bad=skip.")
-        _log.warning("skipped: %s", line)
+        tell(episode, line) if tell else _log.warning("skipped: %s", line)
         bad += 1
-    if bad:
+    if bad and not tell:
         _log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, episode + 1)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
     episodes = stack(good, str(info.data_dir))
     episodes.columns.update((name, store.frames()) for name, store in stores.items())
     return episodes
+
+
+def describe(directory: str | Path) -> dict[str, tuple[tuple, np.dtype]]:
+    """{path inside a step: (shape, dtype)} of all that an RLDS data set keeps."""
+    return {
+        path: (tuple(leaf.shape), np.dtype(leaf.np_dtype))
+        for path, leaf in rlds_columns.steps(_info(Path(directory))).items()
+        if isinstance(leaf, (tfds.features.Tensor, tfds.features.Image))
+    }
 
 
 def stream(
