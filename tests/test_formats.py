@@ -88,22 +88,25 @@ def test_chunks_may_cut_every_axis(tmp_path):
         np.testing.assert_array_equal(episode["camera"], episode["other"])
 
 
-def test_images_of_jpeg2000_are_read_or_the_codec_is_asked_for(tmp_path):
+@pytest.mark.parametrize("codec", ["imagecodecs_jpeg2k", "imagecodecs_jpegxl"])
+def test_encoded_images_are_read_or_the_codec_is_asked_for(tmp_path, codec):
+    """As robomimic's image buffers and UMI's keep them: an encoded image a chunk."""
     source = made_sets.write_zarr(tmp_path / "s", chunks=1)
     meta = source / "data" / "camera" / ".zarray"
-    meta.write_text(
-        json.dumps(json.loads(meta.read_text()) | {"compressor": {"id": "imagecodecs_jpeg2k"}})
-    )
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"compressor": {"id": codec}}))
     try:
         import imagecodecs
     except ImportError:
         line = refusal(tmp_path, "zarr", source)
-        assert "data/camera" in line and "pip install imagecodecs" in line
+        assert f"data/camera: its chunks are compressed by {codec}: pip install imagec" in line
         return
+    encode = {
+        "imagecodecs_jpeg2k": lambda x: imagecodecs.jpeg2k_encode(x, level=0, reversible=True),
+        "imagecodecs_jpegxl": lambda x: imagecodecs.jpegxl_encode(x, lossless=True),
+    }[codec]
     frames = np.concatenate([episode["camera"] for episode in made_sets.episodes()])
     for i, frame in enumerate(frames):
-        raw = imagecodecs.jpeg2k_encode(frame, level=0, reversible=True)
-        (source / "data" / "camera" / f"{i}.0.0.0").write_bytes(raw)
+        (source / "data" / "camera" / f"{i}.0.0.0").write_bytes(encode(frame))
     found = made_sets.converted(run(tmp_path, "zarr", source), ("camera", "action"))
     made_sets.assert_same(found, made_sets.episodes(), ("camera", "action"))
 
