@@ -12,8 +12,13 @@ name when all of it has been read back.
 import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+import ctypes
 import logging
+import os
 from pathlib import Path
+import signal
+import subprocess
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +32,7 @@ from dpjax.data.convert.source import ACTION, Choice, Source
 from dpjax.data.episodes import digest
 from dpjax.errors import UserError
 
+CHILD = "DPJAX_CONVERT_CHILD"  # set in the process that reads HDF5
 # {format: (what its parser says, opens a source that lives as long as the stack)}
 FORMATS = {
     "zarr": (
@@ -71,6 +77,35 @@ def main(argv: list[str] | None = None) -> int:
         table = _write(args, source, choice)
     print(table)
     return 0
+
+
+def command() -> int:
+    """`main`; HDF5 is read in a child, since a broken file may take its process with it."""
+    arguments = sys.argv[1:]
+    if arguments[:1] != ["robomimic"] or CHILD in os.environ:
+        return main()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "dpjax.convert", *arguments],
+            env={**os.environ, CHILD: str(os.getpid())},
+            preexec_fn=_die_with_parent,
+        )
+    except KeyboardInterrupt:  # the child got it too, and says so
+        return 130
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise UserError(
+            f"{' '.join(arguments[1:2])}: the process that read it died ({name}): the file is "
+            "broken, or the memory is short. Copy it again."
+        )
+    return done.returncode
+
+
+def _die_with_parent() -> None:
+    """A kill of the command is one of its child (Linux; elsewhere the child goes on)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,4 +217,4 @@ def _widened(ranges: Mapping, columns: Mapping[str, np.ndarray]) -> dict:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(command)

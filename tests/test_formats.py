@@ -1,6 +1,12 @@
 """What was in a source is in the RLDS set, bit for bit, whatever the format."""
 
+import fcntl
 import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+import time
 
 import h5py
 import made_sets
@@ -15,6 +21,7 @@ from dpjax.data import rlds
 from dpjax.data.convert import source as sources
 from dpjax.errors import UserError
 
+ROOT = Path(__file__).parent.parent
 KEYS = ("state", "action", "camera", "count")
 
 
@@ -296,3 +303,56 @@ def test_a_changed_source_is_not_mixed_with_what_was_read_before(tmp_path, monke
         run(tmp_path, "arrays", source)
     with pytest.raises(UserError, match="was begun with keys=None, now it is"):
         run(tmp_path, "arrays", source, "--keys", "state")
+
+
+def start(*arguments, env=None, code=None):
+    """The command in a process of its own."""
+    program = ["-c", code] if code else ["-m", "dpjax.convert"]
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, arguments)],
+        cwd=ROOT, env={**os.environ, **(env or {})}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_reader_that_dies_is_one_line_of_the_command(tmp_path):
+    """A file that makes HDF5 segfault is not at hand: its place is taken by a signal."""
+    source = made_sets.write_robomimic(tmp_path / "s.hdf5")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "if 'DPJAX_CONVERT_CHILD' in os.environ: os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    run = start("robomimic", source, tmp_path / "out", env={"PYTHONPATH": str(tmp_path)})
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 2
+    last = said.strip().splitlines()[-1]
+    assert last.startswith(f"dpjax: error: {source}: the process that read it died (SIGSEGV)")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_the_command_killed_and_started_again_goes_on(tmp_path):
+    """The whole command, and a child that must not outlive it."""
+    made = made_sets.episodes(lengths=[40] * 60)
+    source, out = made_sets.write_robomimic(tmp_path / "s.hdf5", made), tmp_path / "out"
+    journal = tmp_path / "out.incomplete" / "journal-00000"
+    run = start("robomimic", source, out)
+    while run.poll() is None and not (journal.exists() and journal.stat().st_size > 10**5):
+        time.sleep(0.005)
+    run.kill()
+    run.wait()
+    run.stderr.close()
+    assert not out.exists() and journal.exists()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with open(journal.with_name("lock")) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.05)
+    before = journal.read_bytes()
+    again = start("robomimic", source, out)
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    found = made_sets.converted(out, KEYS)
+    made_sets.assert_same(found, [made_sets.as_written(e) for e in made], KEYS)
+    assert len(before) > 10**5 and "/60" in said
