@@ -115,6 +115,9 @@ def get_config() -> ConfigDict:
             spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)
             eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm
             clip=1.0,  # bound of the predicted x_0, network units
+            # current, or 0.11: ddpm and ddim as that diffusers walked, for the weights of its
+            # time (dpjax/diffusion/published.py)
+            diffusers="current",
             # share of the path that a plan skips by starting from the last one (Janner et al.
             # 2022, sec. 5.4); 0: from noise always, below 1
             warm_start=0.0,
@@ -146,6 +149,7 @@ def get_config() -> ConfigDict:
             # its own in <workdir>/seed_<n>, with the weights that it would have alone
             seeds=1,
             accumulate=1,  # parts that a step's batch is worked through in: less memory
+            begin_with="",  # a run folder whose averaged weights and units are the start
         )
     )
     config.compute = ConfigDict(

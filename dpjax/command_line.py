@@ -29,10 +29,13 @@ def run(main: Callable[[], int | None]) -> None:
     errors.run(main)
 
 
-def parse(argv: list[str], usage: str, keys: Mapping) -> list[str]:
+def parse(
+    argv: list[str], usage: str, keys: Mapping, values: flags.FlagValues = flags.FLAGS
+) -> list[str]:
     """absl's flags of argv; UserError instead of a traceback.
 
     usage: what --help prints. keys: the config that it lists where none is given.
+    values: where the flags are defined.
     """
     path = _config_path(argv)
     config = read_config_file(path) if path is not None else keys
@@ -40,14 +43,13 @@ def parse(argv: list[str], usage: str, keys: Mapping) -> list[str]:
         print(f"{usage}\nKeys (--config.key=value) and their values in {path or 'base.py'}:\n")
         print("\n".join(f"  {key}={value!r}" for key, value in flatten(config).items()))
         sys.exit(0)
-    argv, own = own_keys(argv, config)
-    sys.argv = argv  # where config_flags looks for overrides, whatever it is given
+    argv[:], own = own_keys(argv, config)  # in place: config_flags reads the same list later
     for text in argv[1:]:
         if found := OVERRIDE.match(text):
             check_known(found[1], config)
     try:
-        rest = flags.FLAGS(argv)
-        put(own, flags.FLAGS["config"].value if own else None)
+        rest = values(argv)
+        put(own, values["config"].value if own else None)
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_value(str(error), config)) from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dpjax import tasks
+from dpjax.diffusion import published
 from dpjax.errors import UserError, choices
 from dpjax.policy import ACTION
 
@@ -133,6 +134,12 @@ def check_method(config: ConfigDict) -> None:
         raise UserError(
             f"config.method={config.method!r} is unknown; {choices(config.method, METHODS)}."
         )
+    version = config.sampler.diffusers
+    if version not in published.VERSIONS or (version != "current" and _is_flow(config)):
+        raise UserError(
+            f"config.sampler.diffusers={version!r}: expected 'current', or '0.11' where neither "
+            "config.schedule.name is flow nor config.method meanflow."
+        )
     given = flatten(config.to_dict())
     for key, allowed in MEANFLOW.items():
         if config.method == "meanflow" and given[key] not in allowed:
@@ -140,6 +147,10 @@ def check_method(config: ConfigDict) -> None:
                 f"config.{key}={given[key]!r} does not go with config.method='meanflow'; set it "
                 f"to {' or '.join(map(repr, allowed))}."
             )
+
+
+def _is_flow(config):
+    return config.schedule.name == "flow" or config.method == "meanflow"
 
 
 def check_keys(config: Mapping, complete: Mapping, where: str = "") -> None:

@@ -1,0 +1,76 @@
+"""A case and its findings as text for the terminal, and as one HTML page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+import textwrap
+from typing import Any
+
+from dpjax.doctor import plots, summary
+from dpjax.doctor.case import SEVERITIES, Case, Finding
+from dpjax.evaluation import webpage
+from dpjax.policy import ACTION
+
+WIDTH = 100  # characters of a line in the terminal
+
+
+def counted(findings: Sequence[Finding]) -> str:
+    """How many there are of each severity: "1 error, 0 warnings, 3 notes"."""
+    numbers = [sum(finding.severity == name for finding in findings) for name in SEVERITIES]
+    return ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in zip(numbers, SEVERITIES))
+
+
+def terminal(case: Case, findings: Sequence[Finding]) -> str:
+    """All of it as text, but the pictures."""
+    parts = [*summary.lines(case), "", *summary.aligned(summary.keys(case)), "", counted(findings)]
+    for finding in findings:
+        title = f"{finding.severity}: {finding.rule}: "
+        parts += textwrap.wrap(title + finding.reason, WIDTH, subsequent_indent="    ")
+        parts += textwrap.wrap(f"-> {finding.remedy}", WIDTH, **_indent(4, 7))
+    return "\n".join(parts)
+
+
+def _indent(first, later):
+    return dict(initial_indent=" " * first, subsequent_indent=" " * later)
+
+
+def write(
+    path: str | Path, case: Case, findings: Sequence[Finding], facts: Mapping[str, Any]
+) -> None:
+    """The page. facts: what it was made with."""
+    parts = [f'<p class="summary">{webpage.text(line)}</p>' for line in summary.lines(case)]
+    parts.append(webpage.heading(f"Findings: {counted(findings)}"))
+    parts += [_finding(finding) for finding in findings]
+    parts += [webpage.heading("Keys"), webpage.table(summary.keys(case))]
+    seen = not any(finding.severity == "error" for finding in findings)
+    if case.frames:
+        words = "A first batch: frames as recorded, and as the network sees them in training"
+        parts += [webpage.heading("Cameras"), _still(words, plots.first_batch(case, seen))]
+    parts += [webpage.heading("Actions"), *_actions(case)]
+    parts += [webpage.heading("Dims"), webpage.table(summary.dims(case))]
+    parts += [webpage.heading("Made with"), webpage.facts(facts)]
+    webpage.write(path, f"Check of {case.config.data.dir}", parts)
+
+
+def _still(words, png):
+    return webpage.picture(words, png, kind="still")
+
+
+def _actions(case):
+    """The plots of the action."""
+    size = case.action.shape[1]
+    part = f", the first {plots.DIMS} of {size} dims" if size > plots.DIMS else ""
+    clip = "the sampler's clip as lines"
+    words = f"The units of the network: {ACTION} after normalization, {clip}{part}"
+    return [
+        webpage.picture(words, plots.histograms(case)),
+        webpage.picture(f"A few episodes over their steps{part}", plots.traces(case)),
+    ]
+
+
+def _finding(finding):
+    """A finding as HTML."""
+    reason, remedy, rule = (webpage.text(x) for x in (finding.reason, finding.remedy, finding.rule))
+    return (
+        f'<div class="finding {finding.severity}"><p class="kind">{finding.severity} · {rule}</p>'
+        f"<p>{reason}</p><p>→ {remedy}</p></div>"
+    )
