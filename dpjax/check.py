@@ -36,8 +36,9 @@ def main(argv: list[str]) -> int:
     case = look(given)
     findings = examine.examine(case)
     print(page.terminal(case, findings))
+    about = {"command": command, **facts.machine(), "commit": facts.commit()}
     try:
-        page.write(out, case, findings, {"command": command} | facts.machine() | {"commit": facts.commit()})
+        page.write(out, case, findings, about)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}.") from error
     print(f"page: {out}")

@@ -140,7 +140,8 @@ class Job(NamedTuple):
             return
         extra = {"spec": self.spec._asdict(), "devices": jax.device_count()}
         extra.update(seconds=clock.seconds, owed=owed)
-        self.checkpoints.save(self.own(state), config=self.config.to_dict(), score=score, extra=extra)
+        one, config = self.own(state), self.config.to_dict()
+        self.checkpoints.save(one, config=config, score=score, extra=extra)
 
 
 def written(job: Job, clock: Clock, stack: contextlib.ExitStack) -> tuple[Job, Clock]:
@@ -159,15 +160,24 @@ def alone(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
     """The config and folder of each training of a config: what it would be alone."""
     if config.train.seeds == 1:
         return [(config, workdir)]
+    if (workdir / "config.json").exists():
+        raise UserError(
+            f"--workdir {workdir} is a run: config.train.seeds={config.train.seeds} makes a "
+            "folder of runs, give another."
+        )
     each = []
-    for seed in seeds_of(config):
+    for seed in range(config.seed, config.seed + config.train.seeds):
         own = config.copy_and_resolve_references()
         with own.unlocked():
             own.seed, own.train.seeds = seed, 1
-        each.append((own.lock(), workdir / f"seed_{seed}"))
+        each.append((own, workdir / f"seed_{seed}"))
     return each
 
 
-def seeds_of(config: ConfigDict) -> list[int]:
-    """The seeds of the trainings that a config starts."""
-    return [config.seed + i for i in range(config.train.seeds)]
+def team(each, panels, spec, signals: Signals, way: parallel.Way, profile: bool) -> list[Job]:
+    """A job for each training of `alone`. panels: the judges of each; None: no judging here."""
+    numbers = [None] if len(each) == 1 else range(len(each))
+    return [
+        Job(own, folder, spec, signals, panel, way, profile=profile, number=number)
+        for number, (own, folder), panel in zip(numbers, each, panels or [[] for _ in each])
+    ]

@@ -101,8 +101,9 @@ def restore_latest(
 ) -> tuple[TrainState | None, list[str]]:
     """The newest good state, as numpy in the tree of `like`, and what was passed over.
 
-    step: that one and no other. None if the run has no step yet. Steps of which none is good are an error: starting
-    afresh over them is the user's decision. So is another tree, shape or dtype.
+    step: that one and no other. None if the run has no step yet. Steps of which none is
+    good are an error: starting afresh over them is the user's decision. So is another tree,
+    shape or dtype.
     """
     expected = {name: digest.by_path(tree) for name, tree in items(like).items()}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 
 def side_by_side(step: Callable, gather: Callable) -> tuple[Callable, Callable]:
@@ -27,9 +27,11 @@ def side_by_side(step: Callable, gather: Callable) -> tuple[Callable, Callable]:
     return step_all, jax.vmap(gather, in_axes=(None, 1, None), out_axes=1)
 
 
-def stack(trees: Sequence[Any]) -> Any:
-    """Trees of n trainings -> one tree, its leaves [n, …], on the host."""
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
+def together(trees: Sequence[Any]) -> Any:
+    """The trees of n trainings as one, its leaves [n, …]; that of a single one as it is."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def pick(tree: Any, number: int | None) -> Any:
