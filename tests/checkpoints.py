@@ -48,7 +48,7 @@ def lowdim(name):
     state["mask_generator._dummy_variable"] = np.zeros(0, np.float32)
     cfg = {
         "horizon": horizon,
-        "n_obs_steps": meta.get("n_obs_steps", 2),
+        "n_obs_steps": meta.get("n_obs_steps") or 2,
         "n_action_steps": 4,
         "policy": {**policy, "noise_scheduler": SCHEDULER, "num_inference_steps": 100},
         "training": {"use_ema": True, "seed": 42},
@@ -100,3 +100,117 @@ def save(path, state, cfg, **changes):
         **changes,
     }
     return torch_file.save(path, payload)
+
+
+def lerobot(folder, name, *, old=False, **changes):
+    """A folder of LeRobot's around a golden DiffusionModel; returns (folder, meta, arrays).
+
+    Its units are those of the golden inputs, which are normalized. old: the layout before 0.4.
+    changes: keys of config.json.
+    """
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as found:
+        arrays = dict(found)
+    meta = json.loads(str(arrays["meta"]))
+    state = {f"diffusion.{key}": x for key, x in weights(meta).items()}
+    cameras = [f"observation.images.{key}" for key in meta["cameras"]]
+    inputs = {"observation.state": {"type": "STATE", "shape": [meta["state_dim"]]}}
+    inputs.update({c: {"type": "VISUAL", "shape": [3, *meta["image_hw"]]} for c in cameras})
+    outputs = {"action": {"type": "ACTION", "shape": [meta["action_dim"]]}}
+    config = {**lerobot_config(meta), "input_features": inputs, "output_features": outputs}
+    folder.mkdir(parents=True)
+    stats = {}
+    for feature, (low, high) in {"observation.state": (-1, 1), "action": (-1, 1)}.items():
+        size = {**inputs, **outputs}[feature]["shape"][0]
+        stats[f"{feature}.min"] = np.full(size, low, np.float32)
+        stats[f"{feature}.max"] = np.full(size, high, np.float32)
+    for camera in cameras:
+        stats[f"{camera}.mean"] = np.zeros((3, 1, 1), np.float32)
+        stats[f"{camera}.std"] = np.full((3, 1, 1), 1 / 255, np.float32)
+    if old:
+        state.update(old_stats(stats))
+    else:
+        write_processors(folder, inputs, outputs, stats)
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    save_file({k: np.ascontiguousarray(x) for k, x in state.items()}, folder / "model.safetensors")
+    return folder, meta, arrays
+
+
+def weights(meta: dict) -> dict[str, np.ndarray]:
+    """The golden files' state dict, drawn as their README says."""
+    rng, shapes = np.random.default_rng(meta["seed"]), meta["shapes"]
+    made = {}
+    for name in sorted(shapes):
+        shape = shapes[name]
+        if name.endswith("pos_grid"):
+            continue
+        n = rng.standard_normal(shape).astype(np.float32)
+        if len(shape) > 1:
+            made[name] = n / np.float32(np.sqrt(np.prod(shape[1:])))
+        elif name.endswith("weight"):
+            made[name] = 1 + np.float32(0.1) * n
+        else:
+            made[name] = np.float32(0.1) * n
+    return made
+
+
+def lerobot_config(meta):
+    """config.json without its features."""
+    return {
+        "type": "diffusion",
+        "n_obs_steps": 2,
+        "horizon": 16,
+        "n_action_steps": 8,
+        "down_dims": meta["down_dims"],
+        "kernel_size": 5,
+        "n_groups": 8,
+        "diffusion_step_embed_dim": 128,
+        "use_film_scale_modulation": True,
+        "noise_scheduler_type": meta["sampler"],
+        "num_train_timesteps": 100,
+        "beta_schedule": "squaredcos_cap_v2",
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+        "prediction_type": "epsilon",
+        "clip_sample": True,
+        "clip_sample_range": 1.0,
+        "num_inference_steps": meta["num_inference_steps"],
+        "normalization_mapping": {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"},
+        "vision_backbone": "resnet18",
+        "crop_shape": meta["crop"],
+        "crop_is_random": True,
+        "pretrained_backbone_weights": None,
+        "use_group_norm": meta["use_group_norm"],
+        "spatial_softmax_num_keypoints": 32,
+        "use_separate_rgb_encoder_per_camera": meta["separate_encoders"],
+    }
+
+
+def old_stats(stats):
+    """The statistics as LeRobot before 0.4 has them in model.safetensors."""
+    made = {}
+    for key, x in stats.items():
+        feature, _, stat = key.rpartition(".")
+        name = f"buffer_{feature.replace('.', '_')}.{stat}"
+        if feature != "action":
+            made[f"normalize_inputs.{name}"] = x
+        else:
+            made[f"normalize_targets.{name}"] = made[f"unnormalize_outputs.{name}"] = x
+    return made
+
+
+def write_processors(folder, inputs, outputs, stats):
+    """The two processors, and the statistics beside them."""
+    modes = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"}
+    files = {
+        "policy_preprocessor": (3, "normalizer_processor", {**inputs, **outputs}),
+        "policy_postprocessor": (0, "unnormalizer_processor", outputs),
+    }
+    for name, (place, step, features) in files.items():
+        state_file = f"{name}_step_{place}_{step}.safetensors"
+        config = {"eps": 1e-8, "features": features, "norm_map": modes}
+        made = {"registry_name": step, "config": config, "state_file": state_file}
+        others = ("rename_observations_processor", "to_batch_processor", "device_processor")
+        steps = [{"registry_name": other, "config": {}} for other in others[:place]]
+        content = {"name": name, "steps": [*steps, made]}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+        save_file(stats, folder / state_file)
