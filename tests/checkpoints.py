@@ -214,3 +214,134 @@ def write_processors(folder, inputs, outputs, stats):
         content = {"name": name, "steps": [*steps, made]}
         (folder / f"{name}.json").write_text(json.dumps(content))
         save_file(stats, folder / state_file)
+
+
+def hybrid(state, meta):
+    """The policy around a golden DiffusionModel as the original's hybrid one; (state, cfg).
+
+    Images come first in its shape_meta, so the columns that read the features move.
+    """
+    cameras, rng = meta["cameras"], np.random.default_rng(0)
+    sizes = {"state": meta["state_dim"], **dict.fromkeys(cameras, 64)}
+    order = [*cameras, "state"]
+    made = {}
+    for name, x in state.items():
+        if name.startswith("unet."):
+            made[f"model.{original_name(name.removeprefix('unet.'))}"] = x
+        elif not name.endswith("pos_grid"):
+            made[robomimic_name(name, cameras)] = x
+    move = columns(sizes, order, steps=2)
+    for name, x in made.items():
+        if name.endswith("cond_encoder.1.weight"):
+            made[name] = np.concatenate([x[:, :128], x[:, 128:][:, move]], axis=1)
+    for key in cameras:
+        prefix = f"obs_encoder.obs_nets.{key}."
+        for name in [name for name in made if name.startswith(prefix + "backbone.")]:
+            made[name.replace("backbone.", "nets.0.")] = made[name]  # a second name
+        made[f"{prefix}pool.temperature"] = np.ones(1, np.float32)
+        made[f"{prefix}pool.pos_x"] = made[f"{prefix}pool.pos_y"] = np.zeros((1, 4), np.float32)
+        made.update(image_norm(key))
+    made.update({**norm(rng, "state", sizes["state"]), **norm(rng, "action", meta["action_dim"])})
+    made["obs_encoder._dummy_variable"] = np.zeros(0, np.float32)
+    shapes = {key: {"shape": [3, *meta["image_hw"]], "type": "rgb"} for key in cameras}
+    shapes["state"] = {"shape": [meta["state_dim"]], "type": "low_dim"}
+    return made, image_cfg(meta, shapes, "DiffusionUnetHybridImagePolicy", eval_fixed_crop=True)
+
+
+def image_norm(key):
+    """[0, 1] -> [-1, 1]."""
+    prefix = f"normalizer.params_dict.{key}"
+    return {f"{prefix}.scale": np.float32([2]), f"{prefix}.offset": np.float32([-1])}
+
+
+def image_cfg(meta, shapes, target, **policy):
+    """cfg of a policy that sees images."""
+    action = {"shape": [meta["action_dim"]]}
+    inside = {
+        "_target_": f"diffusion_policy.policy.there.{target}",
+        "crop_shape": meta["crop"],
+        "diffusion_step_embed_dim": 128,
+        "down_dims": meta["down_dims"],
+        "kernel_size": 5,
+        "n_groups": 8,
+        "cond_predict_scale": True,
+        "obs_as_global_cond": True,
+        "num_inference_steps": 100,
+        "noise_scheduler": SCHEDULER,
+        **policy,
+    }
+    return {
+        "horizon": 16,
+        "n_obs_steps": 2,
+        "n_action_steps": 8,
+        "shape_meta": {"obs": shapes, "action": action},
+        "policy": inside,
+        "training": {"use_ema": True},
+    }
+
+
+def columns(sizes, order, steps):
+    """Where the features in `order` lie among those in the order of sizes, all steps."""
+    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()])))
+    one = np.concatenate([starts[key] + np.arange(sizes[key]) for key in order])
+    return np.concatenate([step * len(one) + one for step in range(steps)])
+
+
+def original_name(name):
+    """LeRobot's name of a U-Net's tensor -> the original's."""
+    for i in range(2):
+        name = name.replace(f".conv{i + 1}.", f".blocks.{i}.")
+    parts = name.split(".")
+    if parts[0] in ("down_modules", "up_modules") and parts[2] == "2":
+        parts.insert(3, "conv")
+    return ".".join(parts)
+
+
+def robomimic_name(name, cameras):
+    """LeRobot's name of an encoder's tensor -> robomimic's."""
+    parts = name.split(".")[1:]
+    key = cameras[int(parts.pop(0))] if parts[0].isdigit() else cameras[0]
+    rest = ".".join(parts).replace("backbone.", "backbone.nets.").replace("out.", "nets.3.")
+    return f"obs_encoder.obs_nets.{key}.{rest}"
+
+
+def multi(state, meta, shared=False, statistics=False, **encoder):
+    """The same as the original's MultiImageObsEncoder, its U-Net drawn anew; (state, cfg)."""
+    cameras, rng = sorted(meta["cameras"]), np.random.default_rng(1)
+    made, stem = {}, {"0": "conv1", "1": "bn1"} | {str(4 + i): f"layer{i + 1}" for i in range(4)}
+    for name, x in state.items():
+        parts = name.split(".")
+        if "backbone" in parts:
+            at = parts.index("backbone")
+            key = meta["cameras"][int(parts[1])] if parts[1].isdigit() else meta["cameras"][0]
+            rest = ".".join([stem[parts[at + 1]], *parts[at + 2 :]])
+            if not shared or key == meta["cameras"][0]:
+                where = "rgb" if shared else key
+                made[f"obs_encoder.key_model_map.{where}.{rest}"] = x
+    if statistics:
+        for name in [name for name in made if name.endswith("bias")]:
+            norm_name = name.removesuffix(".bias")
+            made[f"{norm_name}.running_mean"] = rng.normal(size=made[name].shape).astype(np.float32)
+            made[f"{norm_name}.running_var"] = rng.uniform(0.5, 2, made[name].shape).astype("f4")
+            made[f"{norm_name}.num_batches_tracked"] = np.array(3)
+    extra = 2 * (512 - 64) * len(cameras)
+    for name, x in state.items():
+        if name.startswith("unet."):
+            if name.endswith("cond_encoder.1.weight"):
+                x = np.concatenate([x, rng.normal(size=(len(x), extra)).astype("f4")], axis=1)
+            made[f"model.{original_name(name.removeprefix('unet.'))}"] = x
+    for key in cameras:
+        made.update(image_norm(key))
+    made.update(
+        {**norm(rng, "state", meta["state_dim"]), **norm(rng, "action", meta["action_dim"])}
+    )
+    shapes = {"state": {"shape": [meta["state_dim"]]}}
+    shapes.update({key: {"shape": [3, *meta["image_hw"]], "type": "rgb"} for key in cameras[::-1]})
+    inside = {
+        "crop_shape": meta["crop"],
+        "random_crop": True,
+        "share_rgb_model": shared,
+        "resize_shape": None,
+        **encoder,
+    }
+    return made, image_cfg(meta, shapes, "DiffusionUnetImagePolicy", obs_encoder=inside)

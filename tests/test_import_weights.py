@@ -1,18 +1,17 @@
 """Imported policies are the policies: their numbers, their units, and every leaf of them."""
 
 import json
-import os
 
 import checkpoints
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch_file
 
 from dpjax import build, cameras, export_weights, import_weights
 from dpjax.diffusion import samplers
 from dpjax.errors import UserError
+from dpjax.interop import units
 from dpjax.nets import augment
 from dpjax.training import checkpoint
 
@@ -135,11 +134,11 @@ def own_run(folder, changes=(), observations=None, seed=0):
     draw = lambda low, high: {
         key: rng.uniform(low, high, size).astype(np.float32) for key, size in sizes.items()
     }
-    units = import_weights.Normalizer(draw(-2, 2), draw(0.5, 3))
-    shapes = import_weights.shapes_of(config, spec, units)
+    normalizer = import_weights.Normalizer(draw(-2, 2), draw(0.5, 3))
+    shapes = import_weights.shapes_of(config, spec, normalizer)
     make = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)
     params = {**jax.tree.map(make, {k: shapes[k] for k in ("encoder", "denoiser")})}
-    import_weights.write(folder, config, spec, {**params, "normalizer": units}, {})
+    import_weights.write(folder, config, spec, {**params, "normalizer": normalizer}, {})
     return folder
 
 
@@ -167,16 +166,16 @@ def test_our_own_run_comes_back_from_lerobots_layout(norm, tmp_path):
     names = ["--observations", "pose=2,gripper=1"]
     import_weights.main([str(tmp_path / "there"), "--run", str(tmp_path / "b"), *names])
     there, here = leaves(run), leaves(tmp_path / "b")
-    assert same({k: there[k] for k in ("encoder", "denoiser")}, {k: here[k] for k in here if k != "normalizer"})
+    both = there.pop("normalizer"), here.pop("normalizer")
+    assert same(there, here)
     for part in ("offset", "scale"):
-        for key, x in getattr(there["normalizer"], part).items():
-            np.testing.assert_allclose(getattr(here["normalizer"], part)[key], x, rtol=3e-7, atol=1e-6)
+        one, other = (getattr(normalizer, part) for normalizer in both)
+        for key in one:
+            np.testing.assert_allclose(other[key], one[key], rtol=3e-7, atol=1e-6)
 
 
 def test_units_come_back_bit_for_bit_wherever_float32_limits_can_say_them():
-    """Drawn as data draw them: from a minimum and a maximum in float32, such limits exist."""
-    from dpjax.interop import units
-
+    # Drawn as data draw them, from a minimum and a maximum in float32: such limits exist.
     rng = np.random.default_rng(0)
     low = rng.normal(0, 100, 5000).astype(np.float32)
     high = low + rng.uniform(0.01, 500, 5000).astype(np.float32)
