@@ -64,7 +64,7 @@ def made_unet(meta):
     local = meta.get("local_cond_dim") or 0
     inside = {key: meta[key] for key in meta if key != "kind"}
     policy = {
-        "_target_": "diffusion_policy.policy.diffusion_unet_lowdim_policy.DiffusionUnetLowdimPolicy",
+        "_target_": "diffusion_policy.policy.there.DiffusionUnetLowdimPolicy",
         "model": inside,
         "obs_as_local_cond": bool(local),
         "obs_as_global_cond": bool(obs),
