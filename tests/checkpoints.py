@@ -90,9 +90,9 @@ def made_transformer(meta):
     return policy, meta["cond_dim"], meta["input_dim"], meta["horizon"]
 
 
-def save(path, state, cfg, **changes):
+def save(path, state, cfg, /, **changes):
     """The original's checkpoint: averaged weights that count, others that do not."""
-    raw = {key: np.zeros_like(value) for key, value in state.items()}
+    raw = {key: np.zeros_like(x) for key, x in state.items() if isinstance(x, np.ndarray)}
     payload = {
         "cfg": torch_file.node(cfg),
         "state_dicts": {"model": raw, "ema_model": state},

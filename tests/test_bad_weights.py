@@ -1,4 +1,4 @@
-"""Hostile and broken weights: one line that says what is wrong; nothing runs, nothing is written."""
+"""Hostile and broken weights: a line that says what is wrong; nothing runs or is written."""
 
 import json
 import os
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """{case: what a process with half a GiB to spare says of it}; one process for all."""
+    """{case: what a process with a GiB to spare says of it}; one process for all."""
     base = tmp_path_factory.mktemp("bad")
     paths = {}
     for case in weights.CASES:

@@ -9,10 +9,12 @@ import resource
 import sys
 import time
 
+import jax
+
 from dpjax import import_weights
 from dpjax.errors import UserError
 
-ROOM = 2**29  # bytes beyond what the process has mapped when it starts
+ROOM = 2**30  # bytes beyond what the process has mapped when it starts
 
 
 def attempt(path: Path) -> dict:
@@ -31,6 +33,7 @@ def attempt(path: Path) -> dict:
 
 
 if __name__ == "__main__":
+    jax.jit(lambda x: x + 1)(1.0)  # XLA's threads are there before the limit is
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (mapped + ROOM, hard))

@@ -7,6 +7,7 @@ called CANARY.
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 
 import checkpoints
@@ -109,10 +110,9 @@ def extension_code(folder):
 
 def memo_bomb(folder):
     """A config whose lists hold each other: 2**60 values in 60 lists."""
-    code = b"]q\x00" + b"".join(
-        b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60)
-    )
-    return good(folder, cfg=Raw(code.replace(b"]q\x00", b"](K\x01eq\x00", 1)))
+    lists = [b"](K\x01eq\x00"]
+    lists += [b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(60)]
+    return good(folder, cfg=Raw(b"0".join(lists)))
 
 
 def memo_index(folder):
@@ -208,7 +208,7 @@ def overlapping_entries(folder):
 
 def twice_the_same_entry(folder):
     path = good(folder)
-    with zipfile.ZipFile(path, "a") as file:
+    with zipfile.ZipFile(path, "a") as file, warnings.catch_warnings(action="ignore"):
         file.writestr("archive/data.pkl", b"\x80\x02N.")
     return path
 
@@ -224,7 +224,7 @@ def cut_zip(folder):
 
 
 def flipped_bit(folder):
-    path = good(folder)
+    path = lying(folder)  # its averaged weights are all that it has
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -611,7 +611,7 @@ CASES = {
     transposed_tensor: r"1 of another shape \(model.diffusion_step_encoder.1.weight: expected \[64",
     scale_0: r"normalizer.params_dict.action.scale\[1\]: expected .* got 0.0",
     scale_nan: r"normalizer.params_dict.action.scale: 1 of 7 numbers are not finite",
-    scale_1e9: r"normalizer.params_dict.action.scale\[1\]: expected .* got 1000000000",
+    scale_1e9: r"normalizer.params_dict.action.scale\[1\]: expected .* got 1e\+09",
     offset_inf: r"normalizer.params_dict.obs.offset: 1 of 6 numbers are not finite",
     no_normalizer: "normalizer.params_dict.obs.scale: expected a number a dim",
     no_target: "cfg.policy._target_: expected the name of the policy's class",
