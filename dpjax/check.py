@@ -54,7 +54,7 @@ def arguments(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_boolean("strict", False, "Warnings count as errors.", **define)
     command_line.parse(argv, __doc__, base.get_config().to_dict(), values)
     if (values.config is None) == (values.data is None):
-        raise UserError("give --config (a file of configs/) or --data (an RLDS directory).")
+        raise UserError("give --config (a file of configs/) or --data (RLDS), and not both.")
     return values
 
 

@@ -16,7 +16,7 @@ def test_skipped_episodes_are_an_error_until_it_is_said_to_skip_them():
     made = cases.case(skipped=["file: episode 3, step 2, action[0]: got nan"])
     finding = cases.only(rules_data.unreadable(made))
     assert finding.severity == "error" and "on_bad=skip" in finding.remedy
-    assert "1 episodes" in finding.reason and "episode 3, step 2" in finding.reason
+    assert "1 of 28 episodes" in finding.reason and "episode 3, step 2" in finding.reason
     made = made._replace(config=cases.config(data__on_bad="skip"))
     assert cases.only(rules_data.unreadable(made)).severity == "warning"
 

@@ -24,13 +24,15 @@ def terminal(case: Case, findings: Sequence[Finding]) -> str:
     parts = [*summary.lines(case), "", *summary.aligned(summary.keys(case)), "", counted(findings)]
     for finding in findings:
         title = f"{finding.severity}: {finding.rule}: "
-        parts += textwrap.wrap(title + finding.reason, WIDTH, subsequent_indent="    ")
-        parts += textwrap.wrap(f"-> {finding.remedy}", WIDTH, **_indent(4, 7))
+        parts += _wrapped(title + finding.reason, 0, 4)
+        parts += _wrapped(f"-> {finding.remedy}", 4, 7)
     return "\n".join(parts)
 
 
-def _indent(first, later):
-    return dict(initial_indent=" " * first, subsequent_indent=" " * later)
+def _wrapped(text, first, later):
+    """Lines of a text; paths and keys stay whole, so that they can be copied."""
+    indents = dict(initial_indent=" " * first, subsequent_indent=" " * later)
+    return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False, **indents)
 
 
 def write(

@@ -26,7 +26,9 @@ def unreadable(case: Case) -> list[Finding]:
     if not case.skipped:
         return []
     refused = case.config.data.on_bad == "refuse"
-    reason = f"{len(case.skipped)} episodes cannot be used; the first: {case.skipped[0]}"
+    total = len(case.skipped) + len(case.labels)
+    first = case.skipped[0].rstrip(".")
+    reason = f"{len(case.skipped)} of {total} episodes cannot be used; the first: {first}"
     remedy = (
         "mend them, or set config.data.on_bad=skip to train without them"
         if refused
