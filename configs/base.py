@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
         dict(
             action="limits",  # limits, gaussian, quantile, identity (dpjax/normalizer.py)
             obs="limits",  # of every observation key that is not an image
-            keys=ConfigDict(),  # {key: mode} where one is to be other than these
+            per_key=ConfigDict(),  # {key: mode} where one is to be other than these
             image="unit",  # pixels to [-1, 1]; imagenet: by ImageNet's mean and deviation
             quantile=0.01,  # share left out at each end by "quantile"
             min_range=1e-4,  # data units; dims that move less get scale 1 (paper's code)
@@ -115,6 +115,9 @@ def get_config() -> ConfigDict:
             spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)
             eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm
             clip=1.0,  # bound of the predicted x_0, network units
+            # current, or 0.11: ddpm and ddim as that diffusers walked, for the weights of its
+            # time (dpjax/diffusion/published.py)
+            diffusers="current",
             # share of the path that a plan skips by starting from the last one (Janner et al.
             # 2022, sec. 5.4); 0: from noise always, below 1
             warm_start=0.0,
@@ -143,6 +146,7 @@ def get_config() -> ConfigDict:
             steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
             parallel="pmap",  # or mesh: the compiler splits the batch (training/parallel.py)
             accumulate=1,  # parts that a step's batch is worked through in: less memory
+            begin_with="",  # a run folder whose averaged weights and units are the start
         )
     )
     config.compute = ConfigDict(

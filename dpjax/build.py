@@ -20,7 +20,7 @@ from dpjax import cameras, config_check, control, inpainting, meanflow, spaces
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.actor import Actor
-from dpjax.diffusion import samplers, schedules, second_order
+from dpjax.diffusion import published, samplers, schedules, second_order
 from dpjax.errors import UserError, choices
 from dpjax.nets import dit, transformer, unet1d
 from dpjax.normalizer import Normalizer
@@ -195,8 +195,11 @@ def policy(
     if config.method == "meanflow":
         options.update(num_levels=config.schedule.num_levels, **config.meanflow)
         return spaces.wrap(meanflow.meanflow_policy(encoder, network, normalizer, **options), known)
-    options.update(predict=config.predict, sampler=sampler(config.sampler))
-    levels = schedule(config.schedule.num_levels)
+    num_levels, name = config.schedule.num_levels, config.sampler.name
+    levels, made = schedule(num_levels), sampler(config.sampler)
+    version = config.sampler.diffusers
+    levels, made = published.as_in(version, levels, num_levels, name, made, config.predict)
+    options.update(predict=config.predict, sampler=made)
     made = policies.diffusion_policy(encoder, network, levels, normalizer, **options)
     return spaces.wrap(made, known)
 

@@ -48,7 +48,7 @@ def arguments(argv: list[str]) -> flags.FlagValues:
     """The command line, parsed into flags of its own: train's have the same names."""
     values = flags.FlagValues()
     define = dict(flag_values=values)
-    config_flags.DEFINE_config_file("config", None, "A file of configs/.", sys_argv=argv, **define)
+    config_flags.DEFINE_config_file("config", None, "A file of configs/.", **define)
     flags.DEFINE_string("data", None, "An RLDS directory.", **define)
     flags.DEFINE_string("out", "check.html", "The page.", **define)
     flags.DEFINE_boolean("strict", False, "Warnings count as errors.", **define)

@@ -12,11 +12,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dpjax import tasks
+from dpjax.diffusion import published
 from dpjax.errors import UserError, choices
 from dpjax.policy import ACTION
 
-# Sections whose keys are the user's (columns), or follow from a name that base's is not.
-OPEN = ("data.columns", "denoiser", "cameras", "spaces.layouts", "normalize.keys", "data.goals")
+# Sections whose keys are the user's own, with texts as values: new ones may be given on the
+# command line too.
+TEXTS = ("data.columns", "data.goals", "spaces.layouts", "normalize.per_key")
+# Those, and sections whose keys follow from data or from a name that base's is not.
+OPEN = (*TEXTS, "denoiser", "cameras")
 
 ABOVE_0 = (
     *("horizon.obs", "horizon.predict", "horizon.act"),
@@ -130,6 +134,12 @@ def check_method(config: ConfigDict) -> None:
         raise UserError(
             f"config.method={config.method!r} is unknown; {choices(config.method, METHODS)}."
         )
+    version = config.sampler.diffusers
+    if version not in published.VERSIONS or (version != "current" and _is_flow(config)):
+        raise UserError(
+            f"config.sampler.diffusers={version!r}: expected 'current', or '0.11' where neither "
+            "config.schedule.name is flow nor config.method meanflow."
+        )
     given = flatten(config.to_dict())
     for key, allowed in MEANFLOW.items():
         if config.method == "meanflow" and given[key] not in allowed:
@@ -137,6 +147,10 @@ def check_method(config: ConfigDict) -> None:
                 f"config.{key}={given[key]!r} does not go with config.method='meanflow'; set it "
                 f"to {' or '.join(map(repr, allowed))}."
             )
+
+
+def _is_flow(config):
+    return config.schedule.name == "flow" or config.method == "meanflow"
 
 
 def check_keys(config: Mapping, complete: Mapping, where: str = "") -> None:

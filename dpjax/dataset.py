@@ -159,11 +159,11 @@ def learned(config: ConfigDict, episodes: Episodes) -> dict:
 
 def fit(config: ConfigDict, episodes: Episodes) -> tuple[Normalizer, list[str]]:
     """The normalizer of the training episodes, and a line on each constant dim."""
-    own = config.normalize.get("keys", {})
+    own = config.normalize.per_key
     for key in own:
         if key not in episodes.columns:
             raise UserError(
-                f"config.normalize.keys.{key}: no such key; the data has "
+                f"config.normalize.per_key.{key}: no such key; the data has "
                 f"{', '.join(episodes.columns)}."
             )
     modes = {
@@ -175,6 +175,7 @@ def fit(config: ConfigDict, episodes: Episodes) -> tuple[Normalizer, list[str]]:
     fixed = {
         key: spaces.rotation_dims(known, key, episodes.columns[key].shape[-1])
         for key in known.layouts
+        if key in episodes.columns  # `build.policy` says which are no columns
     }
     return normalizers.fit(
         learned(config, episodes),

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import base
-from dpjax import build, cameras, command_line, dataset, jobs, judges, run_folder
+from dpjax import beginning, build, cameras, command_line, dataset, jobs, judges, run_folder
 from dpjax.data import loader
 from dpjax.doctor import examine, read
 from dpjax.errors import UserError
@@ -59,6 +59,9 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
         policy = build.policy(config, normalizer, spec)
         tx, backbone = build.optimizer(config), cameras.pretrained(config)
         windows = dataset.place(config, data)
+        example = judges.first_batch(config, windows, np.zeros(1, np.int32))
+        like = jax.eval_shape(policy.init, jax.random.key(0), example)
+        begun = beginning.read(config, spec, workdir, like, data.train.columns)
     distributed.check_same(config=json.dumps(config.to_dict()), data=spec.data)
     with distributed.together():
         if distributed.is_first():
@@ -69,15 +72,15 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             say_start(config, data, workdir)
             examine.warn(read.of_training(config, data, normalizer, windows))
         init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
-        example = judges.first_batch(config, windows, np.zeros(1, np.int32))
         start = functools.partial(cameras.begin_with, backbone=backbone)
-        create = lambda rng, batch: states.create(start(policy.init(rng, batch)), tx)
-        like = jax.eval_shape(create, init_rng, example)
+        fresh = lambda rng, batch: start(policy.init(rng, batch))
+        create = lambda rng, batch, begun: states.create(begun or fresh(rng, batch), tx)
+        like = jax.eval_shape(create, init_rng, example, begun)
         with distributed.together():
             state, meta = run_folder.resume(workdir, like, jax.device_count())
         distributed.check_same(checkpoint=str(meta.get("step")))
         if state is None:
-            state = jax.jit(create)(init_rng, example)
+            state = jax.jit(create)(init_rng, example, begun)
         step = jobs.stepper(config, policy, tx)
         way = parallel.WAYS[config.train.parallel](parallel.all_devices())
         job = jobs.Job(config, workdir, spec, signals, panel, way, profile=profile)

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tiny
 from tiny import cache, data  # noqa: F401 (fixtures)
 
-from dpjax import demos, evaluate, sample
+from dpjax import demos, evaluate, sample, validate
 from dpjax.data import rlds
 from dpjax.errors import UserError
 from dpjax.evaluation import partial
@@ -157,3 +158,46 @@ def test_the_library_example_of_the_readme_runs(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parents[1])
     exec(compile(code, "README.md", "exec"), {})
     assert "coverage" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory, data, cache):  # noqa: F811
+    """A run with two checkpoints."""
+    folder = tmp_path_factory.mktemp("validate") / "run"
+    tiny.finish(folder, data, "train.steps=8", "save.every=4", "log.every=4", cache=cache)
+    return folder
+
+
+def test_validate_scores_every_checkpoint_on_what_was_held_out(two_steps, capsys):
+    assert validate.main(["--run", str(two_steps), "--windows", "70", "--samples", "2"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    result = json.loads((two_steps / "validation.json").read_text())
+    rows = {row["step"]: row for row in result["checkpoints"]}
+    assert set(rows) == {4, 8} and result["lowest"] in rows
+    assert said[-1].startswith(f"lowest error: step {result['lowest']}")
+    for row in rows.values():
+        assert 0 < row["action_error_best"] <= row["action_error"] < 10 * result["spread"]
+    assert (two_steps / "validation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_validate_agrees_with_training(two_steps, capsys):
+    last = [e for e in tiny.entries(two_steps) if "val_loss" in e][-1]
+    argv = ["--run", str(two_steps), "--windows", "6", "--samples", "40", "--steps", "2"]
+    validate.main(argv)
+    result = json.loads((two_steps / "validation.json").read_text())
+    (row,) = [row for row in result["checkpoints"] if row["step"] == last["step"]]
+    np.testing.assert_allclose(row["action_error"], last["val_action_error"], rtol=0.15)
+
+
+def test_validate_refuses_data_that_may_have_been_trained_on(two_steps, data, tmp_path):  # noqa: F811
+    moved = tiny.write(tmp_path / "other", tiny.episodes(seed=5))
+    argv = ["--run", str(two_steps), "--windows", "5", "--samples", "1"]
+    validate.main([*argv, "--data", str(moved), "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "validation.json").read_text())["episodes"] == 6
+    config = json.loads((two_steps / "config.json").read_text())
+    changed = tmp_path / "changed"
+    shutil.copytree(two_steps, changed)
+    config["config"]["data"]["dir"] = str(moved)
+    (changed / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="is not the data that .* was trained on"):
+        validate.main(["--run", str(changed)])

@@ -73,10 +73,10 @@ def test_quantile_that_takes_a_rare_grip_for_a_constant_is_named():
 def test_numbers_that_reach_the_network_in_the_hundreds_are_named():
     grow = lambda e: e["state"].__imul__(300)
     given = cases.config()
-    given.normalize["keys"].state = "identity"
+    given.normalize.per_key.state = "identity"
     finding = cases.only(rules_data.beyond_units(cases.spoiled(grow, given=given)))
     assert "state[0-2]" in finding.reason and "'identity'" in finding.reason
-    assert "config.normalize.keys.state=limits" in finding.remedy
+    assert "config.normalize.per_key.state=limits" in finding.remedy
     assert not rules_data.beyond_units(cases.spoiled(grow))
 
 

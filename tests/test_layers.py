@@ -13,9 +13,10 @@ LAYERS = [
     {"meanflow", "spaces"},
     {"training", "tasks", "evaluation", "serving", "interop"} | {"exported"},
     {"build", "cameras", "compilation", "config_check", "cpu", "dataset", "jobs", "judges"}
-    | {"doctor", "mixture", "pictures", "run_config", "run_folder"},
+    | {"beginning", "doctor", "mixture", "pictures", "run_config", "run_folder"},
     {"command_line"},
-    {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve", "validate"},
+    {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve", "validate"}
+    | {"import_weights", "export_weights"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONE_PACKAGE = {LEVEL["types"], LEVEL["build"]}  # layers whose files may import each other

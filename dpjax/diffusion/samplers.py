@@ -51,6 +51,7 @@ class Sampler(NamedTuple):
     fresh_noise: `(now, to) -> γ`, the std of the noise drawn afresh in a step; None
         draws nothing.
     rederive_eps: True where ε̂ follows the clipped x̂_0, False where it is the network's.
+    x0_as_eps: True where the network's x̂_0 is taken for ε̂ (`dpjax.diffusion.published`).
     mixes: "x0" or "x", the a of a ← a + w (a - a₋): x̂_0 before the step (4), or x after
         it, with what it was a turn ago; "" mixes nothing.
     turns: `path -> Turns`: one evaluation a step, or more.
@@ -60,6 +61,7 @@ class Sampler(NamedTuple):
     rederive_eps: bool
     mixes: str = ""
     turns: Callable[[Path], Turns] = lambda path: Turns(path.now, path.to)
+    x0_as_eps: bool = False
 
 
 def posterior_std(now: Level, to: Level) -> Array:
@@ -89,6 +91,8 @@ def step(
     """
     x0 = jnp.clip(estimate.x0, -clip, clip)
     eps = (x - now.alpha * x0) / now.sigma if sampler.rederive_eps else estimate.eps
+    if sampler.x0_as_eps:
+        eps = estimate.x0
     if sampler.fresh_noise is None:
         return to.alpha * x0 + to.sigma * eps
     gamma = sampler.fresh_noise(now, to)

@@ -98,12 +98,12 @@ def inside(ends: np.ndarray) -> np.ndarray:
 def mode(case: Case, key: str) -> str:
     """How a key is normalized."""
     config = case.config.normalize
-    return config.get("keys", {}).get(key, config.action if key == ACTION else config.obs)
+    return config.per_key.get(key, config.action if key == ACTION else config.obs)
 
 
 def mode_key(key: str) -> str:
     """The config key that says how a key is normalized."""
-    return f"config.normalize.{ACTION if key == ACTION else f'keys.{key}'}"
+    return f"config.normalize.{ACTION if key == ACTION else f'per_key.{key}'}"
 
 
 def numbers_learned(case: Case) -> dict[str, np.ndarray]:

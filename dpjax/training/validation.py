@@ -10,21 +10,30 @@ from dpjax.types import Array, Batch, Metrics, Params
 def validate(policy: Policy, params: Params, rng: Array, batch: Batch, samples: int) -> Metrics:
     """Loss, and distance of sampled chunks from the demonstrated one, data units.
 
-    The error of a chunk is its root mean square over steps and dims, recorded steps
-    only; of several samples the mean and the best, since a demonstration shows one of
-    several right ways (diffusion_policy issue 22).
+    Of several samples the mean and the best, since a demonstration shows one of several
+    right ways (diffusion_policy issue 22).
     """
-    loss_rng, sample_rng = jax.random.split(rng)
-    total, sums = policy.loss(params, loss_rng, batch)
-
-    def error(key):
-        actions = policy.sample(params, key, batch.obs)
-        square = jnp.square(actions - batch.actions).mean(-1) * batch.mask
-        return jnp.sqrt(square.sum(-1) / batch.mask.sum(-1))  # [B]
-
-    errors = jax.lax.map(error, jax.random.split(sample_rng, samples))  # [samples, B]
+    (total, sums), chunks = look(policy, params, rng, batch, samples)
+    found = errors(chunks, batch.actions, batch.mask)  # [samples, B]
     return {
         "val_loss": total / sums["weight"],
-        "val_action_error": errors.mean(),
-        "val_action_error_best": errors.min(0).mean(),
+        "val_action_error": found.mean(),
+        "val_action_error_best": found.min(0).mean(),
     }
+
+
+def look(policy: Policy, params: Params, rng: Array, batch: Batch, samples: int):
+    """The loss of a batch, as `policy.loss` gives it, and chunks [samples, B, Tp, Da]."""
+    loss_rng, sample_rng = jax.random.split(rng)
+    sample = lambda key: policy.sample(params, key, batch.obs)
+    chunks = jax.lax.map(sample, jax.random.split(sample_rng, samples))
+    return policy.loss(params, loss_rng, batch), chunks
+
+
+def errors(chunks: Array, actions: Array, mask: Array) -> Array:
+    """Root mean square over recorded steps and dims of chunks [..., B, Tp, Da]: [..., B].
+
+    actions: [B, Tp, Da], demonstrated. mask: [B, Tp], 1 where the step was recorded.
+    """
+    square = jnp.square(chunks - actions).mean(-1) * mask
+    return jnp.sqrt(square.sum(-1) / mask.sum(-1))
