@@ -73,8 +73,8 @@ def test_an_observation_that_counts_the_steps_is_named():
     "spoil, words",
     [
         (lambda t: t, None),
-        (lambda t: t + 0.5 * (np.arange(20) > 13), "gaps of more than 1.5 times the usual 0.1"),
-        (lambda t: t - 0.5 * (np.arange(20) == 13), "does not increase at 1 steps"),
+        (lambda t: t + 0.5 * (np.arange(20) > 13), "gap of more than 1.5 times the usual 0.1"),
+        (lambda t: t - 0.5 * (np.arange(20) == 13), "does not increase after 1 step"),
         (lambda t: 1.7e9 + t, "does not increase"),
     ],
 )

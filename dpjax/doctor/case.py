@@ -131,7 +131,7 @@ def steps(case: Case, x: np.ndarray) -> np.ndarray:
 def two_valued(x: np.ndarray) -> np.ndarray:
     """bool [D]: dims of a column [N, D] that know two numbers only, such as a gripper's."""
     low, high = x.min(0), x.max(0)
-    return (high > low) & ((x == low) | (x == high)).all(0)
+    return (high > low) & ((x == low) | (x == high)).all(0) & (len(x) > 2)
 
 
 def fixed(case: Case, key: str) -> np.ndarray:
@@ -152,6 +152,11 @@ def named(key: str, dims: Sequence[int]) -> str:
     runs = [dims[a:b] for a, b in zip([0, *cuts], [*cuts, len(dims)])]
     texts = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
     return f"{key}[{listed(texts)}]"
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and what is counted: "1 window", "2,000 windows"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def listed(items: Sequence) -> str:

@@ -119,7 +119,8 @@ def _seen(config, features) -> ConfigDict:
     with seen.unlocked():
         for name in bad:
             del seen.data.columns[name]
-            seen.cameras.pop(name, None)
+            if name in seen.cameras:
+                del seen.cameras[name]
         seen.data.mirror = False
         if any(key not in seen.data.columns for key in tasks.get(config.task).columns):
             seen.task = "own"
@@ -161,6 +162,8 @@ def _read(config, directory, features, skipped):
 def _frames(train: Episodes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{camera: (rows [n], uint8 [n, 2, H, W, 3])}: frames and the next ones of their episodes."""
     first = np.setdiff1d(np.arange(train.ends[-1]), train.ends - 1)
+    if not len(first):  # episodes of one step
+        return {}
     rows = first[np.unique(np.linspace(0, len(first) - 1, FRAMES).astype(np.int64))]
-    images = frames.split(train.columns)[1] if len(first) else {}
+    images = frames.split(train.columns)[1]
     return {name: (rows, x.read(np.stack([rows, rows + 1], 1))) for name, x in images.items()}

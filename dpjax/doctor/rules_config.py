@@ -4,7 +4,7 @@ import numpy as np
 
 from dpjax.data import check
 from dpjax.data.rlds_writer import FLAGS
-from dpjax.doctor.case import Case, Finding, listed
+from dpjax.doctor.case import Case, Finding, counted, listed
 
 CROP = 0.5  # share of the frame's area: the paper's crop keeps .77, LeRobot #2918's .02
 CROP_SIDE = 0.9  # of the image's shorter side, for the remedy; the paper: 84 of 96 px
@@ -17,9 +17,8 @@ def refusal(case: Case) -> list[Finding]:
     """What training would refuse: horizons that do not fit, gaussian actions that are cut, ….."""
     if not case.refusal:
         return []
-    reason, _, remedy = case.refusal.rstrip(".").rpartition(": ")
-    remedy = f"{remedy} (training is refused; what else is wrong shows when this is mended)"
-    return [Finding("error", "refusal", reason, remedy)]
+    remedy = "do as it says, for training is refused; then check again: it names one at a time"
+    return [Finding("error", "refusal", case.refusal.rstrip("."), remedy)]
 
 
 def unreadable_columns(case: Case) -> list[Finding]:
@@ -40,7 +39,7 @@ def why_unreadable(name: str, path: str, features) -> tuple[str, str] | None:
     if readable(features[path]):
         return None
     shape, dtype = features[path]
-    reason = f"{where}={path!r} is {dtype} {list(shape)}, neither float numbers nor uint8 [H, W, 3]"
+    reason = f"{where}={path!r} is {dtype} {list(shape)}, expected floats [D] or uint8 [H, W, 3]"
     return reason, _conversion(shape, dtype)
 
 
@@ -69,7 +68,8 @@ def _conversion(shape, dtype):
         todo.append("cast it to float32")
     if not shape:
         todo.append("make it one number a step, [T, 1]")
-    return f"convert the data again: {', '.join(todo)}"
+    leave = "or name the other columns, without it, in config.data.columns"
+    return f"convert the data again: {', '.join(todo)}; {leave}"
 
 
 def unused(case: Case) -> list[Finding]:
@@ -136,7 +136,7 @@ def batch(case: Case) -> list[Finding]:
     size = case.config.train.batch
     if size <= case.windows:
         return []
-    reason = f"config.train.batch={size} is more than the {case.windows} windows there are"
+    reason = f"config.train.batch={size} is more than {counted(case.windows, 'window')}"
     remedy = f"config.train.batch={2 ** max(int(np.log2(max(case.windows, 1))), 0)} or less"
     return [Finding("warning", "batch", reason, remedy)]
 
@@ -156,7 +156,7 @@ def epochs(case: Case) -> list[Finding]:
     seen = case.config.train.steps * case.config.train.batch / max(case.windows, 1)
     if seen >= EPOCHS:
         return []
-    reason = f"training sees each of {case.windows:,} windows {seen:.2g} times"
+    reason = f"training sees each of {counted(case.windows, 'window')} {seen:.2g} times"
     remedy = "a larger config.train.steps; a diffusion policy wants a hundred passes and more"
     return [Finding("warning", "epochs", reason, remedy)]
 

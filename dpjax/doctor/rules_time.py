@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpjax.doctor.case import Case, Finding, inside, listed, named, steps
+from dpjax.doctor.case import Case, Finding, counted, inside, listed, named, steps
 
 MANY_COPIES = 0.25  # share of the windows' steps that are copies of an episode's edge
 STILL = 2e-3  # of a dim's range a step: a sensor's noise at rest
@@ -59,7 +59,7 @@ def few(case: Case) -> list[Finding]:
     count = len(case.train.ends)
     if count >= FEW:
         return []
-    reason = f"{count} episodes to train on"
+    reason = f"{counted(count, 'episode')} to train on"
     remedy = "record more, from other starts: what lies between them is guessed"
     return [Finding("warning" if count < SMALL else "note", "few", reason, remedy)]
 
@@ -143,19 +143,21 @@ def clocks(case: Case) -> list[Finding]:
     found = []
     for path, clock in case.clocks.items():
         rows = np.flatnonzero(inside(clock.ends))
-        gaps = np.diff(clock.columns[path].astype(np.float64))[rows]
+        (times,) = clock.columns.values()
+        gaps = np.diff(times.astype(np.float64))[rows]
         if not len(gaps):
             continue
         usual, back = np.median(gaps), rows[gaps <= 0]
         if len(back):
-            reason = f"{path} does not increase at {len(back)} steps, first {where(clock, back[0])}"
+            many = counted(len(back), "step")
+            reason = f"{path} does not increase after {many}, first {where(clock, back[0])}"
             remedy = "order the steps; times since 1970 do not fit a float32: subtract the first"
             found.append(Finding("warning", "clocks", reason, remedy))
         late = rows[gaps > GAP * usual] if usual > 0 else []
         if len(late):
             reason = (
-                f"{path} leaves {len(late)} gaps of more than {GAP:g} times the usual {usual:.4g}, "
-                f"the longest {gaps.max():.4g}, first after {where(clock, late[0])}"
+                f"{path} leaves {counted(len(late), 'gap')} of more than {GAP:g} times the usual "
+                f"{usual:.4g}, the longest {gaps.max():.4g}, first after {where(clock, late[0])}"
             )
             remedy = "resample to one rate, or cut the episodes there: a step is a step to a policy"
             found.append(Finding("warning", "clocks", reason, remedy))
