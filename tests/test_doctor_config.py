@@ -10,8 +10,7 @@ from dpjax.doctor import rules_config
 def test_what_training_would_refuse_is_an_error_with_its_remedy():
     refusal = "config.train.batch=7 is not divisible by 2 devices: use a multiple of 2."
     finding = cases.only(rules_config.refusal(cases.case(refusal=refusal)))
-    assert finding.severity == "error" and finding.reason.endswith("2 devices")
-    assert finding.remedy.startswith("use a multiple of 2")
+    assert finding.severity == "error" and finding.reason == refusal.rstrip(".")
     assert not rules_config.refusal(cases.case())
 
 

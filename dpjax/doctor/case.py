@@ -156,7 +156,7 @@ def named(key: str, dims: Sequence[int]) -> str:
 
 def counted(number: int, noun: str) -> str:
     """The number and what is counted: "1 window", "2,000 windows"."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listed(items: Sequence) -> str:
