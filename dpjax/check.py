@@ -28,6 +28,7 @@ from dpjax.evaluation import facts
 def main(argv: list[str]) -> int:
     """Prints the findings, writes the page, returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
+    command = " ".join(["python -m dpjax.check", *argv[1:]])
     given = arguments(argv)
     out = Path(given.out)
     if not out.parent.is_dir():
@@ -35,9 +36,9 @@ def main(argv: list[str]) -> int:
     case = look(given)
     findings = examine.examine(case)
     print(page.terminal(case, findings))
-    about = {"command": " ".join(["python -m dpjax.check", *argv[1:]])}
+    about = {"command": command, **facts.machine(), "commit": facts.commit()}
     try:
-        page.write(out, case, findings, about | facts.machine() | {"commit": facts.commit()})
+        page.write(out, case, findings, about)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}.") from error
     print(f"page: {out}")

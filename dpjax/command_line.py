@@ -43,8 +43,7 @@ def parse(
         print(f"{usage}\nKeys (--config.key=value) and their values in {path or 'base.py'}:\n")
         print("\n".join(f"  {key}={value!r}" for key, value in flatten(config).items()))
         sys.exit(0)
-    argv, own = own_keys(argv, config)
-    sys.argv = argv  # where config_flags looks for overrides, whatever it is given
+    argv[:], own = own_keys(argv, config)  # in place: config_flags reads the same list later
     for text in argv[1:]:
         if found := OVERRIDE.match(text):
             check_known(found[1], config)

@@ -36,13 +36,24 @@ class Data(NamedTuple):
 def resolved(config: ConfigDict) -> ConfigDict:
     """A copy of the config that names what a task without columns of its own observes.
 
-    Where config.data.columns is empty: all that the data set holds, images as cameras.
+    Where config.data.columns is empty: the data set's observation/* and action, images as
+    cameras.
     """
     config = config.copy_and_resolve_references()
     if config.data.columns or tasks.get(config.task).columns:
         return config
     directory = next(iter(mixture.directories(config)))
-    shapes = rlds.usable(directory)
+    shapes = {
+        path: shape
+        for path, shape in rlds.usable(directory).items()
+        if path == ACTION or path.startswith("observation/")
+    }
+    if ACTION not in shapes or len(shapes) < 2:
+        raise UserError(
+            f"{directory}: expected action and observation/* in its steps, got "
+            f"{', '.join(rlds.usable(directory))}: say which they are, "
+            "--config.data.columns.action=PATH --config.data.columns.NAME=PATH."
+        )
     with config.unlocked():
         for path, shape in shapes.items():
             key = path.removeprefix("observation/").replace("/", "_")
