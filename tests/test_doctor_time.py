@@ -69,6 +69,14 @@ def test_an_observation_that_counts_the_steps_is_named():
     assert not rules_time.tells_time(cases.case())
 
 
+def test_a_clock_of_another_rate_than_the_data_set_says_is_named():
+    made = cases.case(clocks={"t": cases.clock(np.arange(10) / 10, [10])}, fps=30.0)
+    finding = cases.only(rules_time.rate(made))
+    assert "t takes 10 steps a second" in finding.reason and "30" in finding.reason
+    assert not rules_time.rate(made._replace(fps=10.0))
+    assert not rules_time.rate(made._replace(fps=0.0))
+
+
 @pytest.mark.parametrize(
     "spoil, words",
     [

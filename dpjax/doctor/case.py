@@ -13,6 +13,7 @@ import numpy as np
 from dpjax import spaces
 from dpjax.data import frames
 from dpjax.data.episodes import Episodes
+from dpjax.data.rlds import Feature
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION
 
@@ -46,9 +47,10 @@ class Case(NamedTuple):
     spaces: what of the columns is learned in another form.
     windows: W of the training data; padding: the share of their steps that are copies.
     refusal: why training would refuse the config, or "".
-    features: {path inside a step: (shape, dtype)} of all that the data set keeps.
+    features: {path inside a step: Feature} of all that the data sets keep.
     skipped: a line on each episode that was left out at reading.
     clocks: {path: Episodes}: columns of time, of all that could be read.
+    fps: steps a second, as the data set says; 0 where it does not.
     frames: {camera: (rows [n], uint8 [n, 2, H, W, 3])}: sampled frames and the next ones.
     """
 
@@ -62,9 +64,10 @@ class Case(NamedTuple):
     windows: int
     padding: float
     refusal: str = ""
-    features: Mapping[str, tuple[tuple, np.dtype]] = {}
+    features: Mapping[str, Feature] = {}
     skipped: Sequence[str] = ()
     clocks: Mapping[str, Episodes] = {}
+    fps: float = 0.0
     frames: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @property

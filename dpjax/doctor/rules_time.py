@@ -10,6 +10,8 @@ IDLE = 0.25  # share of idle steps: a quarter of what is learned is to wait
 OFTEN = 0.1  # share of the episodes that begin with, or hold, a stretch of waiting
 ENOUGH = 20  # steps below which nothing is said of evenness
 SMOOTH = 0.05  # of a clock's step: its jitter
+MOSTLY = 0.9  # of its steps, that are even; the others are gaps
+DRIFT = 0.1  # of the rate: more is no jitter
 GAP = 1.5  # usual intervals: a step was lost
 SMALL, FEW = 5, 20  # episodes: nothing is learned but they; generalization is not to be expected
 ODD = 5.0  # times the median length, or less than its inverse
@@ -126,8 +128,8 @@ def tells_time(case: Case) -> list[Finding]:
         if len(change) < ENOUGH:
             continue
         middle = np.median(change, axis=0)
-        even = np.abs(change - middle).max(0) < SMOOTH * np.abs(middle)
-        dims = np.flatnonzero(even & (middle != 0))
+        even = (np.abs(change - middle) < SMOOTH * np.abs(middle)).mean(0)
+        dims = np.flatnonzero((even > MOSTLY) & (middle != 0))
         if len(dims):
             reason = f"grows by {middle[dims[0]]:.4g} every step, as a clock: {named(key, dims)}"
             remedy = (
@@ -164,4 +166,20 @@ def clocks(case: Case) -> list[Finding]:
     return found
 
 
-RULES = (short, padded, lengths, few, idle, tells_time, clocks)
+def rate(case: Case) -> list[Finding]:
+    """Clocks of another rate than the data set gives for itself."""
+    found = []
+    for path, clock in case.clocks.items():
+        (times,) = clock.columns.values()
+        gaps = np.diff(times.astype(np.float64))[inside(clock.ends)]
+        usual = np.median(gaps) if len(gaps) else 0.0
+        if case.fps and usual > 0 and abs(usual * case.fps - 1) > DRIFT:
+            reason = (
+                f"{path} takes {1 / usual:.4g} steps a second, and the data set says {case.fps:g}"
+            )
+            remedy = "find out which is right, and run the robot at it: a chunk is in steps"
+            found.append(Finding("warning", "rate", reason, remedy))
+    return found
+
+
+RULES = (short, padded, lengths, few, idle, tells_time, clocks, rate)
