@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     """Prints the findings, writes the page, returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     command = " ".join(["python -m dpjax.check", *argv[1:]])
-    given = arguments(argv)
+    given = arguments(list(argv))
     out = Path(given.out)
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}.")
@@ -49,7 +49,7 @@ def arguments(argv: list[str]) -> flags.FlagValues:
     """The command line, parsed into flags of its own: train's have the same names."""
     values = flags.FlagValues()
     define = dict(flag_values=values)
-    config_flags.DEFINE_config_file("config", None, "A file of configs/.", **define)
+    config_flags.DEFINE_config_file("config", None, "A file of configs/.", sys_argv=argv, **define)
     flags.DEFINE_string("data", None, "An RLDS directory.", **define)
     flags.DEFINE_string("out", "check.html", "The page.", **define)
     flags.DEFINE_boolean("strict", False, "Warnings count as errors.", **define)

@@ -144,7 +144,7 @@ def test_an_action_that_cannot_be_read_is_said_in_one_line(tmp_path):
         write(tmp_path / "set", made)
     directory = write(tmp_path / "good")
     changes = of_own(directory, "data.columns={'state': 'observation/state', 'action': 'act'}")
-    with pytest.raises(UserError, match="config.data.columns.action='act' is not in the data"):
+    with pytest.raises(UserError, match="config.data.columns.action: 'act' is not in the data"):
         run(*changes, f"--out={tmp_path / 'page.html'}")
 
 

@@ -48,7 +48,7 @@ def test_a_column_that_is_missing_is_named_with_those_that_are_there():
     given.data.columns.state = "observation/pose+observation/grip"
     made = cases.case(given=given, features=features)
     finding = cases.only(rules_config.unreadable_columns(made))
-    assert "observation/grip is not in the data" in finding.reason
+    assert "'observation/grip' of 'observation/pose+" in finding.reason
 
 
 def test_what_is_not_used_is_noted_and_an_image_that_cannot_be_is_a_warning():

@@ -37,7 +37,8 @@ def why_unreadable(name: str, path: str, features) -> tuple[str, str] | None:
     where = f"config.data.columns.{name}"
     for part in path.split("+"):
         if part not in features:
-            reason = f"{where}={path!r}: {part} is not in the data"
+            of_it = "" if part == path else f" of {path!r}"
+            reason = f"{where}: {part!r}{of_it} is not in the data"
             return reason, f"set {where} to what they have: {listed(sorted(features))}"
         shape, dtype, readable = features[part]
         if not readable:
