@@ -69,6 +69,12 @@ def test_an_observation_that_counts_the_steps_is_named():
     assert not rules_time.tells_time(cases.case())
 
 
+def test_a_plan_of_moments_is_noted_where_the_rate_is_known():
+    assert "0.16 s" in cases.only(rules_time.hasty(cases.case(fps=50.0))).reason  # 8 steps
+    assert not rules_time.hasty(cases.case(fps=10.0))
+    assert not rules_time.hasty(cases.case())
+
+
 def test_a_clock_of_another_rate_than_the_data_set_says_is_named():
     made = cases.case(clocks={"t": cases.clock(np.arange(10) / 10, [10])}, fps=30.0)
     finding = cases.only(rules_time.rate(made))

@@ -11,6 +11,7 @@ OFTEN = 0.1  # share of the episodes that begin with, or hold, a stretch of wait
 ENOUGH = 20  # steps below which nothing is said of evenness
 SMOOTH = 0.05  # of a clock's step: its jitter
 MOSTLY = 0.9  # of its steps, that are even; the others are gaps
+LASTING = 0.5  # seconds of a plan; the paper's are 1.6
 DRIFT = 0.1  # of the rate: more is no jitter
 GAP = 1.5  # usual intervals: a step was lost
 SMALL, FEW = 5, 20  # episodes: nothing is learned but they; generalization is not to be expected
@@ -166,6 +167,19 @@ def clocks(case: Case) -> list[Finding]:
     return found
 
 
+def hasty(case: Case) -> list[Finding]:
+    """Chunks that are over before anything has happened."""
+    seconds = case.config.horizon.predict / case.fps if case.fps else LASTING
+    if seconds >= LASTING:
+        return []
+    reason = (
+        f"config.horizon.predict={case.config.horizon.predict} steps at {case.fps:g} a second are "
+        f"{seconds:.2g} s: pauses outlast a plan, and each look may change its mind"
+    )
+    remedy = "convert to about 10 steps a second (the paper's), or raise config.horizon"
+    return [Finding("note", "hasty", reason, remedy)]
+
+
 def rate(case: Case) -> list[Finding]:
     """Clocks of another rate than the data set gives for itself."""
     found = []
@@ -182,4 +196,4 @@ def rate(case: Case) -> list[Finding]:
     return found
 
 
-RULES = (short, padded, lengths, few, idle, tells_time, clocks, rate)
+RULES = (short, padded, lengths, few, idle, tells_time, clocks, hasty, rate)
