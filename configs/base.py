@@ -145,6 +145,9 @@ def get_config() -> ConfigDict:
             batch=256,  # rows of the global batch
             steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
             parallel="pmap",  # or mesh: the compiler splits the batch (training/parallel.py)
+            # trainings side by side in one program, of seeds config.seed, + 1, …: each a run of
+            # its own in <workdir>/seed_<n>, with the weights that it would have alone
+            seeds=1,
             accumulate=1,  # parts that a step's batch is worked through in: less memory
             begin_with="",  # a run folder whose averaged weights and units are the start
         )

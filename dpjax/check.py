@@ -29,15 +29,16 @@ def main(argv: list[str]) -> int:
     """Prints the findings, writes the page, returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     command = " ".join(["python -m dpjax.check", *argv[1:]])
-    given = arguments(argv)
+    given = arguments(list(argv))
     out = Path(given.out)
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}.")
     case = look(given)
     findings = examine.examine(case)
     print(page.terminal(case, findings))
+    about = {"command": command, **facts.machine(), "commit": facts.commit()}
     try:
-        page.write(out, case, findings, {"command": command} | facts.machine() | {"commit": facts.commit()})
+        page.write(out, case, findings, about)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}.") from error
     print(f"page: {out}")
@@ -54,7 +55,7 @@ def arguments(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_boolean("strict", False, "Warnings count as errors.", **define)
     command_line.parse(argv, __doc__, base.get_config().to_dict(), values)
     if (values.config is None) == (values.data is None):
-        raise UserError("give --config (a file of configs/) or --data (an RLDS directory).")
+        raise UserError("give --config (a file of configs/) or --data (RLDS), and not both.")
     return values
 
 

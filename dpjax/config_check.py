@@ -24,7 +24,7 @@ OPEN = (*TEXTS, "denoiser", "cameras")
 
 ABOVE_0 = (
     *("horizon.obs", "horizon.predict", "horizon.act"),
-    *("train.steps", "train.batch", "train.steps_per_call", "train.accumulate"),
+    *("train.steps", "train.batch", "train.steps_per_call", "train.accumulate", "train.seeds"),
     *("optim.lr", "optim.eps", "schedule.num_levels"),
     *("eval.episodes", "eval.num_envs", "eval.num_steps"),
     *("val.windows", "val.samples", "val.num_steps"),

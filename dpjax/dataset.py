@@ -129,7 +129,15 @@ def parts(config: ConfigDict, task: tasks.Task, raw: Episodes, ids) -> tuple[Epi
 
 def see(task: tasks.Task, raw: Episodes) -> Episodes:
     """Raw columns -> the task's observations, and the action."""
-    obs = task.observe({key: x for key, x in raw.columns.items() if key != ACTION})
+    observed = {key: x for key, x in raw.columns.items() if key != ACTION}
+    try:
+        obs = task.observe(observed)
+    except (IndexError, ValueError) as error:  # numpy's, of columns of another size
+        sizes = ", ".join(f"{key} {list(x.shape[1:])}" for key, x in observed.items())
+        raise UserError(
+            f"{raw.source}: config.task={task.name!r} cannot observe {sizes} ({error}): set "
+            "config.data.columns to what it wants, or config.task=own to take them as they are."
+        ) from error
     action = np.asarray(raw.columns[ACTION], np.float32)
     return raw._replace(columns={**obs, ACTION: action})
 

@@ -16,7 +16,7 @@ def test_skipped_episodes_are_an_error_until_it_is_said_to_skip_them():
     made = cases.case(skipped=["file: episode 3, step 2, action[0]: got nan"])
     finding = cases.only(rules_data.unreadable(made))
     assert finding.severity == "error" and "on_bad=skip" in finding.remedy
-    assert "1 episodes" in finding.reason and "episode 3, step 2" in finding.reason
+    assert "1 of 28 episodes" in finding.reason and "episode 3, step 2" in finding.reason
     made = made._replace(config=cases.config(data__on_bad="skip"))
     assert cases.only(rules_data.unreadable(made)).severity == "warning"
 
@@ -73,7 +73,7 @@ def test_quantile_that_takes_a_rare_grip_for_a_constant_is_named():
 def test_numbers_that_reach_the_network_in_the_hundreds_are_named():
     grow = lambda e: e["state"].__imul__(300)
     given = cases.config()
-    given.normalize["keys"].state = "identity"
+    given.normalize.per_key.state = "identity"
     finding = cases.only(rules_data.beyond_units(cases.spoiled(grow, given=given)))
     assert "state[0-2]" in finding.reason and "'identity'" in finding.reason
     assert "config.normalize.per_key.state=limits" in finding.remedy

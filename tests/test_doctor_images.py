@@ -4,6 +4,7 @@ import doctor_cases as cases
 import numpy as np
 import pytest
 
+from dpjax.data.rlds import Feature
 from dpjax.doctor import rules_images
 
 FLOAT, BYTE = np.dtype(np.float32), np.dtype(np.uint8)
@@ -24,10 +25,11 @@ def test_a_camera_of_another_size_is_an_error_with_the_size():
     given = cases.config()
     given.data.columns.cam = "observation/cam"
     given.cameras.cam = cases.ConfigDict(dict(size=(96, 96), resize=(), crop=()))
-    made = cases.case()._replace(config=given, features={"observation/cam": ((64, 80, 3), BYTE)})
+    features = {"observation/cam": Feature((64, 80, 3), BYTE)}
+    made = cases.case()._replace(config=given, features=features)
     finding = cases.only(rules_images.wrong_images(made))
     assert finding.severity == "error" and "config.cameras.cam.size=(64, 80)" in finding.remedy
-    made = made._replace(features={"observation/cam": ((96, 96, 3), BYTE)})
+    made = made._replace(features={"observation/cam": Feature((96, 96, 3), BYTE)})
     assert not rules_images.wrong_images(made)
 
 

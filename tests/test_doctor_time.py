@@ -69,12 +69,26 @@ def test_an_observation_that_counts_the_steps_is_named():
     assert not rules_time.tells_time(cases.case())
 
 
+def test_a_plan_of_moments_is_noted_where_the_rate_is_known():
+    assert "0.16 s" in cases.only(rules_time.hasty(cases.case(fps=50.0))).reason  # 8 steps
+    assert not rules_time.hasty(cases.case(fps=10.0))
+    assert not rules_time.hasty(cases.case())
+
+
+def test_a_clock_of_another_rate_than_the_data_set_says_is_named():
+    made = cases.case(clocks={"t": cases.clock(np.arange(10) / 10, [10])}, fps=30.0)
+    finding = cases.only(rules_time.rate(made))
+    assert "t takes 10 steps a second" in finding.reason and "30" in finding.reason
+    assert not rules_time.rate(made._replace(fps=10.0))
+    assert not rules_time.rate(made._replace(fps=0.0))
+
+
 @pytest.mark.parametrize(
     "spoil, words",
     [
         (lambda t: t, None),
-        (lambda t: t + 0.5 * (np.arange(20) > 13), "gaps of more than 1.5 times the usual 0.1"),
-        (lambda t: t - 0.5 * (np.arange(20) == 13), "does not increase at 1 steps"),
+        (lambda t: t + 0.5 * (np.arange(20) > 13), "gap of more than 1.5 times the usual 0.1"),
+        (lambda t: t - 0.5 * (np.arange(20) == 13), "does not increase after 1 step"),
         (lambda t: 1.7e9 + t, "does not increase"),
     ],
 )

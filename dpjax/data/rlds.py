@@ -11,7 +11,7 @@ import json
 import logging
 from pathlib import Path
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,6 +22,7 @@ from dpjax.data.rlds_writer import FLAGS, VERSION, write
 from dpjax.errors import UserError, choices
 
 __all__ = ["describe", "metadata", "read", "stream", "write"]
+OF_THE_STEP = (*FLAGS, "reward", "discount")  # what RLDS says of the step itself
 _log = logging.getLogger("dpjax")
 
 
@@ -75,10 +76,19 @@ def read(
     return episodes
 
 
-def describe(directory: str | Path) -> dict[str, tuple[tuple, np.dtype]]:
-    """{path inside a step: (shape, dtype)} of all that an RLDS data set keeps."""
+class Feature(NamedTuple):
+    """What a data set keeps of each step. readable: whether `read` can make a column of it."""
+
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+    readable: bool = True
+
+
+def describe(directory: str | Path) -> dict[str, Feature]:
+    """{path inside a step: Feature} of all tensors and images of an RLDS data set."""
+    known = {*usable(directory), *OF_THE_STEP}
     return {
-        path: (tuple(leaf.shape), np.dtype(leaf.np_dtype))
+        path: Feature(tuple(leaf.shape), np.dtype(leaf.np_dtype), path in known)
         for path, leaf in rlds_columns.steps(_info(Path(directory))).items()
         if isinstance(leaf, (tfds.features.Tensor, tfds.features.Image))
     }
@@ -119,7 +129,7 @@ def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
     found = {}
     leaves = rlds_columns.steps(info)
     for path in leaves:
-        if path in (*FLAGS, "reward", "discount"):
+        if path in OF_THE_STEP:
             continue
         try:
             found[path] = rlds_columns.shape(rlds_columns.column(info, path, leaves))

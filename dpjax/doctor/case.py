@@ -13,6 +13,7 @@ import numpy as np
 from dpjax import spaces
 from dpjax.data import frames
 from dpjax.data.episodes import Episodes
+from dpjax.data.rlds import Feature
 from dpjax.normalizer import Normalizer
 from dpjax.policy import ACTION
 
@@ -46,9 +47,10 @@ class Case(NamedTuple):
     spaces: what of the columns is learned in another form.
     windows: W of the training data; padding: the share of their steps that are copies.
     refusal: why training would refuse the config, or "".
-    features: {path inside a step: (shape, dtype)} of all that the data set keeps.
+    features: {path inside a step: Feature} of all that the data sets keep.
     skipped: a line on each episode that was left out at reading.
     clocks: {path: Episodes}: columns of time, of all that could be read.
+    fps: steps a second, as the data set says; 0 where it does not.
     frames: {camera: (rows [n], uint8 [n, 2, H, W, 3])}: sampled frames and the next ones.
     """
 
@@ -62,9 +64,10 @@ class Case(NamedTuple):
     windows: int
     padding: float
     refusal: str = ""
-    features: Mapping[str, tuple[tuple, np.dtype]] = {}
+    features: Mapping[str, Feature] = {}
     skipped: Sequence[str] = ()
     clocks: Mapping[str, Episodes] = {}
+    fps: float = 0.0
     frames: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @property
@@ -98,12 +101,12 @@ def inside(ends: np.ndarray) -> np.ndarray:
 def mode(case: Case, key: str) -> str:
     """How a key is normalized."""
     config = case.config.normalize
-    return config.get("keys", {}).get(key, config.action if key == ACTION else config.obs)
+    return config.per_key.get(key, config.action if key == ACTION else config.obs)
 
 
 def mode_key(key: str) -> str:
     """The config key that says how a key is normalized."""
-    return f"config.normalize.{ACTION if key == ACTION else f'keys.{key}'}"
+    return f"config.normalize.{ACTION if key == ACTION else f'per_key.{key}'}"
 
 
 def numbers_learned(case: Case) -> dict[str, np.ndarray]:
@@ -131,7 +134,7 @@ def steps(case: Case, x: np.ndarray) -> np.ndarray:
 def two_valued(x: np.ndarray) -> np.ndarray:
     """bool [D]: dims of a column [N, D] that know two numbers only, such as a gripper's."""
     low, high = x.min(0), x.max(0)
-    return (high > low) & ((x == low) | (x == high)).all(0)
+    return (high > low) & ((x == low) | (x == high)).all(0) & (len(x) > 2)
 
 
 def fixed(case: Case, key: str) -> np.ndarray:
@@ -152,6 +155,11 @@ def named(key: str, dims: Sequence[int]) -> str:
     runs = [dims[a:b] for a, b in zip([0, *cuts], [*cuts, len(dims)])]
     texts = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
     return f"{key}[{listed(texts)}]"
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and what is counted: "1 window", "2,000 windows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listed(items: Sequence) -> str:

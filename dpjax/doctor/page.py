@@ -6,31 +6,33 @@ import textwrap
 from typing import Any
 
 from dpjax.doctor import plots, summary
-from dpjax.doctor.case import SEVERITIES, Case, Finding
+from dpjax.doctor.case import SEVERITIES, Case, Finding, counted
 from dpjax.evaluation import webpage
 from dpjax.policy import ACTION
 
 WIDTH = 100  # characters of a line in the terminal
 
 
-def counted(findings: Sequence[Finding]) -> str:
+def tally(findings: Sequence[Finding]) -> str:
     """How many there are of each severity: "1 error, 0 warnings, 3 notes"."""
     numbers = [sum(finding.severity == name for finding in findings) for name in SEVERITIES]
-    return ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in zip(numbers, SEVERITIES))
+    return ", ".join(counted(n, name) for n, name in zip(numbers, SEVERITIES))
 
 
 def terminal(case: Case, findings: Sequence[Finding]) -> str:
     """All of it as text, but the pictures."""
-    parts = [*summary.lines(case), "", *summary.aligned(summary.keys(case)), "", counted(findings)]
+    parts = [*summary.lines(case), "", *summary.aligned(summary.keys(case)), "", tally(findings)]
     for finding in findings:
         title = f"{finding.severity}: {finding.rule}: "
-        parts += textwrap.wrap(title + finding.reason, WIDTH, subsequent_indent="    ")
-        parts += textwrap.wrap(f"-> {finding.remedy}", WIDTH, **_indent(4, 7))
+        parts += _wrapped(title + finding.reason, 0, 4)
+        parts += _wrapped(f"-> {finding.remedy}", 4, 7)
     return "\n".join(parts)
 
 
-def _indent(first, later):
-    return dict(initial_indent=" " * first, subsequent_indent=" " * later)
+def _wrapped(text, first, later):
+    """Lines of a text; paths and keys stay whole, so that they can be copied."""
+    indents = dict(initial_indent=" " * first, subsequent_indent=" " * later)
+    return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False, **indents)
 
 
 def write(
@@ -38,7 +40,7 @@ def write(
 ) -> None:
     """The page. facts: what it was made with."""
     parts = [f'<p class="summary">{webpage.text(line)}</p>' for line in summary.lines(case)]
-    parts.append(webpage.heading(f"Findings: {counted(findings)}"))
+    parts.append(webpage.heading(f"Findings: {tally(findings)}"))
     parts += [_finding(finding) for finding in findings]
     parts += [webpage.heading("Keys"), webpage.table(summary.keys(case))]
     seen = not any(finding.severity == "error" for finding in findings)

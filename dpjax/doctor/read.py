@@ -54,6 +54,7 @@ def of_config(config: ConfigDict) -> Case:
         features=features,
         skipped=skipped,
         clocks=clocks,
+        fps=float(rlds.metadata(next(iter(sets))).get("fps", 0.0)),
         frames=_frames(train),
     )
 
@@ -97,9 +98,11 @@ def _refusal(config):
 
 
 def _features(sets):
-    """What all the data sets keep."""
+    """{path: Feature} of what all the data sets keep; readable where it is in all."""
     found = [rlds.describe(directory) for directory in sets]
-    return {path: x for path, x in found[0].items() if all(path in other for other in found)}
+    fits = lambda path: all(other[path].readable for other in found)
+    shared = [path for path in found[0] if all(path in other for other in found)]
+    return {path: found[0][path]._replace(readable=fits(path)) for path in shared}
 
 
 def _seen(config, features) -> ConfigDict:
@@ -114,31 +117,29 @@ def _seen(config, features) -> ConfigDict:
         )
     if why := rules_config.why_unreadable(ACTION, columns[ACTION], features):
         raise UserError(f"{config.data.dir}: {why[0]}: {why[1]}.")
-    bad = [name for name, path in columns.items() if not _fits(features, path)]
+    bad = [
+        name for name, path in columns.items() if rules_config.why_unreadable(name, path, features)
+    ]
     seen = config.copy_and_resolve_references()
     with seen.unlocked():
         for name in bad:
             del seen.data.columns[name]
-            seen.cameras.pop(name, None)
+            if name in seen.cameras:
+                del seen.cameras[name]
         seen.data.mirror = False
         if any(key not in seen.data.columns for key in tasks.get(config.task).columns):
             seen.task = "own"
     return seen
 
 
-def _fits(features, path):
-    return path in features and rules_config.readable(features[path])
-
-
 def _read(config, directory, features, skipped):
     """Raw columns of one data set, its clocks, and the number [E] of each episode in it."""
     columns, bad = dict(config.data.columns), []
-    clocks = [
-        path
-        for path, (shape, dtype) in features.items()
-        if path.split("/")[-1] in CLOCKS and np.issubdtype(dtype, np.floating)
-        if path not in columns.values() and shape in ((), (1,))
-    ]
+    clocks = {
+        f"clock {path}": path
+        for path, x in features.items()
+        if path.split("/")[-1] in CLOCKS and x.readable and x.shape in ((), (1,))
+    }
 
     def tell(episode, line):
         bad.append(episode)
@@ -146,21 +147,23 @@ def _read(config, directory, features, skipped):
 
     raw = rlds.read(
         directory,
-        features={**columns, **{path: path for path in clocks}},
+        features={**columns, **clocks},
         split=config.data.split,
         on_bad="skip",
         memory=cameras.memory(config),
         folder=config.data.spill or None,
         tell=tell,
     )
-    times = {path: raw.columns.pop(path).reshape(-1) for path in clocks}
-    clocks = {path: raw._replace(columns={path: x}) for path, x in times.items()}
-    return raw, clocks, np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)
+    times = {path: raw.columns.pop(name).reshape(-1) for name, path in clocks.items()}
+    times = {path: raw._replace(columns={path: x}) for path, x in times.items()}
+    return raw, times, np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)
 
 
 def _frames(train: Episodes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{camera: (rows [n], uint8 [n, 2, H, W, 3])}: frames and the next ones of their episodes."""
     first = np.setdiff1d(np.arange(train.ends[-1]), train.ends - 1)
+    if not len(first):  # episodes of one step
+        return {}
     rows = first[np.unique(np.linspace(0, len(first) - 1, FRAMES).astype(np.int64))]
-    images = frames.split(train.columns)[1] if len(first) else {}
+    images = frames.split(train.columns)[1]
     return {name: (rows, x.read(np.stack([rows, rows + 1], 1))) for name, x in images.items()}

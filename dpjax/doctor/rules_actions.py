@@ -135,13 +135,14 @@ def meaning(case: Case) -> list[Finding]:
     changes = {d: m for d, m in pairs.items() if m.change > max(CHANGE, m.absolute + CLEARER)}
     found = []
     kinds = (
-        (places, "absolute", "a place to go to", "absolute"),
-        (changes, "deltas", "a change of place", "change"),
+        (places, "absolute", "a place to go to", "the next"),
+        (changes, "deltas", "a change of place", "the change of"),
     )
-    for group, word, what, field in kinds:
+    for group, word, what, like in kinds:
         if group:
-            of = [f"{m.key}[{m.dim}] ({getattr(m, field):.2f})" for m in group.values()]
-            reason = f"{named(ACTION, list(group))} by correlation {word}: of {listed(of)}"
+            of = [f"{m.key}[{m.dim}] ({max(m[2:]):.2f})" for m in group.values()]
+            dims = named(ACTION, list(group))
+            reason = f"{dims} are {word}, by correlation with {like} {listed(of)}"
             remedy = f"make sure that the robot takes each as {what}"
             found.append(Finding("note", "meaning", reason, remedy))
     relative = case.config.spaces.relative

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from dpjax.data import check
-from dpjax.data.rlds_writer import FLAGS
-from dpjax.doctor.case import Case, Finding, listed
+from dpjax.data.rlds import OF_THE_STEP
+from dpjax.doctor.case import Case, Finding, counted, listed
 
 CROP = 0.5  # share of the frame's area: the paper's crop keeps .77, LeRobot #2918's .02
 CROP_SIDE = 0.9  # of the image's shorter side, for the remedy; the paper: 84 of 96 px
@@ -17,9 +16,8 @@ def refusal(case: Case) -> list[Finding]:
     """What training would refuse: horizons that do not fit, gaussian actions that are cut, ….."""
     if not case.refusal:
         return []
-    reason, _, remedy = case.refusal.rstrip(".").rpartition(": ")
-    remedy = f"{remedy} (training is refused; what else is wrong shows when this is mended)"
-    return [Finding("error", "refusal", reason, remedy)]
+    remedy = "do as it says, for training is refused; then check again: it names one at a time"
+    return [Finding("error", "refusal", case.refusal.rstrip("."), remedy)]
 
 
 def unreadable_columns(case: Case) -> list[Finding]:
@@ -32,25 +30,23 @@ def unreadable_columns(case: Case) -> list[Finding]:
 
 
 def why_unreadable(name: str, path: str, features) -> tuple[str, str] | None:
-    """(reason, remedy) of a column that cannot be read; features: as `Case` has them."""
+    """(reason, remedy) of a column that cannot be read; features: as `Case` has them.
+
+    path: inside a step, or several with a "+" between.
+    """
     where = f"config.data.columns.{name}"
-    if path not in features:
-        reason = f"{where}={path!r} is not in the data"
-        return reason, f"set {where} to what they have: {listed(sorted(features))}"
-    if readable(features[path]):
-        return None
-    shape, dtype = features[path]
-    reason = f"{where}={path!r} is {dtype} {list(shape)}, neither float numbers nor uint8 [H, W, 3]"
-    return reason, _conversion(shape, dtype)
-
-
-def readable(feature: tuple[tuple, np.dtype] | None) -> bool:
-    """Whether a column can be read: an image, or floats that are none."""
-    if feature is None:
-        return False
-    shape, dtype = feature
-    numbers = np.issubdtype(dtype, np.floating) and shape and not like_image(shape)
-    return check.is_image(shape, dtype) or bool(numbers)
+    for part in path.split("+"):
+        if part not in features:
+            of_it = "" if part == path else f" of {path!r}"
+            reason = f"{where}: {part!r}{of_it} is not in the data"
+            return reason, f"set {where} to what they have: {listed(sorted(features))}"
+        shape, dtype, readable = features[part]
+        if not readable:
+            got = f"{dtype} {list(shape)}"
+            reason = f"{where}={path!r} is {got}, expected numbers [D] or uint8 [H, W, 3]"
+            leave = "or name the other columns, without it, in config.data.columns"
+            return reason, f"{_conversion(features[part])}; {leave}"
+    return None
 
 
 def like_image(shape: tuple) -> bool:
@@ -58,40 +54,36 @@ def like_image(shape: tuple) -> bool:
     return len(shape) == 3 and 3 in (shape[0], shape[-1])
 
 
-def _conversion(shape, dtype):
+def _conversion(feature):
     """What to do with a column that cannot be read."""
+    shape, dtype, _ = feature
     todo = []
     if like_image(shape) and shape[-1] != 3:
         todo.append("put the channels last (x.transpose(1, 2, 0))")
     if like_image(shape) and np.issubdtype(dtype, np.floating):
         todo.append("make the pixels whole numbers from 0 to 255 (times 255 where they end at 1)")
-    if not like_image(shape) and not np.issubdtype(dtype, np.floating):
-        todo.append("cast it to float32")
-    if not shape:
-        todo.append("make it one number a step, [T, 1]")
+    if not todo:
+        todo.append("cast it to float32 numbers [D]")
     return f"convert the data again: {', '.join(todo)}"
 
 
 def unused(case: Case) -> list[Finding]:
     """What the data keep and the config does not name."""
-    used = set(case.config.data.columns.values())
+    used = {part for path in case.config.data.columns.values() for part in path.split("+")}
     times = {path.rpartition(": ")[2] for path in case.clocks}  # of "directory: path"
-    left = sorted(set(case.features) - used - {*FLAGS, *times})
-    lost = [path for path in left if like_image(case.features[path][0]) and not _fits(case, path)]
+    left = sorted(set(case.features) - used - {*OF_THE_STEP, *times})
+    lost = [path for path, x in case.features.items() if like_image(x.shape) and not x.readable]
+    lost = [path for path in lost if path in left]
     found = []
     for path in lost:
-        shape, dtype = case.features[path]
+        shape, dtype, _ = case.features[path]
         reason = f"{path} looks like a camera's, but is {dtype} {list(shape)}: it is not used"
-        found.append(Finding("warning", "unused", reason, _conversion(shape, dtype)))
+        found.append(Finding("warning", "unused", reason, _conversion(case.features[path])))
     if others := [path for path in left if path not in lost]:
         reason = f"the data have {listed(others)} too, which the policy does not see"
         remedy = "nothing, or name it in config.data.columns"
         found.append(Finding("note", "unused", reason, remedy))
     return found
-
-
-def _fits(case, path):
-    return readable(case.features[path])
 
 
 def crops(case: Case) -> list[Finding]:
@@ -136,7 +128,7 @@ def batch(case: Case) -> list[Finding]:
     size = case.config.train.batch
     if size <= case.windows:
         return []
-    reason = f"config.train.batch={size} is more than the {case.windows} windows there are"
+    reason = f"config.train.batch={size} is more than {counted(case.windows, 'window')}"
     remedy = f"config.train.batch={2 ** max(int(np.log2(max(case.windows, 1))), 0)} or less"
     return [Finding("warning", "batch", reason, remedy)]
 
@@ -156,7 +148,7 @@ def epochs(case: Case) -> list[Finding]:
     seen = case.config.train.steps * case.config.train.batch / max(case.windows, 1)
     if seen >= EPOCHS:
         return []
-    reason = f"training sees each of {case.windows:,} windows {seen:.2g} times"
+    reason = f"training sees each of {counted(case.windows, 'window')} {seen:.2g} times"
     remedy = "a larger config.train.steps; a diffusion policy wants a hundred passes and more"
     return [Finding("warning", "epochs", reason, remedy)]
 

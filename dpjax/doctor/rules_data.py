@@ -26,7 +26,9 @@ def unreadable(case: Case) -> list[Finding]:
     if not case.skipped:
         return []
     refused = case.config.data.on_bad == "refuse"
-    reason = f"{len(case.skipped)} episodes cannot be used; the first: {case.skipped[0]}"
+    total = len(case.skipped) + len(case.labels)
+    first = case.skipped[0].rstrip(".")
+    reason = f"{len(case.skipped)} of {total} episodes cannot be used; the first: {first}"
     remedy = (
         "mend them, or set config.data.on_bad=skip to train without them"
         if refused
@@ -37,22 +39,18 @@ def unreadable(case: Case) -> list[Finding]:
 
 def constant(case: Case) -> list[Finding]:
     """Dims that do not move: harmless to training, not where a robot moves them."""
-    found, least = [], case.config.normalize.min_range
-    for key, x in case.numbers.items():
-        still = np.ptp(x, axis=0) < least
-        if key == ACTION and still.all():
-            reason = f"no dim of the action moves by more than {least:g} (normalize.min_range)"
-            remedy = "check config.data.columns.action: there is nothing to learn"
-            found.append(Finding("error", "constant", reason, remedy))
-        elif still.any():
-            dims = named(key, np.flatnonzero(still))
-            reason = f"constant to {least:g} over the training data: {dims}"
-            remedy = (
-                "nothing, where that is so on the robot too; else record data in which it "
-                "moves, or leave it out"
-            )
-            found.append(Finding("note", "constant", reason, remedy))
-    return found
+    least = case.config.normalize.min_range
+    still = {key: np.ptp(x, axis=0) < least for key, x in case.numbers.items()}
+    if still[ACTION].all():
+        reason = f"no dim of the action moves by more than {least:g} (config.normalize.min_range)"
+        remedy = "check config.data.columns.action: there is nothing to learn"
+        return [Finding("error", "constant", reason, remedy)]
+    dims = [named(key, np.flatnonzero(flags)) for key, flags in still.items() if flags.any()]
+    if not dims:
+        return []
+    reason = f"constant to {least:g} over the training data: {', '.join(dims)}"
+    remedy = "nothing, where they are so on the robot too; else record data in which they move"
+    return [Finding("note", "constant", reason, remedy)]
 
 
 def moves_later(case: Case) -> list[Finding]:

@@ -19,7 +19,7 @@ def wrong_images(case: Case) -> list[Finding]:
     found = []
     for name, camera in case.config.cameras.items():
         feature = case.features.get(case.config.data.columns.get(name, ""))
-        if feature is None or None in feature[0] or not check.is_image(*feature):
+        if feature is None or None in feature[0] or not check.is_image(*feature[:2]):
             continue  # `unreadable_columns` says it
         if tuple(feature[0][:2]) != tuple(camera["size"]):
             got = tuple(feature[0][:2])

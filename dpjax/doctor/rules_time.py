@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpjax.doctor.case import Case, Finding, inside, listed, named, steps
+from dpjax.doctor.case import Case, Finding, counted, inside, listed, named, steps
 
 MANY_COPIES = 0.25  # share of the windows' steps that are copies of an episode's edge
 STILL = 2e-3  # of a dim's range a step: a sensor's noise at rest
@@ -10,6 +10,9 @@ IDLE = 0.25  # share of idle steps: a quarter of what is learned is to wait
 OFTEN = 0.1  # share of the episodes that begin with, or hold, a stretch of waiting
 ENOUGH = 20  # steps below which nothing is said of evenness
 SMOOTH = 0.05  # of a clock's step: its jitter
+MOSTLY = 0.9  # of its steps, that are even; the others are gaps
+LASTING = 0.5  # seconds of a plan; the paper's are 1.6
+DRIFT = 0.1  # of the rate: more is no jitter
 GAP = 1.5  # usual intervals: a step was lost
 SMALL, FEW = 5, 20  # episodes: nothing is learned but they; generalization is not to be expected
 ODD = 5.0  # times the median length, or less than its inverse
@@ -59,7 +62,7 @@ def few(case: Case) -> list[Finding]:
     count = len(case.train.ends)
     if count >= FEW:
         return []
-    reason = f"{count} episodes to train on"
+    reason = f"{counted(count, 'episode')} to train on"
     remedy = "record more, from other starts: what lies between them is guessed"
     return [Finding("warning" if count < SMALL else "note", "few", reason, remedy)]
 
@@ -126,8 +129,8 @@ def tells_time(case: Case) -> list[Finding]:
         if len(change) < ENOUGH:
             continue
         middle = np.median(change, axis=0)
-        even = np.abs(change - middle).max(0) < SMOOTH * np.abs(middle)
-        dims = np.flatnonzero(even & (middle != 0))
+        even = (np.abs(change - middle) < SMOOTH * np.abs(middle)).mean(0)
+        dims = np.flatnonzero((even > MOSTLY) & (middle != 0))
         if len(dims):
             reason = f"grows by {middle[dims[0]]:.4g} every step, as a clock: {named(key, dims)}"
             remedy = (
@@ -143,23 +146,54 @@ def clocks(case: Case) -> list[Finding]:
     found = []
     for path, clock in case.clocks.items():
         rows = np.flatnonzero(inside(clock.ends))
-        gaps = np.diff(clock.columns[path].astype(np.float64))[rows]
+        (times,) = clock.columns.values()
+        gaps = np.diff(times.astype(np.float64))[rows]
         if not len(gaps):
             continue
         usual, back = np.median(gaps), rows[gaps <= 0]
         if len(back):
-            reason = f"{path} does not increase at {len(back)} steps, first {where(clock, back[0])}"
+            many = counted(len(back), "step")
+            reason = f"{path} does not increase after {many}, first {where(clock, back[0])}"
             remedy = "order the steps; times since 1970 do not fit a float32: subtract the first"
             found.append(Finding("warning", "clocks", reason, remedy))
         late = rows[gaps > GAP * usual] if usual > 0 else []
         if len(late):
             reason = (
-                f"{path} leaves {len(late)} gaps of more than {GAP:g} times the usual {usual:.4g}, "
-                f"the longest {gaps.max():.4g}, first after {where(clock, late[0])}"
+                f"{path} leaves {counted(len(late), 'gap')} of more than {GAP:g} times the usual "
+                f"{usual:.4g}, the longest {gaps.max():.4g}, first after {where(clock, late[0])}"
             )
             remedy = "resample to one rate, or cut the episodes there: a step is a step to a policy"
             found.append(Finding("warning", "clocks", reason, remedy))
     return found
 
 
-RULES = (short, padded, lengths, few, idle, tells_time, clocks)
+def hasty(case: Case) -> list[Finding]:
+    """Chunks that are over before anything has happened."""
+    seconds = case.config.horizon.predict / case.fps if case.fps else LASTING
+    if seconds >= LASTING:
+        return []
+    reason = (
+        f"config.horizon.predict={case.config.horizon.predict} steps at {case.fps:g} a second are "
+        f"{seconds:.2g} s: pauses outlast a plan, and each look may change its mind"
+    )
+    remedy = "convert to about 10 steps a second (the paper's), or raise config.horizon"
+    return [Finding("note", "hasty", reason, remedy)]
+
+
+def rate(case: Case) -> list[Finding]:
+    """Clocks of another rate than the data set gives for itself."""
+    found = []
+    for path, clock in case.clocks.items():
+        (times,) = clock.columns.values()
+        gaps = np.diff(times.astype(np.float64))[inside(clock.ends)]
+        usual = np.median(gaps) if len(gaps) else 0.0
+        if case.fps and usual > 0 and abs(usual * case.fps - 1) > DRIFT:
+            reason = (
+                f"{path} takes {1 / usual:.4g} steps a second, and the data set says {case.fps:g}"
+            )
+            remedy = "find out which is right, and run the robot at it: a chunk is in steps"
+            found.append(Finding("warning", "rate", reason, remedy))
+    return found
+
+
+RULES = (short, padded, lengths, few, idle, tells_time, clocks, hasty, rate)

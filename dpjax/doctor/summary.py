@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dpjax.doctor.case import Case, mode, network, numbers_learned
+from dpjax.doctor.case import Case, counted, mode, network, numbers_learned
 
 
 def lines(case: Case) -> list[str]:
     """What the data are in a line or two, and what of them was looked at."""
     train, val = case.train, case.val
     parts = [
-        f"{train.source}: {len(train.ends):,} episodes to train on ({train.ends[-1]:,} steps, "
-        f"{train.lengths.min()} to {train.lengths.max()} an episode), {len(val.ends)} held out; "
-        f"{case.windows:,} windows, {case.padding:.1%} of their steps copies of an edge"
+        f"{train.source}: {counted(len(train.ends), 'episode')} to train on, {len(val.ends)} "
+        f"held out; {counted(train.ends[-1], 'step')}, {train.lengths.min()} to "
+        f"{train.lengths.max()} an episode; "
+        f"{counted(case.windows, 'window')}, {case.padding:.1%} of their steps copies of an edge"
     ]
     if case.frames:
         counts = ", ".join(f"{len(rows)} of {name}" for name, (rows, _) in case.frames.items())
