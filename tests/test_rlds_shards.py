@@ -199,3 +199,27 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, whole):
         rlds_shards.write(tmp_path / "set", job(full), nothing)
     rlds_shards.write(tmp_path / "set", job(), nothing)
     assert contents(tmp_path / "set") == whole
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, {here!r})
+import test_rlds_shards as t
+t.rlds_shards.SHARD_EPISODES = 4
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+try:
+    t.rlds_shards.write(t.Path({out!r}), t.job(), t.nothing)
+except t.UserError as error:
+    assert "What is done is kept there" in str(error), error
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("size", [1000, 4000, 30_000])
+def test_files_that_cannot_grow_keep_what_is_done(tmp_path, whole, size):
+    """In the journal, and in the shard, whose files are of 64 KiB at least."""
+    code = FULL.format(here=str(Path(__file__).parent), out=str(tmp_path / "set"), size=size)
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent)
+    assert done.returncode == 3
+    rlds_shards.write(tmp_path / "set", job(), nothing)
+    assert contents(tmp_path / "set") == whole

@@ -122,9 +122,12 @@ def write_shard(path: Path, name: str, number: int, records: Iterable[bytes]) ->
 
     file = path / f"{name}-train.array_record-{number:05d}"
     writer = ArrayRecordWriter(str(file), "group_size:1")
-    for record in records:
-        writer.write(record)
-    writer.close()
+    try:
+        for record in records:
+            writer.write(record)
+        writer.close()
+    except RuntimeError as error:  # its word for a full disk
+        raise OSError(" ".join(str(error).split())[:160]) from error
     with open(file, "rb") as written:
         os.fsync(written.fileno())
 
