@@ -19,7 +19,6 @@ import shutil
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 from tqdm import tqdm
@@ -144,9 +143,10 @@ def shapes_of(config: ConfigDict, spec: Spec, units: Normalizer) -> Params:
     """The policy's params as shapes."""
     policy = build.policy(config, units, spec)
     rows = cameras.rows(spec, dataset.observed_steps(config))
-    obs = {key: jnp.zeros((1, *row.shape), row.dtype) for key, row in rows.items()}
+    shape = lambda *size, dtype=np.float32: jax.ShapeDtypeStruct((1, *size), dtype)
+    obs = {key: shape(*row.shape, dtype=row.dtype) for key, row in rows.items()}
     steps = config.horizon.predict
-    batch = Batch(obs, jnp.zeros((1, steps, spec.action)), jnp.ones((1, steps)), jnp.zeros(1, int))
+    batch = Batch(obs, shape(steps, spec.action), shape(steps), shape(dtype=np.int32))
     return jax.eval_shape(policy.init, jax.random.key(0), batch)
 
 

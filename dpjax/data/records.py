@@ -112,7 +112,7 @@ def framed_size(record: bytes) -> int:
 
 
 def _masked_crc(payload: bytes) -> int:
-    import google_crc32c  # comes with zarr; a CRC in Python would take minutes
+    import google_crc32c  # a CRC in Python would take minutes
 
     crc = google_crc32c.value(payload)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

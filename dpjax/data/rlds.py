@@ -38,7 +38,8 @@ def read(
 ) -> Episodes:
     """The columns {name: [N, ...]} of an RLDS data set: float32, images `frames.Frames`.
 
-    features: {column: path inside a step}, such as {"state": "observation/state"}.
+    features: {column: path inside a step}, such as {"state": "observation/state"}; "a/b+a/c"
+        joins two.
     on_bad: "refuse" raises at the first bad episode; "skip" leaves it out and says so.
     memory: bytes that decoded images may take before they go to a file in `folder`
         (default: the system's temporary one), which is read through a memory map.
@@ -48,9 +49,9 @@ def read(
         raise UserError(f"data.on_bad={on_bad!r} is unknown; choose one of refuse, skip.")
     info = _info(Path(directory))
     layout = _layout(info, features)
-    cameras = [name for name, column in layout.items() if column.kind != "numbers"]
+    cameras = [name for name, parts in layout.items() if rlds_columns.is_camera(parts)]
     stores = {name: frames.Store(memory // len(cameras), folder) for name in cameras}
-    shapes = {name: column.shape for name, column in layout.items() if column.shape is not None}
+    shapes = _shapes(layout)
     good, bad, episode = [], 0, -1
     for episode, (path, record) in enumerate(_records(info, split)):
         columns, problems = rlds_columns.parse(record, layout)
@@ -99,7 +100,7 @@ def stream(
     """The episodes {column: [T, ...]} one by one, images as uint8; the first bad one raises."""
     info = _info(Path(directory))
     layout = _layout(info, features)
-    shapes = {name: column.shape for name, column in layout.items() if column.shape is not None}
+    shapes = _shapes(layout)
     for episode, (path, record) in enumerate(_records(info, split)):
         columns, problems = rlds_columns.parse(record, layout)
         shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
@@ -126,11 +127,12 @@ def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
     """
     info = _info(Path(directory))
     found = {}
-    for path, leaf in rlds_columns.steps(info).items():
+    leaves = rlds_columns.steps(info)
+    for path in leaves:
         if path in OF_THE_STEP:
             continue
         try:
-            found[path] = rlds_columns.column(info, path, leaf).shape
+            found[path] = rlds_columns.shape(rlds_columns.column(info, path, leaves))
         except UserError:
             continue  # text and the like; `read` says which it does not use
     return found
@@ -165,20 +167,25 @@ def _info(directory: Path) -> tfds.core.DatasetInfo:
 
 def _layout(
     info: tfds.core.DatasetInfo, features: Mapping[str, str]
-) -> dict[str, rlds_columns.Column]:
+) -> dict[str, rlds_columns.Parts]:
     """Where the wanted columns lie; refuses what isn't there or can't be read."""
     leaves = rlds_columns.steps(info)
-    layout = {}
+    layout = {name: rlds_columns.column(info, path, leaves) for name, path in features.items()}
     for name, path in features.items():
-        if path not in leaves:
-            raise UserError(f"{info.data_dir}: no key {path!r}; {choices(path, leaves)}.")
-        layout[name] = rlds_columns.column(info, path, leaves[path])
-        dtype = np.dtype(leaves[path].np_dtype)
-        if layout[name].kind in ("numbers", "integers") and dtype != np.float32:
-            _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
-    if ignored := sorted(set(leaves) - set(features.values()) - set(FLAGS)):
+        dtypes = {np.dtype(leaves[part].np_dtype) for part in path.split("+")}
+        for dtype in dtypes - {np.dtype(np.float32)}:
+            if not rlds_columns.is_camera(layout[name]):
+                _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
+    used = {part for path in features.values() for part in path.split("+")}
+    if ignored := sorted(set(leaves) - used - set(FLAGS)):
         _log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
     return layout
+
+
+def _shapes(layout: Mapping[str, rlds_columns.Parts]) -> dict[str, tuple[int, ...]]:
+    """{column: shape of one step} of those of which the data set promises one."""
+    shapes = {name: rlds_columns.shape(parts) for name, parts in layout.items()}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 def _records(info: tfds.core.DatasetInfo, split: str) -> Iterable[tuple[Path, bytes]]:

@@ -14,11 +14,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from dpjax.data import check, images
-from dpjax.errors import UserError
+from dpjax.errors import UserError, choices
 
 
 class Column(NamedTuple):
-    """Where a wanted column lies in a record: key of the proto, and shape of one step.
+    """Where a wanted feature lies in a record: key of the proto, and shape of one step.
 
     shape: None for images of which the data set promises no size.
     kind: "numbers", "integers", "pixels" (uint8 as whole numbers) or "encoded" (PNG, JPEG).
@@ -28,6 +28,8 @@ class Column(NamedTuple):
     shape: tuple[int, ...] | None
     kind: str = "numbers"
 
+
+Parts = tuple[Column, ...]  # that one column is joined of, along its only axis
 
 KINDS = {
     "numbers": "float_list",
@@ -45,6 +47,16 @@ def steps(info: tfds.core.DatasetInfo) -> dict[str, Any]:
     return dict(_leaves(found.feature))
 
 
+def is_camera(parts: Parts) -> bool:
+    """Whether a column is images."""
+    return parts[0].kind in ("pixels", "encoded")
+
+
+def shape(parts: Parts) -> tuple[int, ...] | None:
+    """The shape of one step of a column; None for images of any size."""
+    return parts[0].shape if len(parts) == 1 else (sum(part.shape[0] for part in parts),)
+
+
 def _leaves(feature: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     """(path inside a step, feature) of all the leaves."""
     if not isinstance(feature, tfds.features.FeaturesDict):
@@ -53,8 +65,28 @@ def _leaves(feature: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     return [leaf for key, child in items for leaf in _leaves(child, f"{prefix}{key}/")]
 
 
-def column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
-    """How one wanted feature is stored; refuses what is neither numbers nor images."""
+def column(info: tfds.core.DatasetInfo, path: str, leaves: Mapping[str, Any]) -> Parts:
+    """How a wanted feature is stored; "a+b" joins two. Refuses what can't be read."""
+    parts = []
+    for name in path.split("+"):
+        if name not in leaves:
+            inside = [leaf for leaf in sorted(leaves) if leaf.startswith(f"{name}/")]
+            hint = f"it is a dict, join what it holds: {'+'.join(inside)}"
+            raise UserError(
+                f"{info.data_dir}: no key {name!r}; {hint if inside else choices(name, leaves)}."
+            )
+        parts.append(_column(info, name, leaves[name]))
+    for part in parts if len(parts) > 1 else ():
+        if part.shape is None or len(part.shape) != 1:
+            raise UserError(
+                f"{info.data_dir}: {path}: only vectors are joined, and {part.key} has shape "
+                f"{part.shape}."
+            )
+    return tuple(parts)
+
+
+def _column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
+    """How one feature is stored; refuses what is neither numbers nor images."""
     key = f"steps/{path}"
     shape = getattr(leaf, "shape", (None,))
     fixed = None not in shape
@@ -64,7 +96,7 @@ def column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
     if known and check.is_image(shape, leaf.np_dtype):
         return Column(key, tuple(shape), "pixels")
     kind = np.dtype(leaf.np_dtype).kind if known else ""
-    if kind not in ("f", "i", "u", "b") or len(shape) > 2:
+    if kind not in ("f", "i", "u", "b") or len(shape) > 2 or 0 in shape:
         raise UserError(
             f"{info.data_dir}: {path}: expected numbers of fixed shape or uint8 images "
             f"[H, W, 3], got {type(leaf).__name__} of {np.dtype(leaf.np_dtype)} {shape}."
@@ -73,7 +105,7 @@ def column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
 
 
 def parse(
-    record: bytes, layout: Mapping[str, Column]
+    record: bytes, layout: Mapping[str, Parts]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Columns {name: [T, ...]} of one record, or what is wrong with it."""
     try:
@@ -85,12 +117,19 @@ def parse(
     if "steps/is_first" in fields:
         steps = len(fields["steps/is_first"].int64_list.value)
     columns = {}
-    for name, column in layout.items():
-        if column.key not in fields:
-            return {}, [f"{column.key}: missing in this episode"]
-        columns[name], problem = _values(fields[column.key], column, steps)
-        if problem:
-            return {}, [f"{column.key}: {problem}"]
+    for name, parts in layout.items():
+        found = []
+        for part in parts:
+            if part.key not in fields:
+                return {}, [f"{part.key}: missing in this episode"]
+            values, problem = _values(fields[part.key], part, steps)
+            if problem:
+                return {}, [f"{part.key}: {problem}"]
+            found.append(values)
+        if len({len(values) for values in found}) > 1:
+            counts = ", ".join(f"{len(x)} of {part.key}" for x, part in zip(found, parts))
+            return {}, [f"{name}: expected one number of steps of its parts, got {counts}"]
+        columns[name] = found[0] if len(found) == 1 else np.concatenate(found, -1)
     return columns, []
 
 

@@ -2,7 +2,7 @@
 
     hybrid   robomimic's ResNet, spatial softmax and linear layer; the features of a step in
              the order of shape_meta
-    multi    torchvision's ResNet and average pooling, 512 numbers a camera: ours with a last
+    multi    torchvision's ResNet and average pooling, 8 widths a camera: ours with a last
              layer that is the identity (they are not negative, so its ReLU changes nothing)
 
 Ours has the numbers first, then the cameras; `order_of` tells the rows of what reads them.
@@ -22,7 +22,6 @@ from dpjax.normalizer import IMAGE_MODES
 
 IDENTITY, ZEROS = "(identity)", "(zeros)"  # arrays that are in no file
 BUFFERS = ("pool.pos_x", "pool.pos_y")  # the pixels' places: rebuilt here
-AVERAGED = 512  # features of a ResNet-18 or -34, 8 widths
 
 
 def cameras(source, cfg, settings, state, norms, names) -> Found:
@@ -37,7 +36,7 @@ def cameras(source, cfg, settings, state, norms, names) -> Found:
     low = {key: x["shape"][0] for key, x in meta.items() if key not in rgb}
     multi = any(name.startswith("obs_encoder.key_model_map.") for name in state)
     settings = {**settings, **encoder_settings(source, cfg, rgb, state, multi)}
-    size = AVERAGED if multi else settings["encoder.features"]
+    size = settings["encoder.features"]
     theirs = {key: size if key in rgb else low[key] for key in meta}
     if multi:
         theirs = {key: theirs[key] for key in (*sorted(rgb), *sorted(low))}
@@ -75,14 +74,14 @@ def encoder_settings(source: str, cfg, rgb, state, multi: bool) -> dict[str, Any
     blocks = {name.split(".layer3.")[-1].split(".")[0] for name in state if ".layer3." in name}
     blocks |= {name.split(".nets.6.")[-1].split(".")[0] for name in state if ".nets.6." in name}
     crops = {key: crop_of(source, given, key, where, multi) for key in rgb}
-    pool = ("average", AVERAGED) if multi else ("spatial_softmax", 64)
     stems = ("nets.0.weight", ".conv1.weight")
     stem = [x.shape[0] for name, x in state.items() if name.endswith(stems)]
+    width = stem[0] if stem else 64
     return {
         "encoder.depth": 34 if len(blocks) > 2 else 18,
-        "encoder.width": stem[0] if stem else 64,
-        "encoder.pool": pool[0],
-        "encoder.features": pool[1],
+        "encoder.width": width,
+        "encoder.pool": "average" if multi else "spatial_softmax",
+        "encoder.features": 8 * width if multi else 64,
         "encoder.keypoints": 32,
         "encoder.shared": bool(multi and get(given, "share_rgb_model", False)),
         "encoder.norm": "frozen" if any("running_mean" in name for name in state) else "group",
@@ -139,7 +138,8 @@ def hybrid_pieces(keys: list[str], ours: Shapes) -> tuple[Piece, ...]:
 def multi_image(source: str, state: dict, keys: list[str], settings: Mapping):
     """The same of torchvision's ResNets, with the identity in the place of a last layer."""
     del source
-    arrays = {IDENTITY: np.eye(AVERAGED, dtype=np.float32), ZEROS: np.zeros(AVERAGED, np.float32)}
+    size = settings["encoder.features"]
+    arrays = {IDENTITY: np.eye(size, dtype=np.float32), ZEROS: np.zeros(size, np.float32)}
     names = ["rgb"] if settings["encoder.shared"] else keys
     return {**state, **arrays}, functools.partial(multi_pieces, names)
 
@@ -178,9 +178,7 @@ def said_of(cfg, settings, multi: bool) -> list[str]:
     if settings["encoder.norm"] == "frozen":
         said.append("BatchNorms are folded with their statistics: fine-tuning leaves them fixed")
     if multi:
-        said.append(
-            "the encoders' last layer, of 512 features, is the identity until it is trained"
-        )
+        said.append("the encoders' last layer is the identity, until it is trained")
         if get(cfg, "policy.obs_encoder.crop_shape") and not get(
             cfg, "policy.obs_encoder.random_crop", True
         ):

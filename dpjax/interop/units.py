@@ -122,7 +122,7 @@ def limits(offset: np.ndarray, scale: np.ndarray):
 def moments(offset: np.ndarray, scale: np.ndarray):
     """float32 (mean, std, dims) of images, likewise."""
     mean = _around(np.float64(offset) / PIXELS)[:, :, None]
-    std = _around(np.float64(scale) / PIXELS)[:, None, :]
+    std = _around(np.float64(scale) / PIXELS - EPSILON)[:, None, :]
     back = np.float32(np.float64(std + np.float32(EPSILON)) * PIXELS)
     good = (np.float32(mean * PIXELS) == offset[:, None, None]) & (back == scale[:, None, None])
     return _pick(mean, std, good)

@@ -80,7 +80,7 @@ class Transformer(nn.Module):
         chex.assert_rank(cond, 3)
         drop = dropouts(self.drop_tokens, keys)
         time = sinusoidal(t, self.width).astype(cond.dtype)
-        obs = jnp.zeros((*cond.shape[:2], self.width), cond.dtype)
+        obs = jnp.zeros((cond.shape[0], 0, self.width), cond.dtype)  # whatever cond's steps
         if self.observed:
             obs = self.obs_in(cond)
         if self.encoder_only:

@@ -1,16 +1,14 @@
 """Runs a reader in a process of its own, with little memory and time to spare."""
 
-import multiprocessing
 import os
 from pathlib import Path
 import resource
 from typing import NamedTuple
 
-SPARE = 2**30  # bytes of address space beyond what the imports took
-SECONDS = 20  # of the processor
+from tiny import fork
 
-fork = multiprocessing.get_context("forkserver")
-fork.set_forkserver_preload(["dpjax.convert", "dpjax.train"])
+SPARE = 2**32  # bytes of address space beyond what the imports took; an arena of pyarrow has 2^30
+SECONDS = 20  # of the processor
 
 
 class Outcome(NamedTuple):

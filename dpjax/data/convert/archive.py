@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import stat
 import zipfile
 
-from dpjax.data.convert.source import refuse_pointer
+from dpjax.data.convert.source import reading, refuse_pointer
 from dpjax.errors import UserError
 
 
@@ -14,10 +14,8 @@ from dpjax.errors import UserError
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """A zip of which every name lies inside it, once, and is a file or a folder."""
     refuse_pointer(path)
-    try:
+    with reading(f"{path}: no zip file"):
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path}: no zip file ({error}). Copy it again.") from error
     with archive:
         _check_names(path, archive)
         yield archive
@@ -38,11 +36,5 @@ def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
 
 def read(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """The first `limit` + 1 bytes of a file in it, its CRC checked where that is all."""
-    try:
-        with archive.open(name) as file:
-            return file.read(limit + 1)
-    except Exception as error:  # BadZipFile, zlib.error, RuntimeError where encrypted, ...
-        raise UserError(
-            f"{path}: {name} can't be read ({type(error).__name__}: {str(error)[:120]}). "
-            "Copy it again."
-        ) from error
+    with reading(f"{path}: {name} can't be read"), archive.open(name) as file:
+        return file.read(limit + 1)

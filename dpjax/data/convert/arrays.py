@@ -17,7 +17,15 @@ import numpy as np
 from tqdm import tqdm
 
 from dpjax.data.convert import archive
-from dpjax.data.convert.source import EPISODE_LIMIT, Columns, Kind, Source, natural, refuse_pointer
+from dpjax.data.convert.source import (
+    EPISODE_LIMIT,
+    Columns,
+    Kind,
+    Source,
+    natural,
+    reading,
+    refuse_pointer,
+)
 from dpjax.errors import UserError
 
 HEADER = 2**16  # bytes of a .npy file that hold its header
@@ -88,15 +96,13 @@ def _headers(episode: Path) -> dict[str, Header]:
 def _header(head: bytes, size: int, where: str) -> Header:
     """Parses a header, and refuses one that claims another size than is there."""
     stream = io.BytesIO(head)
-    try:
+    with reading(f"{where}: no .npy"):
         version = np.lib.format.read_magic(stream)
         read = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, _, dtype = read(stream)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{where}: no .npy ({str(error)[:120]}). Copy it again.") from error
     if dtype.hasobject:
         raise UserError(f"{where}: expected numbers, got pickled objects, which are never loaded.")
     if not shape:
@@ -138,7 +144,5 @@ def _read(episode: Path, keys: Sequence[str]) -> Columns:
 
 
 def _load(file: Any, where: str) -> np.ndarray:
-    try:
+    with reading(f"{where}: can't be read"):
         return np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{where}: can't be read ({str(error)[:120]}). Copy it again.") from error

@@ -20,7 +20,7 @@ import numpy as np
 
 from dpjax.data import images
 from dpjax.data.convert import parquet, video
-from dpjax.data.convert.source import Columns, Kind, Source, refuse_pointer
+from dpjax.data.convert.source import Columns, Kind, Source, reading, refuse_pointer
 from dpjax.errors import UserError
 
 META_LIMIT = 2**26  # bytes of a JSON file of meta/
@@ -94,13 +94,11 @@ def _json(file: Path, lines: bool = False) -> Any:
     refuse_pointer(file)
     if file.stat().st_size > META_LIMIT:
         raise UserError(f"{file}: more than {META_LIMIT >> 20} MiB: no such file of LeRobot's.")
-    try:
+    with reading(f"{file}: no JSON"):
         text = file.read_text(encoding="utf-8")
         if lines:
             return [json.loads(line) for line in text.splitlines() if line]
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: no JSON ({str(error)[:120]}). Copy it again.") from error
 
 
 def _info(path: Path) -> Info:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dpjax.data.convert.source import Kind
+from dpjax.data.convert.source import Kind, reading
 from dpjax.errors import UserError
 
 GROUP_LIMIT = 2**32  # bytes of a row group, decoded
@@ -20,13 +20,9 @@ KINDS = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
 
 def _opened(file: Path, columns: Sequence[str]) -> pq.ParquetFile:
     """The file, which has these columns."""
-    try:
+    with reading(f"{file}: no Parquet, or cut"):
         opened = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{file}: no Parquet, or cut ({str(error)[:120]}). Copy it again."
-        ) from error
-    names = opened.schema_arrow.names
+        names = opened.schema_arrow.names
     for column in columns:
         if column not in names:
             raise UserError(
@@ -46,12 +42,8 @@ def _group(file: Path, written: int, number: int, columns: tuple[str, ...]) -> p
             f"{file}: row group {number}: expected at most {GROUP_LIMIT / 2**30:.0f} GiB, got "
             f"{size / 2**30:.1f}: write it with smaller ones."
         )
-    try:
+    with reading(f"{file}: row group {number} can't be read"):
         return opened.read_row_group(number, columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{file}: row group {number} can't be read ({str(error)[:120]}). Copy it again."
-        ) from error
 
 
 def rows(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -63,7 +55,8 @@ def rows(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
         for column in columns:
             if table[column].null_count:
                 raise UserError(f"{file}: {column}: expected a value in every row, got null.")
-        found += table.to_pylist()
+        with reading(f"{file}: a row can't be read"):
+            found += table.to_pylist()
     return found
 
 

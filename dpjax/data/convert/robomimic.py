@@ -20,7 +20,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dpjax.data.convert.source import ACTION, Columns, Kind, Source, natural, refuse_pointer
+from dpjax.data.convert.source import (
+    ACTION,
+    Columns,
+    Kind,
+    Source,
+    natural,
+    reading,
+    refuse_pointer,
+)
 from dpjax.errors import UserError, choices
 
 CHUNK_LIMIT = 2**31  # bytes of one chunk, decoded
@@ -35,52 +43,51 @@ def open_source(path: Path, stack: ExitStack, *, only: str = "", absolute: bool 
         [position 3, 6-D rotation, gripper 1]: `actions_abs` where the file has it.
     """
     file = stack.enter_context(_opened(path))
-    data = _group(file, "data", path)
-    demos = sorted(data, key=natural)
-    if only:
-        demos = _filtered(file, only, demos, path)
-    if not demos:
-        raise UserError(f"{path}: expected at least 1 demo in data, got 0.")
-    found = [_demo(data, demo, path) for demo in demos]
-    kinds = {key: _kind(x) for key, x in found[0].items()}
-    lengths = [_length(demo, data[demo], columns, kinds) for demo, columns in zip(demos, found)]
-    env = _json(data.attrs.get("env_args"), f"{path}: data: env_args")
+    with reading(f"{path}: can't be read"):
+        demos, found, env = _walk(file, only, path)
+        kinds = {key: _kind(x) for key, x in found[0].items()}
+        lengths = [_length(*pair, kinds) for pair in zip(demos, found)]
 
     def read(e: int, keys: Sequence[str]) -> Columns:
         return {key: _read(found[e][key]) for key in keys}
 
-    about = lambda e: _about(data[demos[e]], env, f"{path}: {demos[e]}")
+    about = lambda e: _about(demos[e], env, f"{path}: {demos[e].name}")
     default = [key for key in kinds if key != ABSOLUTE]
     source = Source(path, kinds, lengths, read, {ACTIONS: ACTION}, _fps(env), about, default)
     return _absolute(source) if absolute else source
+
+
+def _walk(file: h5py.File, only: str, path: Path) -> tuple[list, list, dict]:
+    """The demos, {key: dataset} of each, and their environment."""
+    data = _group(file, "data", path)
+    names = sorted(data, key=natural)
+    if only:
+        names = _filtered(file, only, names, path)
+    if not names:
+        raise UserError(f"{path}: expected at least 1 demo in data, got 0.")
+    demos = [_group(data, name, path) for name in names]
+    env = _json(data.attrs.get("env_args"), f"{path}: data: env_args")
+    return demos, [_datasets(demo, path) for demo in demos], env
 
 
 def _opened(path: Path) -> h5py.File:
     if not path.is_file():
         raise UserError(f"{path}: no file; expected robomimic's .hdf5.")
     refuse_pointer(path)
-    try:
+    with reading(f"{path}: no HDF5 file, or cut"):
         return h5py.File(path, "r")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: no HDF5 file, or cut ({str(error)[:160]}). Copy it again."
-        ) from error
 
 
 def _child(group: h5py.Group, name: str, path: Path) -> Any:
     """What `name` is a hard link to: links may lead into other files, or in circles."""
     where = f"{path}: {group.name.rstrip('/')}/{name}"
-    try:
+    with reading(f"{where}: can't be read"):
         link = group.get(name, getlink=True)
         if link is None:
             raise UserError(f"{where}: missing.")
         if not isinstance(link, h5py.HardLink):
             raise UserError(f"{where}: expected the data, got a link ({type(link).__name__}).")
         return group[name]
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{where}: can't be read ({str(error)[:160]}). Copy it again.") from error
 
 
 def _group(group: h5py.Group, name: str, path: Path) -> h5py.Group:
@@ -101,9 +108,8 @@ def _filtered(file: h5py.File, only: str, demos: Sequence[str], path: Path) -> l
     return [demo for demo in demos if demo in chosen]
 
 
-def _demo(data: h5py.Group, demo: str, path: Path) -> dict[str, h5py.Dataset]:
+def _datasets(group: h5py.Group, path: Path) -> dict[str, h5py.Dataset]:
     """{key: dataset} of the observations and actions of one demo; nothing is read."""
-    group = _group(data, demo, path)
     obs = _group(group, "obs", path)
     found = {key: _dataset(obs, key, path) for key in obs}
     for key in (ACTIONS, ABSOLUTE):
@@ -149,9 +155,9 @@ def _kind(x: h5py.Dataset) -> Kind:
     return Kind(tuple(x.shape[1:]), x.dtype)
 
 
-def _length(demo: str, group: h5py.Group, columns: Mapping, kinds: Mapping[str, Kind]) -> int:
+def _length(group: h5py.Group, columns: Mapping, kinds: Mapping[str, Kind]) -> int:
     """The steps of a demo; refuses one whose keys, shapes, types or lengths differ."""
-    where = f"{group.file.filename}: {demo}"
+    where = f"{group.file.filename}: {group.name}"
     if columns.keys() != kinds.keys():
         raise UserError(
             f"{where}: expected the keys {', '.join(kinds)}, got {', '.join(columns)}."
@@ -173,25 +179,19 @@ def _length(demo: str, group: h5py.Group, columns: Mapping, kinds: Mapping[str, 
 
 
 def _read(x: h5py.Dataset) -> np.ndarray:
-    try:
+    with reading(f"{x.file.filename}: {x.name}: can't be decoded"):
         return np.asarray(x[...])
-    except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        raise UserError(
-            f"{x.file.filename}: {x.name}: can't be decoded ({str(error)[:160]}). Copy it again."
-        ) from error
 
 
 def _json(text: Any, where: str) -> dict:
     """A JSON object in an attribute; {} where there is none."""
     if text is None:
         return {}
-    try:
+    with reading(f"{where}: no JSON"):
         found = json.loads(text)
         if not isinstance(found, dict):
             raise ValueError(f"expected an object, got {type(found).__name__}")
         return found
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{where}: no JSON ({str(error)[:120]}).") from error
 
 
 def _fps(env: Mapping) -> float:
@@ -203,7 +203,8 @@ def _fps(env: Mapping) -> float:
 
 def _about(group: h5py.Group, env: Mapping, where: str) -> dict[str, str]:
     """The demo's name, and its task: in words where the file has them, else by name."""
-    words = _json(group.attrs.get("ep_meta"), f"{where}: ep_meta").get("lang")
+    with reading(f"{where}: can't be read"):
+        words = _json(group.attrs.get("ep_meta"), f"{where}: ep_meta").get("lang")
     task = words or env.get("env_name") or ""
     return {"demo": group.name.rsplit("/", 1)[-1], "task": str(task)}
 

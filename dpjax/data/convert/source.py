@@ -1,6 +1,7 @@
 """What every format hands over: demonstrations that are read an episode at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import hashlib
 import math
 import os
@@ -214,6 +215,18 @@ def state(path: Path) -> str:
             text = f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns};"
             found.update(text.encode(errors="surrogateescape"))
     return found.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Around calls of a library that reads a file: what it raises becomes one line on it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # they raise whatever their parsers raise
+        text = " ".join(str(error).split())[:160]
+        raise UserError(f"{what} ({type(error).__name__}: {text}). Copy it again.") from error
 
 
 def refuse_pointer(path: Path) -> None:

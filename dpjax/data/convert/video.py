@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from dpjax.data.convert.source import reading
 from dpjax.errors import UserError
 
 TOLERANCE = 1e-3  # s; a frame further from its time is said
@@ -24,14 +25,9 @@ def frames(path: Path, times: np.ndarray, fps: float, size: tuple[int, int]) -> 
             f"{path}: expected times that increase, got {times[t]} s and then "
             f"{times[min(t + 1, len(times) - 1)]} s at step {t}."
         )
-    try:
-        # The demuxer by name: others follow what they read to more files, or to the network.
-        with av.open(f"file:{path}", format="mp4") as container:
-            pixels, errors = _nearest(path, container, times, 0.5 / fps, size)
-    except UserError:
-        raise
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be decoded ({str(error)[:120]}). Copy it again.") from error
+    # The demuxer by name: others follow what they read to more files, or to the network.
+    with reading(f"{path}: can't be decoded"), av.open(f"file:{path}", format="mp4") as container:
+        pixels, errors = _nearest(path, container, times, 0.5 / fps, size)
     if (far := np.flatnonzero(np.isinf(errors))).size:
         t = int(far[0])
         raise UserError(

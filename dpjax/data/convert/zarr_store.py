@@ -21,6 +21,7 @@ import numcodecs
 import numpy as np
 
 from dpjax.data.convert import archive
+from dpjax.data.convert.source import reading
 from dpjax.errors import UserError
 
 BLOCK_LIMIT = 2**31  # bytes of the chunks of one first index, decoded
@@ -75,15 +76,12 @@ def _read(file: Path, limit: int) -> bytes:
 def array(store: Store, name: str) -> Array:
     """What <name>/.zarray says; nothing else is read."""
     where = store.path / name / ".zarray"
-    try:
-        raw = store.read(f"{name}/.zarray", META_LIMIT)
-        meta = json.loads(raw)
+    with reading(f"{where}: can't be read"):
+        meta = json.loads(store.read(f"{name}/.zarray", META_LIMIT))
         shape, chunks = (tuple(int(n) for n in meta[key]) for key in ("shape", "chunks"))
         dtype = np.dtype(meta["dtype"])
         found = Array(store, name, shape, chunks, dtype, meta.get("order", "C"),
                       meta["compressor"] or {}, meta.get("dimension_separator", "."))  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{where}: can't be read ({error}). Copy it again.") from error
     if len(shape) != len(chunks) or not shape or min(chunks) < 1 or min(shape) < 0:
         raise UserError(f"{where}: shape {list(shape)} and chunks {list(chunks)} don't fit.")
     if meta.get("zarr_format") != 2 or found.order not in "CF" or found.separator not in "./":
@@ -163,20 +161,13 @@ def _decoded(array: Array, name: str) -> np.ndarray:
     size = math.prod(array.chunks) * array.dtype.itemsize
     limit = 2 * size + 2**16  # what doesn't compress grows a little
     raw = array.store.read(name, limit)
-    try:
+    with reading(f"{array}: a chunk can't be decoded: {name.removeprefix(array.name + '/')}"):
         if len(raw) > limit:
             raise ValueError(f"more than {limit} bytes for {size}")
         flat = _decompress(raw, array, size)
         if flat.nbytes != size:
             raise ValueError(f"{flat.nbytes} bytes, not {size}")
         return np.frombuffer(flat, array.dtype).reshape(array.chunks, order=array.order)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the codec of the chunk raises
-        raise UserError(
-            f"{array}: a chunk can't be decoded: {name.rsplit('/', 1)[-1]} "
-            f"({type(error).__name__}: {str(error)[:120]}). Copy the buffer again."
-        ) from error
 
 
 def _decompress(raw: bytes, array: Array, size: int) -> np.ndarray:
