@@ -60,11 +60,11 @@ def of_config(config: ConfigDict) -> Case:
 
 
 def of_directory(directory: str) -> Case:
-    """A data set without a config: all that it has is observed, the rest is configs/base.py."""
-    from configs import base
+    """A data set without a config: as configs/own.py takes it, all of it observed."""
+    from configs import own
 
-    config = base.get_config()
-    config.task, config.data.columns, config.data.dir = "own", ConfigDict(), str(directory)
+    config = own.get_config()
+    config.data.dir = str(directory)
     return of_config(config)
 
 
