@@ -186,6 +186,11 @@ def test_what_training_looks_at_is_bounded(tmp_path, monkeypatch):
     placed = dataset.place(config, data)
     look = lambda: read.of_training(config, data, dataset.normalizer(config, data.train), placed)
     assert len(look().train.ends) == 6 and look().windows == len(placed)  # without mirror images
+    two = f"{config.data.dir},{tiny.write(tmp_path / 'other')}"
+    config.data.dir = two
+    both = dataset.read(config)
+    looked = read.of_training(config, both, dataset.normalizer(config, both.train), placed)
+    assert looked.train.lengths.tolist() == [*tiny.LENGTHS, *tiny.LENGTHS]
     monkeypatch.setattr(read, "STEPS", 60)
     thin = look()
     assert thin.labels == ["training episode 0", "training episode 3"]

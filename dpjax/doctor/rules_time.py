@@ -32,7 +32,7 @@ def short(case: Case) -> list[Finding]:
         f"{len(few)} of {len(lengths)} training episodes have fewer than the {needed} steps of a "
         f"window (the shortest {lengths.min()}) and are padded: {listed(labels)}"
     )
-    remedy = "config.horizon.predict below the shortest, or config.loss.mask_padding=True"
+    remedy = "leave them out, lower config.horizon.predict, or config.loss.mask_padding=True"
     return [Finding("warning", "short", reason, remedy)]
 
 
