@@ -153,15 +153,18 @@ def _read(config, directory, features, skipped):
         bad.append(episode)
         skipped.append(line)
 
-    raw = rlds.read(
-        directory,
-        features={**columns, **clocks},
-        split=config.data.split,
-        on_bad="skip",
-        memory=cameras.memory(config),
-        folder=config.data.spill or None,
-        tell=tell,
-    )
+    try:
+        raw = rlds.read(
+            directory,
+            features={**columns, **clocks},
+            split=config.data.split,
+            on_bad="skip",
+            memory=cameras.memory(config),
+            folder=config.data.spill or None,
+            tell=tell,
+        )
+    except UserError as error:  # none was good: then the first fault says more
+        raise UserError(skipped[0] if skipped else str(error)) from error
     times = {path: raw.columns.pop(name).reshape(-1) for name, path in clocks.items()}
     times = {path: raw._replace(columns={path: x}) for path, x in times.items()}
     return raw, times, np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)
