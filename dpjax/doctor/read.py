@@ -164,7 +164,7 @@ def _read(config, directory, features, skipped):
             tell=tell,
         )
     except UserError as error:  # none was good: then the first fault says more
-        raise UserError(skipped[0] if skipped else str(error)) from error
+        raise UserError(skipped[-len(bad)] if bad else str(error)) from error
     times = {path: raw.columns.pop(name).reshape(-1) for name, path in clocks.items()}
     times = {path: raw._replace(columns={path: x}) for path, x in times.items()}
     return raw, times, np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)
