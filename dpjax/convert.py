@@ -120,9 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("source", type=Path, help="directory or file to read")
         one.add_argument("out", type=Path, help="directory to make; it must not exist")
         one.add_argument("--keys", help="these and the action only, comma between")
-        one.add_argument(
-            "--mapping", default="", help="other names: old=new, comma between"
-        )
+        one.add_argument("--mapping", default="", help="other names: old=new, comma between")
         one.add_argument("--fps", type=float, default=0.0, help="where the source doesn't say it")
     one = formats.choices["robomimic"]
     one.add_argument("--filter", default="", help="demos of this filter key only (mask/<name>)")
@@ -192,9 +190,7 @@ class Table(NamedTuple):
         return "\n".join(lines)
 
 
-def _verified(
-    path: Path, observations: Sequence[str], digests: Sequence[str], fps: float
-) -> Table:
+def _verified(path: Path, observations: Sequence[str], digests: Sequence[str], fps: float) -> Table:
     """Reads all of it back; refuses what differs from what was given to the writer."""
     features = {**{key: f"observation/{key}" for key in observations}, ACTION: ACTION}
     found = rlds.stream(path, features=features)

@@ -78,9 +78,7 @@ def data(tmp_path_factory):
         name = "arm"
 
         def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self, features=features(), disable_shuffling=True
-            )
+            return tfds.core.DatasetInfo(builder=self, features=features(), disable_shuffling=True)
 
         def _split_generators(self, _):
             return {"train": self._generate_examples()}

@@ -104,9 +104,7 @@ def _column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
     return Column(key, tuple(shape) or (1,), "numbers" if kind == "f" else "integers")
 
 
-def parse(
-    record: bytes, layout: Mapping[str, Parts]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def parse(record: bytes, layout: Mapping[str, Parts]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Columns {name: [T, ...]} of one record, or what is wrong with it."""
     try:
         fields = tf_example_pb2.Example.FromString(record).features.feature

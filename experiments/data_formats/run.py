@@ -84,9 +84,7 @@ def loaded(out: Path, images: bool) -> dict:
     rows, mask, _ = windows.window_rows(episodes.ends, **HORIZON)
     keys = [key for key in features if key != "action"]
     table = loader.place(episodes.columns, rows, mask, keys, "action", 2)
-    gather = jax.jit(
-        lambda data, inputs: loader.gather(data, inputs, np.arange(BATCH), 2)
-    )
+    gather = jax.jit(lambda data, inputs: loader.gather(data, inputs, np.arange(BATCH), 2))
     feed = lambda i: gather(table.table, table.inputs(loader.batch_rows(len(table), BATCH, 0, i)))
     jax.block_until_ready(feed(0))  # compiles
     start = time.perf_counter()

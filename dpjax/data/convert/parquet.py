@@ -25,9 +25,7 @@ def _opened(file: Path, columns: Sequence[str]) -> pq.ParquetFile:
         names = opened.schema_arrow.names
     for column in columns:
         if column not in names:
-            raise UserError(
-                f"{file}: expected a column {column!r}, got {', '.join(names)[:200]}."
-            )
+            raise UserError(f"{file}: expected a column {column!r}, got {', '.join(names)[:200]}.")
     return opened
 
 

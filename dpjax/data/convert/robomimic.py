@@ -159,9 +159,7 @@ def _length(group: h5py.Group, columns: Mapping, kinds: Mapping[str, Kind]) -> i
     """The steps of a demo; refuses one whose keys, shapes, types or lengths differ."""
     where = f"{group.file.filename}: {group.name}"
     if columns.keys() != kinds.keys():
-        raise UserError(
-            f"{where}: expected the keys {', '.join(kinds)}, got {', '.join(columns)}."
-        )
+        raise UserError(f"{where}: expected the keys {', '.join(kinds)}, got {', '.join(columns)}.")
     for key, x in columns.items():
         if _kind(x) != kinds[key]:
             want, got = kinds[key], _kind(x)

@@ -107,8 +107,7 @@ def _check_names(chosen: Mapping[str, str], source: Source) -> None:
             )
         if twin := [other for other, same in chosen.items() if same == name and other != key]:
             raise UserError(
-                f"{source.path}: {key} and {twin[0]} would both be {name!r}: rename one: "
-                "--mapping."
+                f"{source.path}: {key} and {twin[0]} would both be {name!r}: rename one: --mapping."
             )
 
 

@@ -58,8 +58,6 @@ def _ends(store: zarr_store.Store) -> np.ndarray:
     """[E] int64."""
     array = zarr_store.array(store, ENDS)
     if len(array.shape) != 1 or array.dtype.kind not in "iu":
-        raise UserError(
-            f"{array}: expected integers [E], got {array.dtype} {list(array.shape)}."
-        )
+        raise UserError(f"{array}: expected integers [E], got {array.dtype} {list(array.shape)}.")
     zarr_store.check_chunks(array)
     return zarr_store.reader(array)(0, array.shape[0]).astype(np.int64)
