@@ -98,7 +98,7 @@ def read(source: Path, given: argparse.Namespace) -> Found:
     """Whoever's policy it is."""
     if source.is_dir():
         return lerobot.read(source, given.observations, given.set)
-    if source.suffix == ".safetensors" and source.is_file():
+    if source.suffix in (".safetensors", ".npz") and source.is_file():
         raise UserError(
             f"{source}: one file of a policy: give the folder, with config.json in it. (A ResNet's "
             "weights are for config.encoder.weights in a training.)"
