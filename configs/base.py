@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
         dict(
             action="limits",  # limits, gaussian, quantile, identity (dpjax/normalizer.py)
             obs="limits",  # of every observation key that is not an image
-            keys=ConfigDict(),  # {key: mode} where one is to be other than these
+            per_key=ConfigDict(),  # {key: mode} where one is to be other than these
             image="unit",  # pixels to [-1, 1]; imagenet: by ImageNet's mean and deviation
             quantile=0.01,  # share left out at each end by "quantile"
             min_range=1e-4,  # data units; dims that move less get scale 1 (paper's code)
@@ -145,6 +145,9 @@ def get_config() -> ConfigDict:
             batch=256,  # rows of the global batch
             steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
             parallel="pmap",  # or mesh: the compiler splits the batch (training/parallel.py)
+            # trainings side by side in one program, of seeds config.seed, + 1, …: each a run of
+            # its own in <workdir>/seed_<n>, with the weights that it would have alone
+            seeds=1,
             accumulate=1,  # parts that a step's batch is worked through in: less memory
             begin_with="",  # a run folder whose averaged weights and units are the start
         )

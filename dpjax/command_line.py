@@ -15,7 +15,7 @@ import traceback
 from absl import flags
 
 from dpjax import compilation, cpu, errors
-from dpjax.config_check import flatten, type_name
+from dpjax.config_check import TEXTS, flatten, type_name
 from dpjax.errors import UserError, choices
 
 HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
@@ -29,10 +29,13 @@ def run(main: Callable[[], int | None]) -> None:
     errors.run(main)
 
 
-def parse(argv: list[str], usage: str, keys: Mapping) -> list[str]:
+def parse(
+    argv: list[str], usage: str, keys: Mapping, values: flags.FlagValues = flags.FLAGS
+) -> list[str]:
     """absl's flags of argv; UserError instead of a traceback.
 
     usage: what --help prints. keys: the config that it lists where none is given.
+    values: where the flags are defined.
     """
     path = _config_path(argv)
     config = read_config_file(path) if path is not None else keys
@@ -40,11 +43,13 @@ def parse(argv: list[str], usage: str, keys: Mapping) -> list[str]:
         print(f"{usage}\nKeys (--config.key=value) and their values in {path or 'base.py'}:\n")
         print("\n".join(f"  {key}={value!r}" for key, value in flatten(config).items()))
         sys.exit(0)
+    argv[:], own = own_keys(argv, config)  # in place: config_flags reads the same list later
     for text in argv[1:]:
         if found := OVERRIDE.match(text):
             check_known(found[1], config)
     try:
-        rest = flags.FLAGS(argv)
+        rest = values(argv)
+        put(own, values["config"].value if own else None)
     except flags.IllegalFlagValueError as error:
         raise UserError(_wrong_value(str(error), config)) from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -54,6 +59,34 @@ def parse(argv: list[str], usage: str, keys: Mapping) -> list[str]:
             f"{rest[1]!r} is no option: give options as --workdir=… or --config.train.steps=…."
         )
     return rest
+
+
+def own_keys(argv: list[str], config: Mapping) -> tuple[list[str], dict[str, str]]:
+    """argv without those --config.<section>.<key>=<text> that make a new key, and these.
+
+    Of sections whose keys are the user's (`config_check.TEXTS`): absl knows only the keys
+    that are there.
+    """
+    rest, own, there = argv[:1], {}, flatten(config)
+    for text in argv[1:]:
+        found = OVERRIDE.match(text)
+        section, _, key = found[1].rpartition(".") if found else ("", "", "")
+        if section in TEXTS and found[2] and f"{section}.{key}" not in there:
+            own[f"{section}.{key}"] = found[2]
+        else:
+            rest.append(text)
+    return rest, own
+
+
+def put(own: Mapping[str, str], config) -> None:
+    """Writes the keys of `own_keys` into the locked config."""
+    for path, value in own.items():
+        *sections, key = path.split(".")
+        with config.unlocked():
+            section = config
+            for name in sections:
+                section = section[name]
+            section[key] = value
 
 
 def check_known(key: str, config: Mapping) -> None:

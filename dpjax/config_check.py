@@ -16,12 +16,15 @@ from dpjax.diffusion import published
 from dpjax.errors import UserError, choices
 from dpjax.policy import ACTION
 
-# Sections whose keys are the user's (columns), or follow from a name that base's is not.
-OPEN = ("data.columns", "denoiser", "cameras", "spaces.layouts", "normalize.keys", "data.goals")
+# Sections whose keys are the user's own, with texts as values: new ones may be given on the
+# command line too.
+TEXTS = ("data.columns", "data.goals", "spaces.layouts", "normalize.per_key")
+# Those, and sections whose keys follow from data or from a name that base's is not.
+OPEN = (*TEXTS, "denoiser", "cameras")
 
 ABOVE_0 = (
     *("horizon.obs", "horizon.predict", "horizon.act"),
-    *("train.steps", "train.batch", "train.steps_per_call", "train.accumulate"),
+    *("train.steps", "train.batch", "train.steps_per_call", "train.accumulate", "train.seeds"),
     *("optim.lr", "optim.eps", "schedule.num_levels"),
     *("eval.episodes", "eval.num_envs", "eval.num_steps"),
     *("val.windows", "val.samples", "val.num_steps"),

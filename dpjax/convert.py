@@ -1,85 +1,184 @@
-"""Converts demonstrations to RLDS.
+"""Converts demonstrations of other formats to RLDS, an episode at a time.
 
-    python -m dpjax.convert zarr SRC OUT [--keys state,keypoint]
+    python -m dpjax.convert zarr      SRC OUT    replay buffers of Chi et al. and UMI
+    python -m dpjax.convert robomimic SRC OUT    HDF5 of robomimic and MimicGen
+    python -m dpjax.convert lerobot   SRC OUT    LeRobot data sets v2 and v3, videos too
+    python -m dpjax.convert arrays    SRC OUT    a folder of .npz, or of folders of .npy
+
+Killed and started again with the same arguments it goes on where it was. OUT gets its
+name when all of it has been read back.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from dpjax import errors
-from dpjax.data import rlds
-from dpjax.data.convert import zarr_buffer
-from dpjax.data.episodes import Episodes, fingerprint
-from dpjax.data.frames import Frames
+from dpjax.data import rlds, rlds_shards
+from dpjax.data.convert import arrays, lerobot, robomimic, zarr_buffer
+from dpjax.data.convert import source as sources
+from dpjax.data.convert.source import ACTION, Choice, Source
+from dpjax.data.episodes import digest
 from dpjax.errors import UserError
+
+# {format: (what its parser says, opens a source that lives as long as the stack)}
+FORMATS = {
+    "zarr": (
+        "replay buffers of Chi et al.'s code and UMI's: a zarr v2 directory or zip",
+        lambda args, stack: zarr_buffer.open_source(args.source, stack),
+    ),
+    "robomimic": (
+        "HDF5 files of robomimic and MimicGen",
+        lambda args, stack: robomimic.open_source(
+            args.source, stack, only=args.filter, absolute=args.absolute
+        ),
+    ),
+    "lerobot": (
+        "LeRobot data sets v2.0, v2.1 and v3.0 in a local directory, videos too",
+        lambda args, stack: lerobot.open_source(args.source, stack),
+    ),
+    "arrays": (
+        "a folder of .npz files, or of folders of .npy files: one an episode",
+        lambda args, stack: arrays.open_source(args.source, stack),
+    ),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Converts, reads back what was written, and prints what is there."""
     logging.basicConfig(format="%(message)s")
     args = _parser().parse_args(argv)
-    out = Path(args.out)
-    if out.exists():  # before the source is read, which may take minutes
-        raise UserError(f"{out} exists already. Remove it or write to another directory.")
-    keys = None if args.keys is None else [key for key in args.keys.split(",") if key]
-    buffer = zarr_buffer.load(args.source, keys)
-    for key, why in buffer.left_out.items():
-        print(f"left out: {key} ({why})")
-    if "action" not in buffer.episodes.columns:
-        raise UserError(f"{args.source}: no key 'action' among its data.")
-    _write(buffer.episodes, out)
-    written = _read_back(buffer.episodes, out)
-    print(table(written))
+    if args.out.exists():  # before the source is read, which may take minutes
+        raise UserError(f"{args.out} exists already. Remove it or write to another directory.")
+    if not 0 <= args.fps < np.inf:
+        raise UserError(f"--fps {args.fps}: expected a number above 0.")
+    if not args.source.exists():
+        raise UserError(f"{args.source}: no such file or directory.")
+    mapping, keys = _mapping(args.mapping), None if args.keys is None else _names(args.keys)
+    with ExitStack() as stack:
+        source = FORMATS[args.format][1](args, stack)
+        choice = sources.choose(source, keys, mapping)
+        for line in [*source.said, *sources.say(source, choice)]:
+            print(line)
+        for key, why in choice.left_out.items():
+            print(f"left out: {key} ({why})")
+        table = _write(args, source, choice)
+    print(table)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dpjax.convert", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m dpjax.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     formats = parser.add_subparsers(dest="format", required=True)
-    zarr = formats.add_parser("zarr", help="the replay buffer of Chi et al.'s code")
-    zarr.add_argument("source", help="directory with data/ and meta/episode_ends")
-    zarr.add_argument("out", help="directory to make; it must not exist")
-    zarr.add_argument("--keys", help="observations to convert, comma between; default all")
+    for name, (about, _) in FORMATS.items():
+        one = formats.add_parser(name, help=about, description=about)
+        one.add_argument("source", type=Path, help="directory or file to read")
+        one.add_argument("out", type=Path, help="directory to make; it must not exist")
+        one.add_argument("--keys", help="these and the action only, comma between")
+        one.add_argument(
+            "--mapping", default="", help="other names: old=new, comma between"
+        )
+        one.add_argument("--fps", type=float, default=0.0, help="where the source doesn't say it")
+    one = formats.choices["robomimic"]
+    one.add_argument("--filter", default="", help="demos of this filter key only (mask/<name>)")
+    one.add_argument(
+        "--absolute", action="store_true", help="actions are poses: turn axis-angle into 6-D"
+    )
     return parser
 
 
-def _write(episodes: Episodes, out: Path) -> None:
-    stream = tqdm(zarr_buffer.episodes(episodes), total=len(episodes.ends), unit=" episodes")
-    rlds.write(
-        out,
-        stream,
-        observations=[key for key in episodes.columns if key != "action"],
-        description=f"Converted from {Path(episodes.source).name}.",
+def _names(text: str) -> list[str]:
+    return [key for key in text.split(",") if key]
+
+
+def _mapping(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in _names(text)]
+    for old, _, new in pairs:
+        if not old or not new:
+            raise UserError(f"--mapping {text}: expected old=new, comma between.")
+    return {old: new for old, _, new in pairs}
+
+
+def _write(args: argparse.Namespace, source: Source, choice: Choice) -> str:
+    """Writes the data set and returns its table."""
+    if source.fps and args.fps and source.fps != args.fps:
+        raise UserError(f"--fps {args.fps:g}: {source.path} says {source.fps:g}.")
+    fps = source.fps or args.fps
+    observations = [name for name in choice.names.values() if name != ACTION]
+    given = {key: value for key, value in sorted(vars(args).items()) if key != "out"}
+    job = rlds_shards.Job(
+        asked={
+            **{key: str(value) for key, value in given.items()},
+            "source": str(args.source.resolve()),
+            "state of the source": sources.state(args.source),
+        },
+        episodes=len(source.lengths),
+        read=lambda e: sources.as_columns(source, e, choice.names),
+        about=source.about,
+        observations=observations,
+        description=f"Converted from {args.source.name} ({args.format}).",
+        facts={"format": args.format, **({"fps": fps} if fps else {})},
     )
+    tables = []
+    verify = lambda path, digests: tables.append(_verified(path, observations, digests, fps))
+    path = rlds_shards.write(args.out, job, verify)
+    return tables[0].text(path)
 
 
-def _read_back(episodes: Episodes, out: Path) -> Episodes:
-    paths = {key: f"observation/{key}" for key in episodes.columns if key != "action"}
-    written = rlds.read(out, features={**paths, "action": "action"})
-    if fingerprint(written) != fingerprint(episodes):
-        raise UserError(f"{out}: reads back different from {episodes.source}: don't use it.")
-    return written
+class Table(NamedTuple):
+    """What a data set holds: lengths [E], and {column: (shape, least, greatest number)}."""
+
+    lengths: list[int]
+    ranges: dict[str, tuple[tuple[int, ...], float, float]]
+    fps: float
+
+    def text(self, path: Path) -> str:
+        """A line on the whole and a line a column."""
+        low, high, steps = min(self.lengths), max(self.lengths), sum(self.lengths)
+        rate = f"{self.fps:g} steps a second" if self.fps else "steps a second not known"
+        lines = [
+            f"{path}: {len(self.lengths):,} episodes, {steps:,} steps, {low} to {high} an "
+            f"episode, {rate}",
+            f"{'key':<16} {'shape':<14} {'min':>10} {'max':>10}",
+        ]
+        for key, (shape, least, most) in self.ranges.items():
+            kind = "  images" if len(shape) == 3 else ""
+            lines.append(f"{key:<16} {str(list(shape)):<14} {least:>10.4g} {most:>10.4g}{kind}")
+        return "\n".join(lines)
 
 
-def table(episodes: Episodes) -> str:
-    """A line on the whole and a line a column: name, shape, least and greatest number."""
-    count, steps = len(episodes.ends), int(episodes.ends[-1])
-    low, high = episodes.lengths.min(), episodes.lengths.max()
-    lines = [
-        f"{episodes.source}: {count:,} episodes, {steps:,} steps, {low} to {high} an episode",
-        f"{'key':<16} {'shape':<12} {'min':>10} {'max':>10}",
-    ]
-    for key, column in episodes.columns.items():
-        shape = str(list(column.shape[1:]))
-        if isinstance(column, Frames):
-            lines.append(f"{key:<16} {shape:<12} {'images':>10}")
-            continue
-        lines.append(f"{key:<16} {shape:<12} {np.min(column):>10.4g} {np.max(column):>10.4g}")
-    return "\n".join(lines)
+def _verified(
+    path: Path, observations: Sequence[str], digests: Sequence[str], fps: float
+) -> Table:
+    """Reads all of it back; refuses what differs from what was given to the writer."""
+    features = {**{key: f"observation/{key}" for key in observations}, ACTION: ACTION}
+    found = rlds.stream(path, features=features)
+    lengths, ranges = [], {}
+    progress = tqdm(found, total=len(digests), desc="reading back", unit=" episodes")
+    for e, columns in enumerate(progress):
+        if digest(columns) != digests[e]:
+            raise UserError(f"{path}: episode {e} reads back different from what was written.")
+        lengths.append(len(columns[ACTION]))
+        ranges = _widened(ranges, columns)
+    return Table(lengths, ranges, fps)
+
+
+def _widened(ranges: Mapping, columns: Mapping[str, np.ndarray]) -> dict:
+    wider = {}
+    for key, x in columns.items():
+        _, low, high = ranges.get(key, ((), np.inf, -np.inf))
+        wider[key] = x.shape[1:], min(low, float(x.min())), max(high, float(x.max()))
+    return wider
 
 
 if __name__ == "__main__":

@@ -36,13 +36,24 @@ class Data(NamedTuple):
 def resolved(config: ConfigDict) -> ConfigDict:
     """A copy of the config that names what a task without columns of its own observes.
 
-    Where config.data.columns is empty: all that the data set holds, images as cameras.
+    Where config.data.columns is empty: the data set's observation/* and action, images as
+    cameras.
     """
     config = config.copy_and_resolve_references()
     if config.data.columns or tasks.get(config.task).columns:
         return config
     directory = next(iter(mixture.directories(config)))
-    shapes = rlds.usable(directory)
+    shapes = {
+        path: shape
+        for path, shape in rlds.usable(directory).items()
+        if path == ACTION or path.startswith("observation/")
+    }
+    if ACTION not in shapes or len(shapes) < 2:
+        raise UserError(
+            f"{directory}: expected action and observation/* in its steps, got "
+            f"{', '.join(rlds.usable(directory))}: say which they are, "
+            "--config.data.columns.action=PATH --config.data.columns.NAME=PATH."
+        )
     with config.unlocked():
         for path, shape in shapes.items():
             key = path.removeprefix("observation/").replace("/", "_")
@@ -90,17 +101,27 @@ def _read_one(config: ConfigDict, task: tasks.Task, directory: str) -> tuple[Epi
         folder=config.data.spill or None,
     )
     cameras.check_columns(config, raw)
+    return parts(config, task, raw, split_ids(config, len(raw.ends)))
+
+
+def split_ids(config: ConfigDict, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of `count` episodes the ids of those to train on, and of those held out."""
     train_ids, val_ids = episodes_lib.split(
-        len(raw.ends), config.data.val_fraction, config.data.val_seed
+        count, config.data.val_fraction, config.data.val_seed
     )
     limit = config.data.max_episodes
     if limit and limit < len(train_ids):
         order = np.random.default_rng(config.data.val_seed).permutation(len(train_ids))
         log.info("training on %d of %d episodes (config.data.max_episodes)", limit, len(order))
         train_ids = np.sort(train_ids[order[:limit]])
+    return train_ids, val_ids
+
+
+def parts(config: ConfigDict, task: tasks.Task, raw: Episodes, ids) -> tuple[Episodes, Episodes]:
+    """The episodes of raw columns with these ids, as the policy sees them."""
     observed = tasks.observed(task, config.data.columns)
     raw = raw._replace(columns={key: raw.columns[key] for key in (*observed, ACTION)})
-    train, val = (episodes_lib.select(raw, ids) for ids in (train_ids, val_ids))
+    train, val = (episodes_lib.select(raw, part) for part in ids)
     if config.data.mirror:
         train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
     return tuple(with_goals(see(task, part), config.data.goals) for part in (train, val))
@@ -108,7 +129,15 @@ def _read_one(config: ConfigDict, task: tasks.Task, directory: str) -> tuple[Epi
 
 def see(task: tasks.Task, raw: Episodes) -> Episodes:
     """Raw columns -> the task's observations, and the action."""
-    obs = task.observe({key: x for key, x in raw.columns.items() if key != ACTION})
+    observed = {key: x for key, x in raw.columns.items() if key != ACTION}
+    try:
+        obs = task.observe(observed)
+    except (IndexError, ValueError) as error:  # numpy's, of columns of another size
+        sizes = ", ".join(f"{key} {list(x.shape[1:])}" for key, x in observed.items())
+        raise UserError(
+            f"{raw.source}: config.task={task.name!r} cannot observe {sizes} ({error}): set "
+            "config.data.columns to what it wants, or config.task=own to take them as they are."
+        ) from error
     action = np.asarray(raw.columns[ACTION], np.float32)
     return raw._replace(columns={**obs, ACTION: action})
 
@@ -135,11 +164,25 @@ def with_goals(episodes: Episodes, goals) -> Episodes:
 
 def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
     """Fitted on the training episodes, in the network's spaces; says which dims are constant."""
-    own = config.normalize.get("keys", {})
+    fitted, said = fit(config, episodes)
+    for text in said:
+        log.warning(text)
+    return fitted
+
+
+def learned(config: ConfigDict, episodes: Episodes) -> dict:
+    """Columns {key: [N, ...]} in the network's spaces, as a normalizer is fitted to them."""
+    rows = windows_of(config, episodes)[0]
+    return spaces.flat(build.spaces_of(config), episodes.columns, rows)
+
+
+def fit(config: ConfigDict, episodes: Episodes) -> tuple[Normalizer, list[str]]:
+    """The normalizer of the training episodes, and a line on each constant dim."""
+    own = config.normalize.per_key
     for key in own:
         if key not in episodes.columns:
             raise UserError(
-                f"config.normalize.keys.{key}: no such key; the data has "
+                f"config.normalize.per_key.{key}: no such key; the data has "
                 f"{', '.join(episodes.columns)}."
             )
     modes = {
@@ -151,17 +194,15 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
     fixed = {
         key: spaces.rotation_dims(known, key, episodes.columns[key].shape[-1])
         for key in known.layouts
+        if key in episodes.columns  # `build.policy` says which are no columns
     }
-    fitted, said = normalizers.fit(
-        spaces.flat(known, episodes.columns, windows_of(config, episodes)[0]),
+    return normalizers.fit(
+        learned(config, episodes),
         modes,
         quantile=config.normalize.quantile,
         min_range=config.normalize.min_range,
         fixed=fixed,
     )
-    for text in said:
-        log.warning(text)
-    return fitted
 
 
 def observed_steps(config: ConfigDict) -> int:

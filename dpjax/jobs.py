@@ -16,7 +16,7 @@ from dpjax import dataset, judges, run_config
 from dpjax.data import loader
 from dpjax.errors import UserError
 from dpjax.policy import Policy
-from dpjax.training import checkpoint, parallel
+from dpjax.training import checkpoint, parallel, seeds
 from dpjax.training.metrics import Metrics
 from dpjax.training.signals import Signals
 from dpjax.training.step import train_step
@@ -37,8 +37,10 @@ def caller(config: ConfigDict, way: parallel.Way, step: Callable) -> Callable:
 
     One program for all of them; with cameras on a CPU, one a step (`parallel.one_by_one`).
     """
-    observed = dataset.observed_steps(config)
-    call = way.repeat(step, functools.partial(loader.gather, num_observed=observed))
+    gather = functools.partial(loader.gather, num_observed=dataset.observed_steps(config))
+    if config.train.seeds > 1:
+        step, gather = seeds.side_by_side(step, gather)
+    call = way.repeat(step, gather)
     slow = config.cameras and jax.default_backend() == "cpu"
     return parallel.one_by_one(call) if slow else call
 
@@ -94,6 +96,7 @@ class Job(NamedTuple):
     """What stays the same all through a run, and who is told about it.
 
     metrics, checkpoints: None in all processes but the first. profile: trace one call.
+    number: which of several trainings side by side it is; None where it is alone.
     """
 
     config: ConfigDict
@@ -105,6 +108,11 @@ class Job(NamedTuple):
     metrics: Metrics | None = None
     checkpoints: checkpoint.Checkpoints | None = None
     profile: bool = False
+    number: int | None = None
+
+    def own(self, tree):
+        """This training's part of a tree on the devices, on the host."""
+        return seeds.pick(self.way.fetch(tree), self.number)
 
     def judge(self, state, clock: Clock, before: int) -> float | None:
         """Validation and evaluation as far as they are due; what ranks this step, if anything.
@@ -115,7 +123,7 @@ class Job(NamedTuple):
         for every, run in self.judges:
             if run and judges.due(every, before, clock.step, total):
                 self.signals.stop_if_received()
-                values.update(run(self.way.fetch(state.ema)))
+                values.update(run(self.own(state.ema)))
         rank = values.pop("rank", None)
         if values:
             self.write(clock, values)
@@ -132,8 +140,8 @@ class Job(NamedTuple):
             return
         extra = {"spec": self.spec._asdict(), "devices": jax.device_count()}
         extra.update(seconds=clock.seconds, owed=owed)
-        one = self.way.fetch(state)
-        self.checkpoints.save(one, config=self.config.to_dict(), score=score, extra=extra)
+        one, config = self.own(state), self.config.to_dict()
+        self.checkpoints.save(one, config=config, score=score, extra=extra)
 
 
 def written(job: Job, clock: Clock, stack: contextlib.ExitStack) -> tuple[Job, Clock]:
@@ -146,3 +154,30 @@ def written(job: Job, clock: Clock, stack: contextlib.ExitStack) -> tuple[Job, C
         metrics=metrics, checkpoints=stack.enter_context(contextlib.closing(saves))
     )
     return job, clock._replace(seconds=clock.seconds or metrics.seconds)
+
+
+def alone(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
+    """The config and folder of each training of a config: what it would be alone."""
+    if config.train.seeds == 1:
+        return [(config, workdir)]
+    if (workdir / "config.json").exists():
+        raise UserError(
+            f"--workdir {workdir} is a run: config.train.seeds={config.train.seeds} makes a "
+            "folder of runs, give another."
+        )
+    each = []
+    for seed in range(config.seed, config.seed + config.train.seeds):
+        own = config.copy_and_resolve_references()
+        with own.unlocked():
+            own.seed, own.train.seeds = seed, 1
+        each.append((own, workdir / f"seed_{seed}"))
+    return each
+
+
+def team(each, panels, spec, signals: Signals, way: parallel.Way, profile: bool) -> list[Job]:
+    """A job for each training of `alone`. panels: the judges of each; None: no judging here."""
+    numbers = [None] if len(each) == 1 else range(len(each))
+    return [
+        Job(own, folder, spec, signals, panel, way, profile=profile, number=number)
+        for number, (own, folder), panel in zip(numbers, each, panels or [[] for _ in each])
+    ]

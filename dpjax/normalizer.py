@@ -105,7 +105,7 @@ def fit(
         known = IMAGE_MODES if len(x.shape) == 4 else MODES
         if modes[key] not in known:
             raise UserError(
-                f"config.normalize.{key}={modes[key]!r} is unknown; "
+                f"config.normalize.per_key.{key}={modes[key]!r} is unknown; "
                 f"{choices(modes[key], known)}."
             )
         if known is IMAGE_MODES:

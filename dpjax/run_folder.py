@@ -80,9 +80,14 @@ def _free(key):
     return any(key == name or key.startswith(f"{name}.") for name in FREE_TO_CHANGE)
 
 
-def resume(workdir: Path, like: TrainState, num_devices: int) -> tuple[TrainState | None, dict]:
-    """The newest good checkpoint, a tree as `like`, and its meta; (None, {}) without any."""
-    state, said = checkpoint.restore_latest(workdir, like)
+def resume(
+    workdir: Path, like: TrainState, num_devices: int, step: int | None = None
+) -> tuple[TrainState | None, dict]:
+    """The newest good checkpoint (or that of `step`), a tree as `like`, and its meta.
+
+    (None, {}) without any.
+    """
+    state, said = checkpoint.restore_latest(workdir, like, step)
     for text in said:
         log.warning(text)
     if state is None:
@@ -97,3 +102,28 @@ def resume(workdir: Path, like: TrainState, num_devices: int) -> tuple[TrainStat
             before,
         )
     return state, meta
+
+
+def resume_all(
+    workdirs: list[Path], like: TrainState, num_devices: int
+) -> tuple[list[TrainState | None], dict]:
+    """The newest step that all these runs have: their states, and what one meta says.
+
+    A kill between two of their saves leaves some a save behind; the others go back to it.
+    """
+    found = [resume(workdir, like, num_devices) for workdir in workdirs]
+    at = [None if state is None else int(state.step) for state, _ in found]
+    if len(set(at)) == 1:
+        return [state for state, _ in found], found[0][1]
+    if None in at:  # killed before the first save of some
+        log.warning("%s has no checkpoint yet: all start anew", workdirs[at.index(None)])
+        return [None] * len(workdirs), {}
+    shared = set.intersection(*(set(checkpoint.steps(workdir)) for workdir in workdirs))
+    if not shared:
+        raise UserError(
+            f"{workdirs[0].parent}: its runs are at steps {', '.join(map(str, at))} and have none "
+            "in common: go on with those behind alone (config.seed, --workdir), or start anew."
+        )
+    step = max(shared)
+    found = [resume(workdir, like, num_devices, step) for workdir in workdirs]
+    return [state for state, _ in found], found[0][1]

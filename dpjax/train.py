@@ -5,7 +5,8 @@
 
 A run folder holds config.json, checkpoints/, metrics.jsonl and tensorboard/. Started
 again with the same config it goes on where it was; a folder with another config is
-refused, never overwritten. SIGTERM saves and exits. --profile traces the third call
+refused, never overwritten. --config.train.seeds=3 trains three side by side, into
+WORKDIR/seed_<n>. SIGTERM saves and exits. --profile traces the third call
 into profile/. --help lists the config's keys.
 """
 
@@ -27,8 +28,9 @@ from tqdm import tqdm
 from configs import base
 from dpjax import beginning, build, cameras, command_line, dataset, jobs, judges, run_folder
 from dpjax.data import loader
+from dpjax.doctor import examine, read
 from dpjax.errors import UserError
-from dpjax.training import distributed, parallel
+from dpjax.training import distributed, parallel, seeds
 from dpjax.training import state as states
 from dpjax.training.metrics import averages, refuse_non_finite
 from dpjax.training.signals import Signals, Stopped
@@ -46,7 +48,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
     All that can be refused comes before the run folder is touched. Of several processes
     the first one alone judges and writes.
     """
-    signals, panel, held = Signals(), [], None
+    signals, panels, held = Signals(), None, []
     with distributed.together():
         config = dataset.resolved(config)
         build.check(config)
@@ -54,49 +56,60 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             jobs.check_profile(config, first=0)
         data = dataset.read(config)
         spec = dataset.spec(data)
-        policy = build.policy(config, dataset.normalizer(config, data.train), spec)
+        normalizer = dataset.normalizer(config, data.train)
+        policy = build.policy(config, normalizer, spec)
         tx, backbone = build.optimizer(config), cameras.pretrained(config)
         windows = dataset.place(config, data)
         example = judges.first_batch(config, windows, np.zeros(1, np.int32))
         like = jax.eval_shape(policy.init, jax.random.key(0), example)
-        begun = beginning.read(config, spec, workdir, like, data.train.columns)
+        each = jobs.alone(config, workdir)  # the trainings: one, or several side by side
+        begun = beginning.read(config, spec, each[0][1], like, data.train.columns)
     distributed.check_same(config=json.dumps(config.to_dict()), data=spec.data)
     with distributed.together():
         if distributed.is_first():
-            panel = judges.all_of(config, spec, data, signals)
-            held = run_folder.claim(workdir, config, spec)
+            panels = [judges.all_of(own, spec, data, signals) for own, _ in each]
+            held = [run_folder.claim(folder, own, spec) for own, folder in each]
     try:
         if held:
             say_start(config, data, workdir)
-        init_rng, step_rng = jax.random.split(jax.random.key(config.seed))
+            examine.warn(read.of_training(config, data, normalizer, windows))
+        rngs = [jax.random.split(jax.random.key(own.seed)) for own, _ in each]
         start = functools.partial(cameras.begin_with, backbone=backbone)
         fresh = lambda rng, batch: start(policy.init(rng, batch))
         create = lambda rng, batch, begun: states.create(begun or fresh(rng, batch), tx)
-        like = jax.eval_shape(create, init_rng, example, begun)
+        like = jax.eval_shape(create, rngs[0][0], example, begun)
         with distributed.together():
-            state, meta = run_folder.resume(workdir, like, jax.device_count())
+            folders = [folder for _, folder in each]
+            found, meta = run_folder.resume_all(folders, like, jax.device_count())
         distributed.check_same(checkpoint=str(meta.get("step")))
-        if state is None:
-            state = jax.jit(create)(init_rng, example, begun)
+        made = jax.jit(create)
+        found = [
+            made(rng[0], example, begun) if state is None else state
+            for state, rng in zip(found, rngs)
+        ]
+        state, step_rng = seeds.together(found), seeds.together([rng[1] for rng in rngs])
         step = jobs.stepper(config, policy, tx)
         way = parallel.WAYS[config.train.parallel](parallel.all_devices())
-        job = jobs.Job(config, workdir, spec, signals, panel, way, profile=profile)
-        return loop(job, meta, state, step, step_rng, windows)
+        team = jobs.team(each, panels, spec, signals, way, profile)
+        return loop(config, team, meta, state, step, step_rng, windows)
     finally:
         signals.close()
-        if held:
-            held.close()
+        for lock in held:
+            lock.close()
 
 
-def loop(job: jobs.Job, meta: dict, state, step, rng, windows: loader.Windows) -> int:
-    """Calls of `train.steps_per_call` steps, and between them whatever is due."""
-    first, total = meta.get("step", 0), job.config.train.steps
+def loop(config, team: list[jobs.Job], meta: dict, state, step, rng, windows) -> int:
+    """Calls of `train.steps_per_call` steps, and between them whatever is due.
+
+    team: the trainings side by side, of which `state` and `rng` are; nearly always one.
+    """
+    first, total = meta.get("step", 0), config.train.steps
     owed = meta.get("owed", False)  # stopped before the judges had seen this step
     if first >= total and not owed:
-        log.info("%s is finished: step %d of %d", job.workdir, first, total)
+        log.info("%s is finished: step %d of %d", WORKDIR.value, first, total)
         return 0
-    if job.profile:
-        jobs.check_profile(job.config, first)
+    if team[0].profile:
+        jobs.check_profile(config, first)
 
     clock, others = jobs.Clock(first, meta.get("seconds", 0.0)), not distributed.is_first()
     slow = 0.5 if sys.stderr.isatty() else 30.0  # a log file wants fewer lines
@@ -104,8 +117,9 @@ def loop(job: jobs.Job, meta: dict, state, step, rng, windows: loader.Windows) -
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=total, initial=first, **about))
         if not others:
-            job, clock = jobs.written(job, clock, stack)
-        clock, stop = calls(job, clock, bar, owed, state, step, rng, windows)
+            for i, job in enumerate(team):
+                team[i], clock = jobs.written(job, clock, stack)
+        clock, stop = calls(config, team, clock, bar, owed, state, step, rng, windows)
     distributed.largest(0)  # nobody leaves, and is missed, before the last save is complete
     if others:
         return 128 + stop if stop else 0
@@ -121,42 +135,46 @@ def loop(job: jobs.Job, meta: dict, state, step, rng, windows: loader.Windows) -
     return 0
 
 
-def calls(job: jobs.Job, clock: jobs.Clock, bar, owed: bool, state, step, rng, windows):
+def calls(config, team, clock: jobs.Clock, bar, owed: bool, state, step, rng, windows):
     """Trains from `clock.step` to the end or to a signal; returns the clock and the signal."""
-    config, batch = job.config, job.config.train.batch
-    call = jobs.caller(config, job.way, step)
-    call = jobs.profiled(call, job.workdir / "profile") if job.profile else call
-    state, table = job.way.place((state, windows.table))
+    batch, way, signals = config.train.batch, team[0].way, team[0].signals
+    call = jobs.caller(config, way, step)
+    call = jobs.profiled(call, team[0].workdir / "profile") if team[0].profile else call
+    state, table = way.place((state, windows.table))
     size, total, window = config.train.steps_per_call, config.train.steps, []
     share = parallel.share(batch, parallel.all_devices())
-    make = functools.partial(windows.call, batch, config.seed, share=share)
+    own_seeds = [job.config.seed for job in team]
+    seed = own_seeds[0] if team[0].number is None else own_seeds
+    make = functools.partial(windows.call, batch, seed, share=share)
     if owed:
-        score = job.judge(state, clock, clock.step - size)
-        job.save(state, clock, score, owed=False)
+        for job in team:
+            job.save(state, clock, job.judge(state, clock, clock.step - size), owed=False)
     for n, inputs, waited in loader.feed(make, clock.step, total, size):
         start, before = time.perf_counter(), clock.step
         state, sums = call(state, rng, table, inputs)
         took = time.perf_counter() - start + waited
         window.append((sums, n, None if clock.compiled is None else took, waited))
         if clock.compiled is None:
-            job.signals.listen()
+            signals.listen()
         clock = clock.after(n, took, waited)
         refuse_non_finite(sums, before)
         bar.update(n)
-        if job.signals.received or judges.due(config.log.every, before, clock.step, total):
-            values = averages(window)
+        if signals.received or judges.due(config.log.every, before, clock.step, total):
+            for job in team:
+                values = averages(window, job.number)
+                job.write(clock, values)
             bar.set_postfix(loss=f"{values['loss']:.4f}")
-            job.write(clock, values)
             window = []
         try:
-            score, owed = job.judge(state, clock, before), False
+            scores, owed = [job.judge(state, clock, before) for job in team], False
         except Stopped:
-            score, owed = None, True
+            scores, owed = [None] * len(team), True
         # Read once: what comes later waits for the next call. All processes stop as one.
-        stop = distributed.largest(job.signals.received or 0)
+        stop = distributed.largest(signals.received or 0)
         due = judges.due(config.save.every, before, clock.step, total)
-        if stop or clock.step >= total or score is not None or due:
-            job.save(state, clock, score, owed)
+        for job, score in zip(team, scores):
+            if stop or clock.step >= total or score is not None or due:
+                job.save(state, clock, score, owed)
         if stop:
             return clock, stop
     return clock, None

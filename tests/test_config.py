@@ -224,6 +224,9 @@ def refused(tmp_path, args):
         ("horizon.predict=7", "cannot be halved"),
         ("data.dir=nowhere", "nowhere: no such directory"),
         ("data.dir=", "config.data.dir is empty"),
+        ("spaces.layouts.action=2 axis_angel", "did you mean 'axis_angle'?"),
+        ("data.columns.extra=", "config.data.columns has no 'extra'"),
+        ("data.goals.goal=state", "the simulator of task 'pusht' gives no goals"),
     ],
 )
 def test_a_wrong_override_is_one_line(tmp_path, change, said):

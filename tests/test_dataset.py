@@ -8,7 +8,7 @@ import pytest
 import tiny
 import tiny_own
 
-from dpjax import build, dataset, mixture
+from dpjax import build, command_line, dataset, mixture
 from dpjax.data import rlds
 from dpjax.errors import UserError
 from dpjax.training import checkpoint
@@ -150,14 +150,17 @@ def test_sets_of_a_mixture_have_the_same_columns(tmp_path):
 
 def test_a_key_may_be_normalized_apart(tmp_path):
     config = config_of(write(tmp_path / "set", scale=3.0))
-    config.normalize.keys = ConfigDict(dict(pose="identity"))
+    config.normalize.per_key = ConfigDict(dict(pose="identity"))
     data = dataset.read(config)
     fitted = dataset.normalizer(config, data.train)
     np.testing.assert_array_equal(fitted.scale["pose"], 1)
     actions = data.train.columns["action"]
     np.testing.assert_allclose(fitted.scale["action"], np.ptp(actions, 0) / 2, rtol=1e-5)
-    config.normalize.keys = ConfigDict(dict(poze="identity"))
-    with pytest.raises(UserError, match="config.normalize.keys.poze: no such key"):
+    config.normalize.per_key = ConfigDict(dict(pose="identty"))
+    with pytest.raises(UserError, match="per_key.pose='identty' is unknown"):
+        dataset.normalizer(config, data.train)
+    config.normalize.per_key = ConfigDict(dict(poze="identity"))
+    with pytest.raises(UserError, match="config.normalize.per_key.poze: no such key"):
         dataset.normalizer(config, data.train)
 
 
@@ -182,6 +185,17 @@ def test_rotations_are_not_scaled(tmp_path):
 
 
 data, cache = tiny.data, tiny.cache  # fixtures
+
+
+def test_new_keys_of_open_sections_are_given_on_the_command_line():
+    there = tiny_own.get_config().to_dict()
+    argv = ["train", "--config.spaces.layouts.action=3 axis_angle", "--config.seed=3"]
+    rest, own = command_line.own_keys(argv, there)
+    assert rest == ["train", "--config.seed=3"] and own == {"spaces.layouts.action": "3 axis_angle"}
+    config = tiny_own.get_config().lock()
+    command_line.put(own, config)
+    assert config.spaces.layouts.action == "3 axis_angle" and config.is_locked
+    assert command_line.own_keys(["train", "--config.denoiser.new=1"], there)[1] == {}
 
 
 def test_a_run_without_a_simulator_trains_and_keeps_the_best_by_held_out_error(

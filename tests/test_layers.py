@@ -13,7 +13,7 @@ LAYERS = [
     {"meanflow", "spaces"},
     {"training", "tasks", "evaluation", "serving", "interop"} | {"exported"},
     {"build", "cameras", "compilation", "config_check", "cpu", "dataset", "jobs", "judges"}
-    | {"beginning", "mixture", "pictures", "run_config", "run_folder"},
+    | {"beginning", "doctor", "mixture", "pictures", "run_config", "run_folder"},
     {"command_line"},
     {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve", "validate"}
     | {"import_weights", "export_weights"},

@@ -92,7 +92,7 @@ def test_a_key_without_statistics_is_an_error_that_names_the_keys():
 
 
 def test_an_unknown_mode_is_refused_with_the_nearest_name():
-    with pytest.raises(UserError, match="config.normalize.a='limit' is unknown; .*'limits'"):
+    with pytest.raises(UserError, match="per_key.a='limit' is unknown; .*'limits'"):
         fit(X, "limit")
 
 

@@ -22,7 +22,8 @@ CONFIG = Path(__file__).with_name("tiny_config.py")
 LENGTHS = (24, 31, 27, 33, 29, 1)
 
 fork = multiprocessing.get_context("forkserver")
-fork.set_forkserver_preload(["dpjax.train"])
+# pytest too: it is the main module that a fork imports again.
+fork.set_forkserver_preload(["pytest", "dpjax.train", "dpjax.convert"])
 
 
 def episodes(lengths=LENGTHS, seed=0):

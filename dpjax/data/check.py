@@ -4,7 +4,7 @@ A NaN passes every clamp and every normalizer and ends in the weights, so it is
 found here, at the door, and named: episode, step, key and dimension.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -74,8 +74,12 @@ def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
     return [f"step {step}, {where}: expected finite numbers, got {value} ({count})"]
 
 
-def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[str]:
+def outliers(
+    columns: Mapping[str, np.ndarray], ends: np.ndarray, labels: Sequence[str] | None = None
+) -> list[str]:
     """A line on each dim [N, D] with numbers far outside what it usually is.
+
+    labels: [E] what the episodes are called; by their numbers where it is not given.
 
     Far: beyond the middle by FAR times the range of the middle 98 %. "limits" would
     squeeze all the rest into a corner of [-1, 1] for them.
@@ -88,8 +92,9 @@ def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[str]:
             rows = np.flatnonzero(far[:, d])
             e = int(np.searchsorted(ends, rows[0], side="right"))
             step = rows[0] - (ends[e - 1] if e else 0)
+            name = labels[e] if labels else f"episode {e}"
             said.append(
-                f"{key}[{d}] is {column[rows[0], d]:g} at episode {e}, step {step}, where 98 % lie "
+                f"{key}[{d}] is {column[rows[0], d]:g} at {name}, step {step}, where 98 % lie "
                 f"in [{low[d]:g}, {high[d]:g}] ({len(rows)} such value{'s' * (len(rows) > 1)}): "
                 "mend the data, or normalize by 'quantile'"
             )

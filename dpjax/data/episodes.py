@@ -4,6 +4,7 @@ Step t of episode e is row `starts[e] + t` of every column. One array a column, 
 one an episode, so that a window is a fancy index and a data set fits a device.
 """
 
+from collections.abc import Mapping
 import hashlib
 from typing import NamedTuple
 
@@ -74,6 +75,15 @@ def split(num_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np
     num_val = min(max(round(num_episodes * fraction), 1), num_episodes - 1)
     val = np.random.default_rng(seed).choice(num_episodes, size=num_val, replace=False)
     return np.setdiff1d(ids, val), np.sort(val)
+
+
+def digest(columns: Mapping[str, np.ndarray]) -> str:
+    """32 hex digits of one episode's content {key: [T, ...]}: names, types, shapes, numbers."""
+    found = hashlib.sha256()
+    for key, column in sorted(columns.items()):
+        found.update(f"{key} {column.dtype.str} {column.shape};".encode())
+        found.update(np.ascontiguousarray(column).data)
+    return found.hexdigest()[:32]
 
 
 def fingerprint(episodes: Episodes) -> str:

@@ -55,6 +55,8 @@ def _decode_one(payload: bytes, size: Size | None) -> np.ndarray | str:
             got = image.size[::-1]
             if size is not None and got != size:  # before a pixel is decoded
                 return f"expected {size[0]} x {size[1]} px, got {got[0]} x {got[1]}"
+            if image.mode not in ("RGB", "P", "L"):  # convert() would clip 16 bits, drop alpha
+                return f"expected RGB, got an image of mode {image.mode}"
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises whatever its decoders raise
         return f"not an image ({type(error).__name__}: {str(error)[:80]})"

@@ -61,18 +61,31 @@ class Windows(NamedTuple):
         rows = self.observed[ids]
         return Inputs(ids, {key: frames.read(rows) for key, frames in self.frames.items()})
 
+    def ids(self, batch_size: int, seed: int, first: int, count: int) -> np.ndarray:
+        """The windows [count, B] of `count` global batches from step `first` on."""
+        if self.pools is None:
+            return call_rows(len(self), batch_size, seed, first, count)
+        ids = pools.rows(self.pools, seed, first * batch_size, count * batch_size)
+        return ids.reshape(count, batch_size)
+
     def call(
-        self, batch_size: int, seed: int, first: int, count: int, *, share: slice = slice(None)
+        self,
+        batch_size: int,
+        seed: int | Sequence[int],
+        first: int,
+        count: int,
+        *,
+        share: slice = slice(None),
     ) -> "Inputs":
         """What a call of `count` steps from step `first` on needs: leaves [count, b, …].
 
-        share: the b rows of every global batch that are this process's.
+        seed: or those of n trainings side by side: [count, b, n, …]. share: the b rows of
+        every global batch that are this process's.
         """
-        if self.pools is None:
-            ids = call_rows(len(self), batch_size, seed, first, count)
-        else:
-            ids = pools.rows(self.pools, seed, first * batch_size, count * batch_size)
-        return self.inputs(ids.reshape(count, batch_size)[:, share])
+        if isinstance(seed, int):
+            return self.inputs(self.ids(batch_size, seed, first, count)[:, share])
+        each = [self.ids(batch_size, one, first, count)[:, share] for one in seed]
+        return self.inputs(np.stack(each, axis=-1))
 
 
 class Inputs(NamedTuple):

@@ -91,8 +91,28 @@ def _tf_records(path: Path) -> Iterator[bytes]:
             yield record
 
 
+def whole(path: Path) -> Iterator[bytes]:
+    """The TFRecords of a file up to the first that is cut or spoilt."""
+    try:
+        yield from _tf_records(path)
+    except UserError:
+        return
+
+
+def frame(record: bytes) -> bytes:
+    """A record as (1) has it."""
+    length = struct.pack("<Q", len(record))
+    crcs = [struct.pack("<I", _masked_crc(part)) for part in (length, record)]
+    return b"".join([length, crcs[0], record, crcs[1]])
+
+
+def framed_size(record: bytes) -> int:
+    """Bytes of the frame of a record."""
+    return 12 + len(record) + 4
+
+
 def _masked_crc(payload: bytes) -> int:
-    import google_crc32c  # comes with zarr; a CRC in Python would take minutes
+    import google_crc32c  # a CRC in Python would take minutes
 
     crc = google_crc32c.value(payload)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

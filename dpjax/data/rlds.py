@@ -6,36 +6,24 @@ protos, into flat columns: 200 episodes of 120 steps in 0.05 s, where walking th
 takes 1.0 s.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
 import logging
-import math
 from pathlib import Path
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
-from dpjax.data import check, frames, images, records
+from dpjax.data import check, frames, records, rlds_columns
 from dpjax.data.episodes import Episodes, stack
 from dpjax.data.rlds_writer import FLAGS, VERSION, write
 from dpjax.errors import UserError, choices
 
-__all__ = ["read", "write"]
+__all__ = ["describe", "metadata", "read", "stream", "write"]
+OF_THE_STEP = (*FLAGS, "reward", "discount")  # what RLDS says of the step itself
 _log = logging.getLogger("dpjax")
-
-
-class Column(NamedTuple):
-    """Where a wanted column lies in a record: key of the proto, and shape of one step.
-
-    shape: None for images of which the data set promises no size.
-    kind: "numbers", "pixels" (uint8 as whole numbers) or "encoded" (PNG, JPEG).
-    """
-
-    key: str
-    shape: tuple[int, ...] | None
-    kind: str = "numbers"
 
 
 def read(
@@ -46,24 +34,27 @@ def read(
     on_bad: str = "refuse",
     memory: int = 2**62,
     folder: str | Path | None = None,
+    tell: Callable[[int, str], None] | None = None,
 ) -> Episodes:
     """The columns {name: [N, ...]} of an RLDS data set: float32, images `frames.Frames`.
 
-    features: {column: path inside a step}, such as {"state": "observation/state"}.
+    features: {column: path inside a step}, such as {"state": "observation/state"}; "a/b+a/c"
+        joins two.
     on_bad: "refuse" raises at the first bad episode; "skip" leaves it out and says so.
     memory: bytes that decoded images may take before they go to a file in `folder`
         (default: the system's temporary one), which is read through a memory map.
+    tell: is given number and fault of each episode that is left out; default: a warning.
     """
     if on_bad not in ("refuse", "skip"):
         raise UserError(f"data.on_bad={on_bad!r} is unknown; choose one of refuse, skip.")
     info = _info(Path(directory))
     layout = _layout(info, features)
-    cameras = [name for name, column in layout.items() if column.kind != "numbers"]
+    cameras = [name for name, parts in layout.items() if rlds_columns.is_camera(parts)]
     stores = {name: frames.Store(memory // len(cameras), folder) for name in cameras}
-    shapes = {name: column.shape for name, column in layout.items() if column.shape is not None}
+    shapes = _shapes(layout)
     good, bad, episode = [], 0, -1
     for episode, (path, record) in enumerate(_records(info, split)):
-        columns, problems = _parse(record, layout)
+        columns, problems = rlds_columns.parse(record, layout)
         shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
         problems = problems or check.check_episode(columns, shapes)
         if not problems:
@@ -74,9 +65,9 @@ def read(
         line = f"{path}: episode {episode}, {problems[0]}."
         if on_bad == "refuse":
             raise UserError(f"{line} Mend it, or leave such episodes out: data.on_bad=skip.")
-        _log.warning("skipped: %s", line)
+        tell(episode, line) if tell else _log.warning("skipped: %s", line)
         bad += 1
-    if bad:
+    if bad and not tell:
         _log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, episode + 1)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
@@ -85,15 +76,65 @@ def read(
     return episodes
 
 
+class Feature(NamedTuple):
+    """What a data set keeps of each step. readable: whether `read` can make a column of it."""
+
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+    readable: bool = True
+
+
+def describe(directory: str | Path) -> dict[str, Feature]:
+    """{path inside a step: Feature} of all tensors and images of an RLDS data set."""
+    known = {*usable(directory), *OF_THE_STEP}
+    return {
+        path: Feature(tuple(leaf.shape), np.dtype(leaf.np_dtype), path in known)
+        for path, leaf in rlds_columns.steps(_info(Path(directory))).items()
+        if isinstance(leaf, (tfds.features.Tensor, tfds.features.Image))
+    }
+
+
+def stream(
+    directory: str | Path, *, features: Mapping[str, str], split: str = "train"
+) -> Iterator[dict[str, np.ndarray]]:
+    """The episodes {column: [T, ...]} one by one, images as uint8; the first bad one raises."""
+    info = _info(Path(directory))
+    layout = _layout(info, features)
+    shapes = _shapes(layout)
+    for episode, (path, record) in enumerate(_records(info, split)):
+        columns, problems = rlds_columns.parse(record, layout)
+        shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
+        for problem in problems or check.check_episode(columns, shapes):
+            raise UserError(f"{path}: episode {episode}, {problem}.")
+        yield columns
+
+
+def metadata(directory: str | Path) -> dict[str, Any]:
+    """What the data set says of itself in metadata.json, such as its "fps"; {} for nothing."""
+    file = Path(_info(Path(directory)).data_dir) / "metadata.json"
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: can't be read ({error}). Copy it again.") from error
+
+
 def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
-    """{path inside a step: shape of one} of all that `read` can read; None: of any size."""
+    """{path inside a step: shape of one} of all that `read` can read; None: of any size.
+
+    Not what RLDS says of the step itself: flags, reward and discount.
+    """
     info = _info(Path(directory))
     found = {}
-    for path, leaf in _steps(info).items():
+    leaves = rlds_columns.steps(info)
+    for path in leaves:
+        if path in OF_THE_STEP:
+            continue
         try:
-            found[path] = _column(info, path, leaf).shape
+            found[path] = rlds_columns.shape(rlds_columns.column(info, path, leaves))
         except UserError:
-            continue  # text, flags and the like; `read` says which it does not use
+            continue  # text and the like; `read` says which it does not use
     return found
 
 
@@ -124,52 +165,27 @@ def _info(directory: Path) -> tfds.core.DatasetInfo:
         ) from error
 
 
-def _layout(info: tfds.core.DatasetInfo, features: Mapping[str, str]) -> dict[str, Column]:
-    """Where the wanted columns lie; refuses what isn't there or isn't a float tensor."""
-    leaves = _steps(info)
-    layout = {}
+def _layout(
+    info: tfds.core.DatasetInfo, features: Mapping[str, str]
+) -> dict[str, rlds_columns.Parts]:
+    """Where the wanted columns lie; refuses what isn't there or can't be read."""
+    leaves = rlds_columns.steps(info)
+    layout = {name: rlds_columns.column(info, path, leaves) for name, path in features.items()}
     for name, path in features.items():
-        if path not in leaves:
-            raise UserError(f"{info.data_dir}: no key {path!r}; {choices(path, leaves)}.")
-        layout[name] = _column(info, path, leaves[path])
-        dtype = np.dtype(leaves[path].np_dtype)
-        if layout[name].kind == "numbers" and dtype != np.float32:
-            _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
-    if ignored := sorted(set(leaves) - set(features.values()) - set(FLAGS)):
+        dtypes = {np.dtype(leaves[part].np_dtype) for part in path.split("+")}
+        for dtype in dtypes - {np.dtype(np.float32)}:
+            if not rlds_columns.is_camera(layout[name]):
+                _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
+    used = {part for path in features.values() for part in path.split("+")}
+    if ignored := sorted(set(leaves) - used - set(FLAGS)):
         _log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
     return layout
 
 
-def _steps(info: tfds.core.DatasetInfo) -> dict[str, Any]:
-    """{path inside a step: feature}."""
-    steps = dict(_leaves(info.features)).get("steps")
-    if not isinstance(steps, tfds.features.Dataset):
-        raise UserError(f"{info.data_dir}: no RLDS data set: expected a feature 'steps'.")
-    return dict(_leaves(steps.feature))
-
-
-def _column(info: tfds.core.DatasetInfo, path: str, leaf: Any) -> Column:
-    """How one wanted feature is stored; refuses what is neither numbers nor images."""
-    key = f"steps/{path}"
-    if isinstance(leaf, tfds.features.Image):
-        return Column(key, None if None in leaf.shape else tuple(leaf.shape), "encoded")
-    known = isinstance(leaf, tfds.features.Tensor) and None not in leaf.shape
-    if known and check.is_image(leaf.shape, leaf.np_dtype):
-        return Column(key, tuple(leaf.shape), "pixels")
-    if not known or not np.issubdtype(leaf.np_dtype, np.floating):
-        raise UserError(
-            f"{info.data_dir}: {path}: expected a float32 tensor of fixed shape or uint8 images "
-            f"[H, W, 3], got {type(leaf).__name__} of {np.dtype(leaf.np_dtype)} {leaf.shape}."
-        )
-    return Column(key, tuple(leaf.shape))
-
-
-def _leaves(feature: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(path inside a step, feature) of all the leaves."""
-    if not isinstance(feature, tfds.features.FeaturesDict):
-        return [(prefix.rstrip("/"), feature)]
-    items = feature.items()
-    return [leaf for key, child in items for leaf in _leaves(child, f"{prefix}{key}/")]
+def _shapes(layout: Mapping[str, rlds_columns.Parts]) -> dict[str, tuple[int, ...]]:
+    """{column: shape of one step} of those of which the data set promises one."""
+    shapes = {name: rlds_columns.shape(parts) for name, parts in layout.items()}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 def _records(info: tfds.core.DatasetInfo, split: str) -> Iterable[tuple[Path, bytes]]:
@@ -185,52 +201,3 @@ def _records(info: tfds.core.DatasetInfo, split: str) -> Iterable[tuple[Path, by
             f"{extra[0]} too. Two sets are mixed, or a shard was renamed: copy it again."
         )
     return records.read_shards(paths, found.shard_lengths, info.file_format.value)
-
-
-def _parse(
-    record: bytes, layout: Mapping[str, Column]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Columns {name: [T, ...]} of one record, or what is wrong with it."""
-    try:
-        fields = tf_example_pb2.Example.FromString(record).features.feature
-    except Exception as error:  # protobuf's DecodeError differs between its backends
-        return {}, [f"not a tf.Example ({error})"]
-    # Every RLDS step has is_first: with it the number of steps is known apart from the shapes.
-    steps = None
-    if "steps/is_first" in fields:
-        steps = len(fields["steps/is_first"].int64_list.value)
-    columns = {}
-    for name, column in layout.items():
-        if column.key not in fields:
-            return {}, [f"{column.key}: missing in this episode"]
-        columns[name], problem = _values(fields[column.key], column, steps)
-        if problem:
-            return {}, [f"{column.key}: {problem}"]
-    return columns, []
-
-
-KINDS = {"numbers": "float_list", "pixels": "int64_list", "encoded": "bytes_list"}
-
-
-def _values(field: Any, column: Column, steps: int | None) -> tuple[np.ndarray, str]:
-    """One column [T, ...] of a record, or what is wrong with it."""
-    nothing = np.zeros(0, np.float32)
-    want = KINDS[column.kind]
-    kind = field.WhichOneof("kind") or want  # no kind: no values
-    if kind != want:
-        return nothing, f"expected {want}, got {kind}"
-    if column.kind == "encoded":
-        return images.decode(field.bytes_list.value, column.shape and column.shape[:2])
-    flat = np.array(getattr(field, want).value, np.float32)
-    if column.kind == "pixels":
-        pixels = images.as_pixels(flat)
-        if pixels is None:
-            return nothing, f"expected numbers from 0 to 255, got {flat.min()} to {flat.max()}"
-        flat = pixels
-    size = math.prod(column.shape)
-    length = len(flat) // size if steps is None and size else steps or 0
-    if len(flat) == length * size:
-        return flat.reshape(length, *column.shape), ""
-    if length and len(flat) % length == 0:  # a step of another shape: check names it
-        return flat.reshape(length, -1), ""
-    return nothing, f"expected {length} steps of {size} numbers, got {len(flat)} in all"

@@ -4,7 +4,7 @@ One record an episode in ArrayRecord files: `steps`, a sequence of {observation,
 is_first, is_last, is_terminal}, and `episode_metadata`. Any tfds reads it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import logging
 import os
 from pathlib import Path
@@ -71,6 +71,22 @@ def _write(path: Path, name: str, description: str, examples: Iterable[Mapping])
 
 def _writer(path: Path, name: str, description: str, example: Mapping) -> Any:
     """A tfds writer whose features are those of the first episode."""
+    writer = tfds.core.SequentialWriter(
+        describe(path, name, description, example),
+        max_examples_per_shard=EPISODES_PER_SHARD,
+        file_format="array_record",
+    )
+    writer.initialize_splits(["train"])
+    return writer
+
+
+def describe(
+    path: Path, name: str, description: str, example: Mapping, facts: Mapping | None = None
+) -> tfds.core.DatasetInfo:
+    """The description of a data set whose features are those of `example`.
+
+    facts: {name: scalar} of the whole set, for its metadata.json.
+    """
     identity = tfds.core.dataset_info.DatasetIdentity(
         name=name,
         version=tfds.core.Version(VERSION),
@@ -80,17 +96,54 @@ def _writer(path: Path, name: str, description: str, example: Mapping) -> Any:
     features = {"steps": tfds.features.Dataset(_features(example["steps"], of_step=True))}
     if "episode_metadata" in example:
         features["episode_metadata"] = _features(example["episode_metadata"], of_step=False)
-    info = tfds.core.DatasetInfo(
+    return tfds.core.DatasetInfo(
         builder=identity,
         features=tfds.features.FeaturesDict(features),
         description=description,
         disable_shuffling=True,  # episode i of the source is episode i of the set
+        metadata=tfds.core.MetadataDict(facts) if facts else None,
     )
-    writer = tfds.core.SequentialWriter(
-        info, max_examples_per_shard=EPISODES_PER_SHARD, file_format="array_record"
+
+
+def serializer(info: tfds.core.DatasetInfo) -> Callable[[Mapping], bytes]:
+    """example -> bytes of its proto, the same in every process."""
+    known = tfds.core.example_serializer.ExampleSerializer(info.features.get_serialized_info())
+
+    def serialize(example: Mapping) -> bytes:
+        proto = known.get_tf_example(info.features.encode_example(example))
+        return proto.SerializeToString(deterministic=True)
+
+    return serialize
+
+
+def write_shard(path: Path, name: str, number: int, records: Iterable[bytes]) -> None:
+    """One ArrayRecord file of the split "train", on the disk when this returns."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    file = path / f"{name}-train.array_record-{number:05d}"
+    writer = ArrayRecordWriter(str(file), "group_size:1")
+    for record in records:
+        writer.write(record)
+    writer.close()
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
+
+
+def save_info(info: tfds.core.DatasetInfo, path: Path, lengths: list[int], size: int) -> None:
+    """Writes the description of shards with so many episodes and so many bytes in all."""
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name=info.name,
+        data_dir=path,
+        split="train",
+        filetype_suffix="array_record",
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
     )
-    writer.initialize_splits(["train"])
-    return writer
+    split = tfds.core.SplitInfo(
+        name="train", shard_lengths=lengths, num_bytes=size, filename_template=template
+    )
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.write_to_directory(path)
 
 
 def _features(tree: Mapping[str, Any], of_step: bool) -> dict[str, Any]:
@@ -130,10 +183,26 @@ def _examples(episodes, observations, metadata, source) -> Iterable[dict[str, An
             )
         for problem in check.check_episode(columns, shapes):
             raise UserError(f"{where}, {problem}.")
-        example: dict[str, Any] = {"steps": _steps(columns, observations)}
         if later is not None:
-            example["episode_metadata"] = _scalars(next(later, None), where)
-        yield example
+            item = next(later, None)
+            if not item:
+                raise UserError(f"{where}: expected a dict of metadata for it, got {item}.")
+            yield example(columns, observations, item, where)
+        else:
+            yield example(columns, observations)
+
+
+def example(
+    columns: Mapping[str, np.ndarray],
+    observations: Sequence[str],
+    metadata: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> dict[str, Any]:
+    """One episode {key: [T, ...]} as RLDS nests it."""
+    nested: dict[str, Any] = {"steps": _steps(columns, observations)}
+    if metadata:
+        nested["episode_metadata"] = _scalars(metadata, where)
+    return nested
 
 
 def _float32(x: np.ndarray, where: str, say: bool) -> np.ndarray:
@@ -161,10 +230,8 @@ def _encoded(x: np.ndarray) -> np.ndarray | list[bytes]:
     return images.encode_all(x) if check.is_image(x.shape[1:], x.dtype) else x
 
 
-def _scalars(item: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+def _scalars(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Metadata as int64, float32, bool or str."""
-    if not item:
-        raise UserError(f"{where}: expected a dict of metadata for it, got {item}.")
     dtypes = {bool: np.bool_, int: np.int64, float: np.float32}
     scalars = {}
     for key, x in item.items():

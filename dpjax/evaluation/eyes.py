@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 import numpy as np
 
-from dpjax.evaluation.report import png
+from dpjax.evaluation.webpage import png
 
 Look = tuple[np.ndarray, np.ndarray]  # crop uint8 [h, w, 3], points [K, 2] in [-1, 1]
 

@@ -53,8 +53,10 @@ def picture(actions: np.ndarray, mask: np.ndarray, chunks: np.ndarray, horizon: 
             axes.plot(actions[window, :, d], color=COLORS[1], lw=1.6)
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelsize=7)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             if column == 0:
                 axes.set_ylabel(f"action {d}", fontsize=8)
+        axes.set_xlabel("predicted step", fontsize=8)
     left = actions.shape[-1] - dims
     more = f" ({left} more dims are not shown)" if left else ""
     figure.suptitle(f"demonstrated (orange), sampled (blue), executed (shaded){more}", fontsize=9)

@@ -1,62 +1,21 @@
 """One HTML file that shows a run: numbers, curves, episodes, a film.
 
-Everything is inside the file (no script, no font, no address), so that it can be mailed,
-attached and opened in ten years. Light and dark follow the reader's setting.
+What a page is made of is in `webpage`; here is what this one says.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
-import html
-import io
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 import numpy as np
 
+from dpjax.evaluation import webpage
+from dpjax.evaluation.webpage import COLORS, canvas, png
+
 Curve = tuple[np.ndarray, np.ndarray]  # x [n], y [n]
-
-COLORS = ("#2563eb", "#e8590c", "#0f9d6b", "#9333ea", "#be123c", "#64748b")
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #1c2430; --soft: #667085; --page: #f6f7f9;
-  --card: #fff; --line: #e4e7ec; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #e6e9ef; --soft: #98a2b3; --page: #14171c; --card: #1a1a1a;
-    --line: #333a45; }}
-  .plot {{ filter: invert(.9) hue-rotate(180deg); }}
-}}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; color: var(--ink);
-  background: var(--page); font: 16px/1.5 system-ui, -apple-system, sans-serif; }}
-h1 {{ margin: 0 0 .5rem; font-size: 1.6rem; line-height: 1.2; }}
-h2 {{ margin: 2rem 0 .6rem; font-size: 1.05rem; }}
-.summary {{ margin: .2rem 0; font-size: 1.1rem; font-variant-numeric: tabular-nums; }}
-figure, .table {{ margin: 0 0 1rem; padding: .75rem; background: var(--card);
-  border: 1px solid var(--line); border-radius: 10px; }}
-figcaption {{ margin: .2rem .2rem .6rem; color: var(--soft); font-size: .9rem; }}
-img, video {{ display: block; width: 100%; height: auto; border-radius: 6px; }}
-.pair {{ display: grid; gap: 0 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }}
-.table {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-size: .9rem;
-  font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .35rem .7rem .35rem .2rem; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--line); white-space: nowrap; }}
-tr:last-child td {{ border-bottom: 0; }}
-th {{ color: var(--soft); font-weight: 600; }}
-.facts td:last-child {{ white-space: normal; overflow-wrap: anywhere; }}
-</style></head><body>
-<h1>{title}</h1>
-{body}
-</body></html>
-"""
 
 
 def write_report(
@@ -81,28 +40,28 @@ def write_report(
     video: an mp4, its path or bytes. stills: (caption, png). facts: machine, versions, …
     """
     lines = [summary] if isinstance(summary, str) else summary
-    parts = [f'<p class="summary">{_text(line)}</p>' for line in lines]
+    parts = [f'<p class="summary">{webpage.text(line)}</p>' for line in lines]
     if video is not None:
         data = video if isinstance(video, bytes) else Path(video).read_bytes()
-        parts += [_heading("Episodes"), _film(data)]
+        parts += [webpage.heading("Episodes"), _film(data)]
     if scores or len(coverages):
-        parts += [_heading("Results"), _results(scores or {}, coverages, threshold)]
+        parts += [webpage.heading("Results"), _results(scores or {}, coverages, threshold)]
     if table:
-        parts.append(_table(table))
+        parts.append(webpage.table(table))
     if curves:
-        parts += [_heading("Training"), _figure("Loss over steps", curves_plot(curves))]
+        parts.append(webpage.heading("Training"))
+        parts.append(webpage.picture("Loss over steps", curves_plot(curves)))
     if stills:
-        parts.append(_heading("A closer look"))
-        parts += [_figure(caption, png, kind="still") for caption, png in stills]
+        parts.append(webpage.heading("A closer look"))
+        parts += [webpage.picture(caption, png, kind="still") for caption, png in stills]
     if facts:
-        parts += [_heading("Made with"), _facts(facts)]
-    page = PAGE.format(title=_text(title), body="\n".join(parts))
-    Path(path).write_text(page, encoding="utf-8")
+        parts += [webpage.heading("Made with"), webpage.facts(facts)]
+    webpage.write(path, title, parts)
 
 
 def scores_plot(scores: Mapping[str, Mapping[str, Any]]) -> bytes:
     """A dot and a 95 % bar for the score and the success rate of each label; png."""
-    figure, axes = _canvas(4.6, 1.3 + 0.62 * len(scores))
+    figure, axes = canvas(4.6, 1.3 + 0.62 * len(scores))
     for i, numbers in enumerate(scores.values()):
         for name, color, shift in (("score", COLORS[0], -0.15), ("success", COLORS[1], 0.15)):
             if numbers[name] is None:
@@ -121,7 +80,7 @@ def scores_plot(scores: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 def coverage_plot(coverages: Sequence[float], threshold: float) -> bytes:
     """One bar an episode, best first; green beyond the threshold; png."""
-    figure, axes = _canvas(4.6, 3.0)
+    figure, axes = canvas(4.6, 3.0)
     best = np.sort(np.asarray(coverages, np.float64))[::-1]
     passed = int((best > threshold).sum())
     colors = [COLORS[2]] * passed + ["#94a3b8"] * (len(best) - passed)
@@ -136,7 +95,7 @@ def coverage_plot(coverages: Sequence[float], threshold: float) -> bytes:
 
 def curves_plot(curves: Mapping[str, Curve]) -> bytes:
     """Losses over steps, log y where all are positive; long ones smoothed over their trace."""
-    figure, axes = _canvas(8.4, 3.2)
+    figure, axes = canvas(8.4, 3.2)
     positive = True
     for (name, (x, y)), color in zip(curves.items(), COLORS * len(curves)):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
@@ -182,43 +141,13 @@ def chunks_still(
     return png(figure)
 
 
-def _canvas(width, height):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, lw=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as it is kept in the page."""
-    out = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(out, dpi=160, format="png")
-    return out.getvalue()
-
-
-def _text(value):
-    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
-
-
-def _heading(text):
-    return f"<h2>{_text(text)}</h2>"
-
-
-def _figure(caption, png, kind="plot"):
-    data, text = base64.b64encode(png).decode(), _text(caption)
-    image = f'<img class="{kind}" alt="{text}" src="data:image/png;base64,{data}">'
-    return f"<figure><figcaption>{text}</figcaption>{image}</figure>"
-
-
 def _results(scores, coverages, threshold):
     plots = []
     if scores:
-        plots.append(_figure("Both metrics, with 95 % intervals", scores_plot(scores)))
+        plots.append(webpage.picture("Both metrics, with 95 % intervals", scores_plot(scores)))
     if len(coverages):
         caption = "Largest coverage of each episode, sorted"
-        plots.append(_figure(caption, coverage_plot(coverages, threshold)))
+        plots.append(webpage.picture(caption, coverage_plot(coverages, threshold)))
     return f'<div class="pair">{"".join(plots)}</div>'
 
 
@@ -226,20 +155,3 @@ def _film(mp4):
     source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
     how = "controls loop muted autoplay playsinline"
     return f'<figure><video {how} src="{source}"></video></figure>'
-
-
-def _table(rows):
-    names = list(rows[0])
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_text(row.get(name, ''))}</td>" for name in names) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _facts(facts):
-    body = "".join(
-        f"<tr><th>{_text(name)}</th><td>{_text(x)}</td></tr>" for name, x in facts.items()
-    )
-    return f'<div class="table facts"><table>{body}</table></div>'

@@ -36,22 +36,26 @@ def series(entries: list[dict], key: str, at: str = "step") -> tuple[list, list]
 
 def refuse_non_finite(sums: dict, first: int) -> None:
     """Stops the run where a loss or a gradient is not a number; nothing is saved."""
-    bad = np.flatnonzero(~(np.isfinite(sums["loss"]) & np.isfinite(sums["grad_norm"])))
+    bad = np.argwhere(~(np.isfinite(sums["loss"]) & np.isfinite(sums["grad_norm"])))
     if len(bad):
+        at = tuple(bad[0])  # (step,), of several trainings (step, number)
+        of = f" of training {at[1]}" if len(at) > 1 else ""
         raise UserError(
-            f"step {first + bad[0] + 1}: the loss is {sums['loss'][bad[0]]} and the gradient's "
-            f"norm {sums['grad_norm'][bad[0]]}; stopped, the last good checkpoint is kept. "
+            f"step {first + at[0] + 1}{of}: the loss is {sums['loss'][at]} and the gradient's "
+            f"norm {sums['grad_norm'][at]}; stopped, the last good checkpoint is kept. "
             "Lower config.optim.lr, or look for outliers in the data."
         )
 
 
-def averages(window: list) -> dict:
+def averages(window: list, number: int | None = None) -> dict:
     """Means of the metrics over the calls since the last entry, and the speed.
 
     window: (metrics, steps, seconds, of them waited for input) a call. The speed leaves
     out the first call, which has no time (None): most of it was compilation.
+    number: of the training that is meant, where the metrics are those of several, [n, …].
     """
-    join = lambda key: float(np.concatenate([sums[key] for sums, *_ in window]).mean())
+    of = (slice(None),) if number is None else (slice(None), number)
+    join = lambda key: float(np.concatenate([sums[key][of] for sums, *_ in window]).mean())
     values = {key: join(key) for key in window[0][0]}
     timed = [times for _, *times in window if times[1] is not None]
     if timed:

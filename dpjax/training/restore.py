@@ -96,11 +96,14 @@ def read_meta(run_dir, step: int) -> dict:
         ) from error
 
 
-def restore_latest(run_dir, like: TrainState) -> tuple[TrainState | None, list[str]]:
+def restore_latest(
+    run_dir, like: TrainState, step: int | None = None
+) -> tuple[TrainState | None, list[str]]:
     """The newest good state, as numpy in the tree of `like`, and what was passed over.
 
-    None if the run has no step yet. Steps of which none is good are an error: starting
-    afresh over them is the user's decision. So is another tree, shape or dtype.
+    step: that one and no other. None if the run has no step yet. Steps of which none is
+    good are an error: starting afresh over them is the user's decision. So is another tree,
+    shape or dtype.
     """
     expected = {name: digest.by_path(tree) for name, tree in items(like).items()}
 
@@ -108,7 +111,7 @@ def restore_latest(run_dir, like: TrainState) -> tuple[TrainState | None, list[s
         _check_fit(f"checkpoint step {step} in {directory.parent}", table, expected)
         return read_step(directory, table)
 
-    _, found, said = _newest_good(run_dir, read)
+    _, found, said = _newest_good(run_dir, read, step)
     if found is None:
         return None, said
     trees = {

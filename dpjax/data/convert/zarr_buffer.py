@@ -1,151 +1,65 @@
-"""The replay buffer of Chi et al.'s code: a zarr v2 directory.
+"""The replay buffer of Chi et al.'s code, and UMI's: a zarr v2 directory or zip.
 
     data/<key>         [N, ...]  all steps of all episodes
     meta/episode_ends  [E]       the row after the last one of each episode
 
-zarr reads a chunk that isn't there as zeros, without a word, so that a copy cut short
-is a data set with an arm at the origin. The chunks are counted here before any is read.
+Images are uint8 or whole numbers in float32, as the original keeps them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
-import json
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import zarr
 
-from dpjax.data import check, frames, images
-from dpjax.data.episodes import Episodes
-from dpjax.errors import UserError, choices
+from dpjax.data import check
+from dpjax.data.convert import zarr_store
+from dpjax.data.convert.source import Columns, Kind, Source
+from dpjax.errors import UserError
 
-IMAGE_MEMORY = 2**32  # bytes of decoded images of one key before they go to disk
-
-
-class Buffer(NamedTuple):
-    """What a replay buffer holds that can be converted, and what it can't.
-
-    episodes: the columns, checked; those of images [H, W, 3] as uint8 `frames.Frames`.
-    left_out: {key: why}.
-    """
-
-    episodes: Episodes
-    left_out: dict[str, str]
+ENDS = "meta/episode_ends"
 
 
-def load(source: str | Path, keys: Sequence[str] | None = None) -> Buffer:
-    """The columns of a replay buffer; `keys`: these and "action" only."""
-    path = Path(source)
-    shapes = _shapes(path)
-    ends = _array(path / "meta" / "episode_ends").astype(np.int64)
-    wanted = list(shapes) if keys is None else list(dict.fromkeys([*keys, "action"]))
-    columns, left_out = {}, {}
-    for key in wanted:
-        if key not in shapes:
-            raise UserError(f"{path}: no key {key!r}; {choices(key, shapes)}.")
-        why = _why_not(*shapes[key])
-        if why and (keys is not None or key == "action"):
-            raise UserError(f"{path}: data/{key} can't be converted: {why}.")
-        if why:
-            left_out[key] = why
-        elif len(shapes[key][0]) == 4:
-            columns[key] = _images(path / "data" / key)
-        else:
-            columns[key] = _array(path / "data" / key)
-    numbers, cameras = frames.split(columns)
-    check.check_columns(numbers, ends, str(path))
-    for key, column in cameras.items():
-        check.check_ends(ends, len(column.rows), f"{path}: {key}")
-    return Buffer(Episodes(columns, ends, str(path)), left_out)
+def open_source(path: Path, stack: ExitStack) -> Source:
+    """The episodes of a replay buffer, which stays open as long as `stack`."""
+    store = stack.enter_context(zarr_store.opened(path))
+    arrays = _arrays(store)
+    ends = _ends(store)
+    for key, array in arrays.items():
+        check.check_ends(ends, array.shape[0], f"{path}: {key}")
+    lengths = np.diff(ends, prepend=0)
+    readers: dict = {}
+
+    def read(e: int, keys: Sequence[str]) -> Columns:
+        for key in keys:
+            if key not in readers:  # all its chunks are there before any is read
+                zarr_store.check_chunks(arrays[key])
+                readers[key] = zarr_store.reader(arrays[key])
+        return {key: readers[key](int(ends[e] - lengths[e]), int(ends[e])) for key in keys}
+
+    kinds = {key: Kind(array.shape[1:], array.dtype) for key, array in arrays.items()}
+    return Source(path, kinds, lengths, read)
 
 
-def episodes(buffer: Episodes) -> Iterator[Mapping[str, np.ndarray]]:
-    """The episodes {key: [T, ...]} one by one."""
-    numbers, cameras = frames.split(buffer.columns)
-    for start, end in zip(buffer.starts, buffer.ends):
-        rows = np.arange(start, end)
-        pixels = {key: column.read(rows) for key, column in cameras.items()}
-        yield {key: column[start:end] for key, column in numbers.items()} | pixels
-
-
-def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """{key: (shape [N, ...], dtype)} of data/*, from the .zarray files alone."""
-    if not path.is_dir():
-        raise UserError(f"{path}: no such directory; expected a zarr replay buffer.")
-    found = sorted((path / "data").glob("*/.zarray"))
-    if not found:
-        raise UserError(f"{path}: not a zarr (v2) replay buffer: expected data/<key>/.zarray.")
-    if not (path / "meta" / "episode_ends" / ".zarray").is_file():
-        raise UserError(f"{path}: not a replay buffer: expected meta/episode_ends.")
-    shapes = {}
-    for file in found:
-        meta = _meta(file)
-        shapes[file.parent.name] = tuple(meta["shape"]), np.dtype(meta["dtype"])
-    return shapes
-
-
-def _meta(file: Path) -> dict:
-    try:
-        meta = json.loads(file.read_text())
-        return {key: meta[key] for key in ("shape", "chunks", "dtype")} | {
-            "separator": meta.get("dimension_separator", ".")
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: can't be read ({error}). Copy it again.") from error
-
-
-def _why_not(shape: tuple[int, ...], dtype: np.dtype) -> str:
-    if len(shape) == 4 and shape[-1] == 3 and dtype in (np.uint8, np.float32):
-        return ""
-    if len(shape) > 3:
-        return f"images are [N, H, W, 3], and it has shape {list(shape)} of {dtype}"
-    if dtype not in (np.float32, np.float64):
-        return f"only float32 and float64 are converted, and it is {dtype}"
-    return ""
-
-
-def _images(path: Path) -> frames.Frames:
-    """Images as uint8, chunk by chunk: the original keeps pixels as float32."""
-    array, store = _open(path), frames.Store(limit=IMAGE_MEMORY)
-    for start in range(0, array.shape[0], array.chunks[0]):
-        part = _read(array, path, slice(start, start + array.chunks[0]))
-        pixels = images.as_pixels(part)
-        if pixels is None:
-            i = start + next(i for i, row in enumerate(part) if images.as_pixels(row) is None)
-            raise UserError(
-                f"{path}: row {i}: expected whole numbers from 0 to 255, got {part.min():g} to "
-                f"{part.max():g} in its chunk."
-            )
-        store.append(pixels)
-    return store.frames()
-
-
-def _array(path: Path) -> np.ndarray:
-    """A whole array, float32 where it was float64."""
-    array = _read(_open(path), path, ...)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
-def _open(path: Path) -> zarr.Array:
-    """An array of which every chunk is present."""
-    meta = _meta(path / ".zarray")
-    counts = [-(-n // chunk) for n, chunk in zip(meta["shape"], meta["chunks"])]
-    names = [meta["separator"].join(map(str, index)) for index in product(*map(range, counts))]
-    missing = [name for name in names if not (path / name).is_file()]
-    if missing:
+def _arrays(store: zarr_store.Store) -> dict[str, zarr_store.Array]:
+    names = [name.split("/") for name in sorted(store.names)]
+    keys = [parts[1] for parts in names if parts[0] == "data" and parts[2:] == [".zarray"]]
+    if not keys:
+        hint = "" if "zarr.json" not in store.names else " It is zarr v3: write it as v2."
         raise UserError(
-            f"{path}: expected {len(names)} chunk files, {len(missing)} are missing, the first "
-            f"is {missing[0]}. zarr would read them as zeros: copy the buffer again."
+            f"{store.path}: not a zarr (v2) replay buffer: expected data/<key>/.zarray.{hint}"
         )
-    return zarr.open_array(str(path), mode="r")
+    if f"{ENDS}/.zarray" not in store.names:
+        raise UserError(f"{store.path}: not a replay buffer: expected {ENDS}.")
+    return {key: zarr_store.array(store, f"data/{key}") for key in keys}
 
 
-def _read(array: zarr.Array, path: Path, rows) -> np.ndarray:
-    try:
-        return np.asarray(array[rows])
-    except Exception as error:  # whatever the codec of the chunk raises
+def _ends(store: zarr_store.Store) -> np.ndarray:
+    """[E] int64."""
+    array = zarr_store.array(store, ENDS)
+    if len(array.shape) != 1 or array.dtype.kind not in "iu":
         raise UserError(
-            f"{path}: a chunk can't be decoded ({type(error).__name__}: {str(error)[:120]}). "
-            "Copy the buffer again."
-        ) from error
+            f"{array}: expected integers [E], got {array.dtype} {list(array.shape)}."
+        )
+    zarr_store.check_chunks(array)
+    return zarr_store.reader(array)(0, array.shape[0]).astype(np.int64)
