@@ -36,7 +36,10 @@ from dpjax.training.checkpoint import Checkpoints
 from dpjax.training.state import TrainState
 from dpjax.types import Batch, Params
 
-OBSERVES = {"pusht": {"keypoints": 18, "agent_pos": 2}}  # what a task's numbers are called
+OBSERVES = {  # what a task's simulator gives
+    "pusht": {"keypoints": 18, "agent_pos": 2},
+    "pusht_image": {"agent_pos": 2, "image": (96, 96, 3)},
+}
 CHUNK = 2**24  # bytes read at once for the digest
 
 log = logging.getLogger("dpjax")
@@ -59,7 +62,8 @@ def arguments(argv=None) -> argparse.Namespace:
         "horizon.act=8, in the place of what SRC says or where it says nothing",
     )
     given = parser.parse_args(argv)
-    given.observations = observations(given.observations) or OBSERVES.get(given.task)
+    usual = {k: n for k, n in OBSERVES.get(given.task, {}).items() if isinstance(n, int)}
+    given.observations = observations(given.observations) or usual
     given.set = dict(setting(text) for text in given.set)
     return given
 
