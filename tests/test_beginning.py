@@ -11,7 +11,7 @@ from dpjax.normalizer import Normalizer
 from dpjax.training import checkpoint
 
 data, cache = tiny.data, tiny.cache  # fixtures
-SHORT = ("train.steps=2", "val.every=0", "save.every=2")
+SHORT = ("train.steps=2", "optim.warmup=0", "val.every=0", "save.every=2")
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,12 @@ def test_a_run_begins_with_the_averaged_weights_and_the_units_of_another(
     assert tiny.differences(want["denoiser"], raw["denoiser"]) == []
 
 
-def test_a_run_that_has_checkpoints_goes_on_with_them(began, others, cache, tmp_path):
-    workdir = tmp_path / "tuned"
-    options = ("val.every=0", "save.every=2", f"train.begin_with={began}", "train.steps=4")
-    tiny.start(workdir, others, *options, cache=cache).wait_until(lambda: checkpoint.steps(workdir))
-    said = tiny.finish(workdir, others, *options, cache=cache).text()
-    assert checkpoint.steps(workdir)[-1] == 4
-    if "going on from step" in said:
-        assert "beginning with" not in said
+def test_a_run_that_has_checkpoints_goes_on_with_them_and_looks_at_no_other(began):
+    config, spec = run_config.read_config(began)
+    config.train.begin_with = "nowhere"
+    assert beginning.read(config, spec, began, None, None) is None
+    with pytest.raises(UserError, match="nowhere: no config.json there"):
+        beginning.read(config, spec, began / "new", None, None)
 
 
 def test_leaves_that_do_not_fit_are_named_and_nothing_is_made(began, others, cache, tmp_path):
