@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def statistics(folder: Path, config: Mapping, features: Features, old: Stats):
+def statistics(folder: Path, written: Mapping, features: Features, old: Stats):
     """(modes {feature type: mode}, statistics of the inputs, those that restore the action)."""
     if (folder / INPUTS).exists() or (folder / OUTPUTS).exists():
         modes, inputs = _step(folder / INPUTS, NORMALIZERS[0])
@@ -52,7 +52,7 @@ def statistics(folder: Path, config: Mapping, features: Features, old: Stats):
     if not old:
         raise refuse(str(folder), INPUTS, "the file, or statistics in model.safetensors", "neither")
     source = str(folder / "config.json")
-    given = config.get("normalization_mapping")
+    given = written.get("normalization_mapping")
     modes = _modes(source, "normalization_mapping", given)
     inputs, outputs = {}, {}
     for feature, (kind, _) in features.items():
