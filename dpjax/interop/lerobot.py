@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dpjax.interop import lerobot_stats, networks, tensors
-from dpjax.interop.found import Found, check_sizes, only, order_of, refuse, spacing
+from dpjax.interop.found import MAX_SIZE, Found, check_sizes, only, order_of, refuse, spacing
 from dpjax.interop.lerobot_stats import Features, own_name
 from dpjax.interop.pieces import Piece, Shapes, first
 
@@ -97,7 +97,9 @@ def features_of(source: str, written: Mapping) -> Features:
                 for key in ("type", "shape")
             )
             rank = only(source, f"{side}.{name}.type", kind, RANKS)
-            sizes = isinstance(shape, list) and all(type(x) is int and x > 0 for x in shape)
+            sizes = isinstance(shape, list) and all(
+                type(x) is int and 0 < x <= MAX_SIZE for x in shape
+            )
             if not sizes or len(shape) != rank or (rank == 3 and shape[0] != 3):
                 what = "[3, height, width]" if rank == 3 else "[size]"
                 raise refuse(source, f"{side}.{name}.shape", what, shape)
@@ -154,6 +156,11 @@ def camera_settings(source: str, written, features: Features, state) -> dict[str
     if not isinstance(crop, list) or len(crop) not in (0, 2):
         raise refuse(source, "crop_shape", "[height, width] or null", crop)
     stem = [x.shape[0] for name, x in state.items() if name.endswith("backbone.0.weight")]
+    group = written.get("use_group_norm", True)
+    has = any(name.endswith(".running_mean") for name in state)
+    if not isinstance(group, bool) or group == has:
+        what = "BatchNorm's statistics" if has else "none of BatchNorm's statistics"
+        raise refuse(source, "use_group_norm", f"{not has}, for there are {what}", group)
     return {
         "encoder.depth": depth,
         "encoder.width": stem[0] if stem else 64,
@@ -161,7 +168,7 @@ def camera_settings(source: str, written, features: Features, state) -> dict[str
         "encoder.keypoints": keypoints,
         "encoder.features": 2 * keypoints,
         "encoder.shared": not written.get("use_separate_rgb_encoder_per_camera", False),
-        "encoder.norm": "group" if written.get("use_group_norm", True) else "frozen",
+        "encoder.norm": "group" if group else "frozen",
         "cameras": {
             own_name(name): {"size": shape[1:], "resize": (), "crop": tuple(crop)}
             for name, (kind, shape) in features.items()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dpjax.interop import networks, units
-from dpjax.interop.found import Found, Units, only, order_of, refuse
+from dpjax.interop.found import Found, Units, check_sizes, only, order_of, refuse
 from dpjax.interop.original_config import get
 from dpjax.interop.pieces import Piece, Shapes
 from dpjax.normalizer import IMAGE_MODES
@@ -35,6 +35,7 @@ def cameras(source, cfg, settings, state, norms, names) -> Found:
     own = renamed(source, low, names)
     multi = any(name.startswith("obs_encoder.key_model_map.") for name in state)
     settings = {**settings, **encoder_settings(source, cfg, rgb, state, multi)}
+    check_sizes(source, settings)
     size = settings["encoder.features"]
     theirs = {key: size if key in rgb else low[key] for key in meta}
     if multi:
