@@ -10,6 +10,7 @@ have, and every tensor that is missing, left over or of another shape, is refuse
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -119,15 +120,29 @@ def config_of(found: Found, given: argparse.Namespace) -> ConfigDict:
         paths = {key: f"observation/{key}" for key in found.observations}
         config.data.columns = ConfigDict({**paths, ACTION: "action"})
         config.eval.every = 0  # there is no simulator
-    for key, value in {**found.settings, **given.set}.items():
+    settings = {**found.settings, **given.set}
+    known = examples(settings["denoiser.name"])
+    for key, value in settings.items():
         *sections, last = key.split(".")
         section = config
         for name in sections:
             section = section[name]
         value = restore_tuples(value)
+        if key in known:
+            check_type(key, value, known[key])
         section[last] = ConfigDict(value) if isinstance(value, dict) else value
     build.check(config)
     return config
+
+
+def examples(denoiser: str) -> dict[str, Any]:
+    """{config key: a value of its type} where the type is known."""
+    whole = flatten(base.get_config().to_dict())
+    found = {key: restore_tuples(x) for key, x in whole.items() if not key.startswith(OPEN)}
+    network = build.choose(build.DENOISERS, denoiser, "config.denoiser.name")
+    own = {f"denoiser.{field.name}": field.default for field in dataclasses.fields(network)}
+    missing = dataclasses.MISSING
+    return {**found, **{key: x for key, x in own.items() if x is not missing and x is not None}}
 
 
 def check_task(found: Found, given: argparse.Namespace) -> None:

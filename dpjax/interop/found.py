@@ -59,10 +59,12 @@ def check_sizes(source: str, settings: Mapping[str, Any]) -> None:
         _check_size(source, key, settings[key], 1, MAX_STEPS)
     for key, value in settings.items():
         if key == "cameras":
-            values = [x for camera in value.values() for x in (*camera["size"], *camera["crop"])]
-        else:
-            values = value if isinstance(value, (list, tuple)) else [value]
-        if len(values) > MAX_LEVELS and key != "cameras":
+            for name, camera in value.items():
+                for x in (*camera["size"], *camera["crop"]):
+                    _check_size(source, f"cameras.{name}", x, 1, MAX_SIZE)
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if len(values) > MAX_LEVELS:
             raise refuse(source, f"config.{key}", f"{MAX_LEVELS} numbers at most", len(values))
         for x in values:
             if isinstance(x, int) and not isinstance(x, bool):

@@ -95,6 +95,8 @@ def _step(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
     for i, step in enumerate(steps):
         name, given = step.get("registry_name"), step.get("config") or {}
         only(source, f"steps.{i}.registry_name", name, dict.fromkeys(STEPS))
+        if not isinstance(given, Mapping):
+            raise refuse(source, f"steps.{i}.config", "a JSON object", given)
         if name == "rename_observations_processor" and given.get("rename_map"):
             raise refuse(source, f"steps.{i}.config.rename_map", "none", given["rename_map"])
         if name == wanted:
