@@ -4,7 +4,7 @@
     python -m dpjax.check --data data/mine
 
 --config: a file of configs/, as for dpjax.train, and what to change in it.
---data: an RLDS directory alone, all of it observed, the rest as configs/base.py says.
+--data: an RLDS directory alone; the same as --config configs/own.py --config.data.dir=…
 --out: the page that is written; check.html where none is given.
 --strict: warnings count as errors.
 The exit code is 0 without errors, 1 with one, 2 where the data cannot be read at all.

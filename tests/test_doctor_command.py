@@ -74,6 +74,18 @@ def test_nan_is_a_finding_and_the_rest_is_looked_at_all_the_same(tmp_path, capsy
     assert run(*of_own(directory, "data.on_bad=skip"), out) == 0
 
 
+def test_where_no_episode_is_good_the_first_fault_is_said(tmp_path):
+    directory = write(tmp_path / "set", cases.walks(2))
+
+    def spoil(examples):
+        for example in examples:
+            example.features.feature["steps/action"].float_list.value[3] = np.nan
+
+    rlds_sets.rewrite(directory, spoil)
+    with pytest.raises(UserError, match=r"episode 0, step 1, action\[1\]: expected finite"):
+        run(*of_own(directory))
+
+
 def test_numbers_of_episodes_are_those_of_the_data_set_not_of_what_is_left(tmp_path, capsys):
     made = cases.walks()
     made[20]["action"][7, 1] = 1e6
@@ -186,6 +198,11 @@ def test_what_training_looks_at_is_bounded(tmp_path, monkeypatch):
     placed = dataset.place(config, data)
     look = lambda: read.of_training(config, data, dataset.normalizer(config, data.train), placed)
     assert len(look().train.ends) == 6 and look().windows == len(placed)  # without mirror images
+    two = f"{config.data.dir},{tiny.write(tmp_path / 'other')}"
+    config.data.dir = two
+    both = dataset.read(config)
+    looked = read.of_training(config, both, dataset.normalizer(config, both.train), placed)
+    assert looked.train.lengths.tolist() == [*tiny.LENGTHS, *tiny.LENGTHS]
     monkeypatch.setattr(read, "STEPS", 60)
     thin = look()
     assert thin.labels == ["training episode 0", "training episode 3"]

@@ -1,9 +1,20 @@
 """What the doctor says of numbers, and that it is silent where they are well."""
 
+import inspect
+from pathlib import Path
+
 import doctor_cases as cases
 import pytest
 
 from dpjax.doctor import examine, rules_data
+
+
+@pytest.mark.parametrize("rule", examine.RULES, ids=lambda rule: rule.__name__)
+def test_a_rule_signs_with_its_name_and_has_a_test(rule):
+    assert f'"{rule.__name__}"' in inspect.getsource(rule)
+    tests = [path.read_text() for path in Path(__file__).parent.glob("test_doctor_*.py")]
+    module = rule.__module__.split(".")[-1]
+    assert any(f"{module}.{rule.__name__}" in text for text in tests)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -46,7 +57,7 @@ def test_an_outlier_is_named_by_the_datas_own_number_of_the_episode():
     made = made._replace(labels=[f"episode {e + 100}" for e in range(27)])
     finding = cases.only(rules_data.outliers(made))
     assert "action[1] is 1e+06 at episode 105, step 7" in finding.reason
-    assert "quantile" in finding.remedy
+    assert finding.remedy.endswith("config.normalize.action=quantile")
     assert not rules_data.heavy_tails(made)  # one line on one thing
 
 

@@ -1,5 +1,7 @@
 """What the doctor says of lengths, of waiting, and of clocks."""
 
+import re
+
 import doctor_cases as cases
 import numpy as np
 import pytest
@@ -45,6 +47,7 @@ def waiting(first, last, share=1.0):
     train = cases.walks()
     for episode in train[: round(share * len(train))]:
         for x in episode.values():
+            x[last:] -= x[last - 1] - x[first]  # it goes on from where it waited
             x[first:last] = x[first]
     return cases.case(train)
 
@@ -52,7 +55,8 @@ def waiting(first, last, share=1.0):
 @pytest.mark.parametrize("first, last, word", [(0, 9, "begin"), (15, 24, "in their middle")])
 def test_waiting_longer_than_a_chunk_is_named(first, last, word):
     finding = cases.only(rules_time.idle(waiting(first, last)))
-    assert word in finding.reason and "24 of 24" in finding.reason and "longest 8" in finding.reason
+    assert word in finding.reason and "24 of 24" in finding.reason
+    assert re.search("longest [89]", finding.reason)  # one of them may go on slowly
 
 
 def test_waiting_that_is_short_rare_or_at_the_end_is_no_warning():
@@ -60,6 +64,16 @@ def test_waiting_that_is_short_rare_or_at_the_end_is_no_warning():
     assert not rules_time.idle(waiting(0, 9, share=0.05))
     assert not rules_time.idle(waiting(32, 40))
     assert cases.only(rules_time.idle(waiting(20, 40))).severity == "note"
+
+
+def test_slow_is_not_still():
+    def crawl(episode):
+        for x in episode.values():
+            slow = x[0] + np.linspace(0, 0.2, 20)[:, None]  # a tenth of the usual a step
+            x[20:] -= x[19] - slow[19]
+            x[:20] = slow
+
+    assert not rules_time.idle(cases.spoiled(crawl))
 
 
 def test_an_observation_that_counts_the_steps_is_named():

@@ -60,11 +60,11 @@ def of_config(config: ConfigDict) -> Case:
 
 
 def of_directory(directory: str) -> Case:
-    """A data set without a config: all that it has is observed, the rest is configs/base.py."""
-    from configs import base
+    """A data set without a config: as configs/own.py takes it, all of it observed."""
+    from configs import own
 
-    config = base.get_config()
-    config.task, config.data.columns, config.data.dir = "own", ConfigDict(), str(directory)
+    config = own.get_config()
+    config.data.dir = str(directory)
     return of_config(config)
 
 
@@ -75,17 +75,25 @@ def of_training(
 
     At most STEPS steps, so that the start does not wait: of more, every k-th episode.
     """
-    train, count = data.train, len(data.train.ends)
-    if config.data.mirror:  # the mirror images are the second half
-        count //= 2
-    kept = np.arange(0, count, -(-int(train.ends[count - 1]) // STEPS))
-    train = episodes_lib.select(train, kept)
+    recorded = _recorded(config, data)
+    steps = int(data.train.lengths[recorded].sum())
+    kept = recorded[:: -(-steps // STEPS)]
+    train = episodes_lib.select(data.train, kept)
     labels = [f"training episode {e}" for e in kept]
     labels += [f"held-out episode {e}" for e in range(len(data.val.ends))]
     learned = dataset.learned(config, train)
     padding = 1 - float(placed.table.mask.mean())
     spaces = build.spaces_of(config)
     return Case(config, train, data.val, labels, learned, normalizer, spaces, len(placed), padding)
+
+
+def _recorded(config, data) -> np.ndarray:
+    """The ids of the training episodes that are no mirror images: of each set the first half."""
+    last = [int(np.searchsorted(data.train.ends, row)) + 1 for row, _ in data.shares.values()]
+    halves = 2 if config.data.mirror else 1
+    return np.concatenate(
+        [np.arange(a, a + (b - a) // halves) for a, b in zip([0, *last[:-1]], last)]
+    )
 
 
 def _refusal(config):
@@ -145,15 +153,18 @@ def _read(config, directory, features, skipped):
         bad.append(episode)
         skipped.append(line)
 
-    raw = rlds.read(
-        directory,
-        features={**columns, **clocks},
-        split=config.data.split,
-        on_bad="skip",
-        memory=cameras.memory(config),
-        folder=config.data.spill or None,
-        tell=tell,
-    )
+    try:
+        raw = rlds.read(
+            directory,
+            features={**columns, **clocks},
+            split=config.data.split,
+            on_bad="skip",
+            memory=cameras.memory(config),
+            folder=config.data.spill or None,
+            tell=tell,
+        )
+    except UserError as error:  # none was good: then the first fault says more
+        raise UserError(skipped[-len(bad)] if bad else str(error)) from error
     times = {path: raw.columns.pop(name).reshape(-1) for name, path in clocks.items()}
     times = {path: raw._replace(columns={path: x}) for path, x in times.items()}
     return raw, times, np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)

@@ -71,8 +71,13 @@ def moves_later(case: Case) -> list[Finding]:
 
 def outliers(case: Case) -> list[Finding]:
     """Single numbers far outside of what a dim usually is."""
-    lines = check.outliers(case.numbers, case.train.ends, case.labels)
-    return [Finding("warning", "outliers", *line.rsplit(": ", 1)) for line in lines]
+    found = []
+    for key, x in case.numbers.items():
+        for line in check.outliers({key: x}, case.train.ends, case.labels):
+            reason, _ = line.rsplit(": ", 1)  # the remedy there does not know the key
+            remedy = f"mend the data, or {mode_key(key)}=quantile"
+            found.append(Finding("warning", "outliers", reason, remedy))
+    return found
 
 
 def heavy_tails(case: Case) -> list[Finding]:

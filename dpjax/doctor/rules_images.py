@@ -6,11 +6,11 @@ import numpy as np
 
 from dpjax.data import check
 from dpjax.doctor.case import Case, Finding, place
-from dpjax.doctor.rules_time import STILL
 
 PLAIN = 3.0  # deviation of the pixels, of 255: a lens cap, a frame that was not filled
 DARK = 20.0  # mean of the pixels, of 255
 FROZEN = 0.5  # share of the frames that equal the next one, though the robot moved
+STILL = 2e-3  # of a dim's range a step: more is motion
 ENOUGH = 8  # frames of a moving robot, below which nothing is said
 
 

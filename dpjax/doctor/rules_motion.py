@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpjax.doctor.case import Case, Finding, named, place, rotated, steps, two_valued
+from dpjax.doctor.case import Case, Finding, counted, named, place, rotated, steps, two_valued
 from dpjax.policy import ACTION
 
 JUMP = 10.0  # times the 99th percentile of a dim's steps: teleoperation moves no faster
@@ -60,8 +60,8 @@ def jumps(case: Case) -> list[Finding]:
     rows = np.flatnonzero(far[:, dims].any(1))
     d = dims[np.argmax(far[rows[0], dims])]
     reason = (
-        f"{named(ACTION, dims)} jump: {len(rows)} steps are more than {JUMP:g} times the 99th "
-        f"percentile, the first {x[rows[0], d]:.4g} to {x[rows[0] + 1, d]:.4g} of "
+        f"{named(ACTION, dims)} jump: {counted(len(rows), 'step')} of more than {JUMP:g} times the "
+        f"99th percentile, the first {x[rows[0], d]:.4g} to {x[rows[0] + 1, d]:.4g} of "
         f"{ACTION}[{d}] after {place(case, rows[0])}"
     )
     remedy = "cut the episodes there, or leave them out: a robot cannot follow, a policy would try"

@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from dpjax.doctor.case import Case, Finding, counted, inside, listed, named, steps
+from dpjax.doctor.case import Case, Finding, counted, inside, listed, named
 
 MANY_COPIES = 0.25  # share of the windows' steps that are copies of an episode's edge
-STILL = 2e-3  # of a dim's range a step: a sensor's noise at rest
+REST = 5e-3  # of a dim's range, within a stretch of waiting: a sensor's noise
+SLOW = 0.05  # of the 90th percentile of a dim's motion in as many steps: slower is standing
+SAMPLE = 10_000  # stretches, that are enough for a percentile
 IDLE = 0.25  # share of idle steps: a quarter of what is learned is to wait
 OFTEN = 0.1  # share of the episodes that begin with, or hold, a stretch of waiting
 ENOUGH = 20  # steps below which nothing is said of evenness
@@ -30,7 +32,7 @@ def short(case: Case) -> list[Finding]:
         f"{len(few)} of {len(lengths)} training episodes have fewer than the {needed} steps of a "
         f"window (the shortest {lengths.min()}) and are padded: {listed(labels)}"
     )
-    remedy = "config.horizon.predict below the shortest, or config.loss.mask_padding=True"
+    remedy = "leave them out, lower config.horizon.predict, or config.loss.mask_padding=True"
     return [Finding("warning", "short", reason, remedy)]
 
 
@@ -69,11 +71,10 @@ def few(case: Case) -> list[Finding]:
 
 def idle(case: Case) -> list[Finding]:
     """Waiting: where a whole chunk holds nothing but rest, a policy learns to rest forever."""
-    quiet = _quiet(case)
-    first, inner, last = _stretches(case, quiet)
     horizon, count = case.config.horizon, len(case.train.ends)
-    found = []
     whole = horizon.obs - 1 + horizon.act  # observed and executed: no sign that waiting ends
+    (first, inner, last), steps_at_rest = _stretches(case, whole)
+    found = []
     for name, longest in (("begin with", first), ("hold in their middle", inner)):
         many = np.flatnonzero(longest >= whole)
         if len(many) < max(OFTEN * count, 1):
@@ -84,7 +85,7 @@ def idle(case: Case) -> list[Finding]:
         )
         remedy = "cut the waiting out, or raise config.horizon.act beyond it"
         found.append(Finding("warning", "idle", reason, remedy))
-    share = quiet.sum() / max(case.train.ends[-1], 1)
+    share = steps_at_rest / case.train.ends[-1]
     if share > IDLE and not found:
         reason = f"in {share:.0%} of the steps neither action nor observation moves"
         remedy = (
@@ -95,24 +96,40 @@ def idle(case: Case) -> list[Finding]:
     return found
 
 
-def _quiet(case):
-    """bool [N - 1]: from row t to the next nothing moves, in action or observation."""
-    quiet = case.inside.copy()
-    for x in case.numbers.values():
-        quiet &= ~(steps(case, x) > STILL * np.ptp(x, axis=0)).any(1)
-    return quiet
-
-
-def _stretches(case, quiet):
-    """([E], [E], [E]): the longest quiet stretch at the start, in the middle, at the end."""
-    longest = np.zeros((3, len(case.train.ends)), np.int64)
-    edges = np.diff(np.concatenate([[False], quiet, [False]]).astype(np.int8))
+def _stretches(case, whole):
+    """([3, E] the longest rest of `whole` steps or more at the start, in the middle, at the
+    end of each episode; how many steps of rest there are in all).
+    """
+    ends = case.train.ends
+    longest = np.zeros((3, len(ends)), np.int64)
+    edges = np.diff(np.concatenate([[False], _resting(case, whole), [False]]).astype(np.int8))
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    episode = np.searchsorted(case.train.ends, starts, side="right")
-    at_end = stops == case.train.ends[episode] - 1
+    lengths = stops - 1 + whole - starts
+    episode = np.searchsorted(ends, starts, side="right")
+    at_end = starts + lengths == ends[episode] - 1
     which = np.where(starts == case.train.starts[episode], 0, np.where(at_end, 2, 1))
-    np.maximum.at(longest, (which, episode), stops - starts)
-    return longest
+    np.maximum.at(longest, (which, episode), lengths)
+    return longest, int(lengths.sum())
+
+
+def _resting(case, whole):
+    """bool [N]: from row t to row t + whole of its episode nothing moves.
+
+    Over the whole stretch, not step by step: slow is not still.
+    """
+    ends = case.train.ends
+    resting = np.zeros(ends[-1], bool)
+    if whole >= len(resting):
+        return resting
+    episode = np.repeat(np.arange(len(ends)), case.train.lengths)
+    still = episode[:-whole] == episode[whole:]
+    for x in case.numbers.values():
+        parts = np.lib.stride_tricks.sliding_window_view(x, whole + 1, axis=0)
+        moved = parts.max(-1) - parts.min(-1)
+        usual = np.quantile(moved[:: 1 + len(moved) // SAMPLE], 0.9, axis=0)
+        still &= (moved <= np.minimum(REST * np.ptp(x, axis=0), SLOW * usual)).all(1)
+    resting[:-whole] = still
+    return resting
 
 
 def where(clock, row: int) -> str:
