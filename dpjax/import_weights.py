@@ -10,6 +10,7 @@ have, and every tensor that is missing, left over or of another shape, is refuse
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -36,7 +37,10 @@ from dpjax.training.checkpoint import Checkpoints
 from dpjax.training.state import TrainState
 from dpjax.types import Batch, Params
 
-OBSERVES = {"pusht": {"keypoints": 18, "agent_pos": 2}}  # what a task's numbers are called
+OBSERVES = {  # what a task's simulator gives
+    "pusht": {"keypoints": 18, "agent_pos": 2},
+    "pusht_image": {"agent_pos": 2, "image": (96, 96, 3)},
+}
 CHUNK = 2**24  # bytes read at once for the digest
 
 log = logging.getLogger("dpjax")
@@ -59,7 +63,8 @@ def arguments(argv=None) -> argparse.Namespace:
         "horizon.act=8, in the place of what SRC says or where it says nothing",
     )
     given = parser.parse_args(argv)
-    given.observations = observations(given.observations) or OBSERVES.get(given.task)
+    usual = {k: n for k, n in OBSERVES.get(given.task, {}).items() if isinstance(n, int)}
+    given.observations = observations(given.observations) or usual
     given.set = dict(setting(text) for text in given.set)
     return given
 
@@ -98,7 +103,7 @@ def read(source: Path, given: argparse.Namespace) -> Found:
     """Whoever's policy it is."""
     if source.is_dir():
         return lerobot.read(source, given.observations, given.set)
-    if source.suffix == ".safetensors" and source.is_file():
+    if source.suffix in (".safetensors", ".npz") and source.is_file():
         raise UserError(
             f"{source}: one file of a policy: give the folder, with config.json in it. (A ResNet's "
             "weights are for config.encoder.weights in a training.)"
@@ -115,15 +120,29 @@ def config_of(found: Found, given: argparse.Namespace) -> ConfigDict:
         paths = {key: f"observation/{key}" for key in found.observations}
         config.data.columns = ConfigDict({**paths, ACTION: "action"})
         config.eval.every = 0  # there is no simulator
-    for key, value in {**found.settings, **given.set}.items():
+    settings = {**found.settings, **given.set}
+    known = examples(settings["denoiser.name"])
+    for key, value in settings.items():
         *sections, last = key.split(".")
         section = config
         for name in sections:
             section = section[name]
         value = restore_tuples(value)
+        if key in known:
+            check_type(key, value, known[key])
         section[last] = ConfigDict(value) if isinstance(value, dict) else value
     build.check(config)
     return config
+
+
+def examples(denoiser: str) -> dict[str, Any]:
+    """{config key: a value of its type} where the type is known."""
+    whole = flatten(base.get_config().to_dict())
+    found = {key: restore_tuples(x) for key, x in whole.items() if not key.startswith(OPEN)}
+    network = build.choose(build.DENOISERS, denoiser, "config.denoiser.name")
+    own = {f"denoiser.{field.name}": field.default for field in dataclasses.fields(network)}
+    missing = dataclasses.MISSING
+    return {**found, **{key: x for key, x in own.items() if x is not missing and x is not None}}
 
 
 def check_task(found: Found, given: argparse.Namespace) -> None:

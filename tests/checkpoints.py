@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 import torch_file
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,7 +12,9 @@ Units = dict[str, tuple[np.ndarray, np.ndarray]]  # {key: (offset, scale)} of th
 Observations = dict[str, int | tuple[int, int, int]]  # {key: size, or (H, W, 3) of images}
 
 
-MAX_STEPS = 10_000  # of a horizon, or of a schedule
+STEPS = ("horizon.obs", "horizon.predict", "horizon.act", "schedule.num_levels")
+MAX_STEPS, MAX_LEVELS, MAX_SIZE = 10_000, 16, 100_000  # of these; of a U-Net; of all else
+MOST = {"denoiser.layers": 1000, "denoiser.cond_layers": 1000, "denoiser.kernel_size": 1000}
 MAX_FEATURES = 10_000_000  # numbers that a network is conditioned on
 
 
@@ -52,11 +54,27 @@ def only(source: str, key: str, got: Any, allowed: Mapping[Any, Any]) -> Any:
 
 
 def check_sizes(source: str, settings: Mapping[str, Any]) -> None:
-    """Refuses steps that are no number of steps, before anything is made of them."""
-    for key in ("horizon.obs", "horizon.predict", "horizon.act", "schedule.num_levels"):
-        if type(settings[key]) is not int or not 0 < settings[key] <= MAX_STEPS:
-            expected = f"a whole number from 1 to {MAX_STEPS:,}"
-            raise refuse(source, f"config.{key}", expected, settings[key], "Or give --set.")
+    """Refuses numbers that no network has, before anything is made of them."""
+    for key in STEPS:
+        _check_size(source, key, settings[key], 1, MAX_STEPS)
+    for key, value in settings.items():
+        if key == "cameras":
+            for name, camera in value.items():
+                for x in (*camera["size"], *camera["crop"]):
+                    _check_size(source, f"cameras.{name}", x, 1, MAX_SIZE)
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if len(values) > MAX_LEVELS:
+            raise refuse(source, f"config.{key}", f"{MAX_LEVELS} numbers at most", len(values))
+        for x in values:
+            if isinstance(x, int) and not isinstance(x, bool):
+                _check_size(source, key, x, 0, MOST.get(key, MAX_SIZE))
+
+
+def _check_size(source: str, key: str, value: Any, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        expected = f"a whole number from {low} to {high:,}"
+        raise refuse(source, f"config.{key}", expected, value, "Or give --set.")
 
 
 def spacing(settings: Mapping[str, Any]) -> str:

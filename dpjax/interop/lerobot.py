@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dpjax.interop import lerobot_stats, networks, tensors
-from dpjax.interop.found import Found, check_sizes, only, order_of, refuse, spacing
+from dpjax.interop.found import MAX_SIZE, Found, check_sizes, only, order_of, refuse, spacing
 from dpjax.interop.lerobot_stats import Features, own_name
 from dpjax.interop.pieces import Piece, Shapes, first
 
@@ -48,18 +48,18 @@ def read(folder: Path, names: Mapping[str, int] | None, given: Mapping[str, Any]
     names: {observation: size} of its numbers, the state's and then the environment's.
     given: settings that the user gave; they come before config.json's.
     """
-    config, source = lerobot_stats.read_json(folder / CONFIG), str(folder / CONFIG)
-    only(source, "type", config.get("type"), {"diffusion": None})
-    features = features_of(source, config)
+    written, source = lerobot_stats.read_json(folder / CONFIG), str(folder / CONFIG)
+    only(source, "type", written.get("type"), {"diffusion": None})
+    features = features_of(source, written)
     arrays = tensors.read_safetensors(folder / WEIGHTS)
     state, said = tensors.as_float32(str(folder / WEIGHTS), drop_integers(arrays))
     state = {name.replace("._orig_mod", ""): x for name, x in state.items()}
     old = {name: state.pop(name) for name in [*state] if re.fullmatch(STATISTICS, name)}
-    read = lerobot_stats.statistics(folder, config, features, old)
+    read = lerobot_stats.statistics(folder, written, features, old)
     observations, units, constant = lerobot_stats.units_of(folder, features, read, names)
     ignored = [name for name in arrays if any(re.fullmatch(text, name) for text in IGNORED)]
     state = {name: x for name, x in state.items() if name not in set(ignored)}
-    settings = {**settings_of(source, config, features, state), **given}
+    settings = {**settings_of(source, written, features, state), **given}
     check_sizes(source, settings)
     if ignored:
         said.append(f"{len(ignored)} tensors are no weights and are left out: {first(ignored)}")
@@ -84,11 +84,11 @@ def drop_integers(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: x for name, x in arrays.items() if not name.endswith(".num_batches_tracked")}
 
 
-def features_of(source: str, config: Mapping) -> Features:
+def features_of(source: str, written: Mapping) -> Features:
     """{feature: (type, shape)} in the order of a step's numbers."""
     found = {}
     for side in ("input_features", "output_features"):
-        given = config.get(side)
+        given = written.get(side)
         if not isinstance(given, Mapping):
             raise refuse(source, side, "{feature: type and shape}", given)
         for name, feature in given.items():
@@ -97,7 +97,9 @@ def features_of(source: str, config: Mapping) -> Features:
                 for key in ("type", "shape")
             )
             rank = only(source, f"{side}.{name}.type", kind, RANKS)
-            sizes = isinstance(shape, list) and all(type(x) is int and x > 0 for x in shape)
+            sizes = isinstance(shape, list) and all(
+                type(x) is int and 0 < x <= MAX_SIZE for x in shape
+            )
             if not sizes or len(shape) != rank or (rank == 3 and shape[0] != 3):
                 what = "[3, height, width]" if rank == 3 else "[size]"
                 raise refuse(source, f"{side}.{name}.shape", what, shape)
@@ -112,56 +114,61 @@ def features_of(source: str, config: Mapping) -> Features:
     return dict(sorted(found.items(), key=lambda item: place.index(item[1][0])))
 
 
-def settings_of(source: str, config, features: Features, state) -> dict[str, Any]:
+def settings_of(source: str, written, features: Features, state) -> dict[str, Any]:
     """{config key: value}; what dpjax does not have is refused."""
     for key in KEYS:
-        if key not in config:
+        if key not in written:
             raise refuse(source, key, "a value", "nothing")
-    one_of = lambda key, table: only(source, key, config.get(key), table)
-    found = {own: config[key] for key, own in KEYS.items()}
+    one_of = lambda key, table: only(source, key, written.get(key), table)
+    found = {own: written[key] for key, own in KEYS.items()}
     found["sampler.name"] = one_of("noise_scheduler_type", SAMPLERS)
     found["schedule.name"] = one_of("beta_schedule", SCHEDULES)
     found["predict"] = one_of("prediction_type", PREDICTS)
     if found["schedule.name"] != "cosine":
         one_of("beta_start", {1e-4: None}), one_of("beta_end", {0.02: None})
     found["sampler.clip"] = np.inf
-    if config.get("clip_sample", True):
-        found["sampler.clip"] = config.get("clip_sample_range", 1.0)
-    found["sampler.num_steps"] = config.get("num_inference_steps") or found["schedule.num_levels"]
+    if written.get("clip_sample", True):
+        found["sampler.clip"] = written.get("clip_sample_range", 1.0)
+    found["sampler.num_steps"] = written.get("num_inference_steps") or found["schedule.num_levels"]
     found.update({"sampler.spacing": spacing(found), "sampler.diffusers": "current"})
     found.update({"denoiser.name": "unet1d", "condition": "features", "encoder.shared": False})
-    found["loss.mask_padding"] = config.get("do_mask_loss_for_padding", False)
+    found["loss.mask_padding"] = written.get("do_mask_loss_for_padding", False)
     if any(kind == "VISUAL" for kind, _ in features.values()):
-        found.update(camera_settings(source, config, features, state))
+        found.update(camera_settings(source, written, features, state))
     return found
 
 
-def camera_settings(source: str, config, features: Features, state) -> dict[str, Any]:
+def camera_settings(source: str, written, features: Features, state) -> dict[str, Any]:
     """The keys of config.encoder and config.cameras."""
-    if config.get("resize_shape") is not None:
+    if written.get("resize_shape") is not None:
         raise refuse(
-            source, "resize_shape", "none: dpjax resizes otherwise", config["resize_shape"]
+            source, "resize_shape", "none: dpjax resizes otherwise", written["resize_shape"]
         )
     depth = only(
-        source, "vision_backbone", config.get("vision_backbone"), {"resnet18": 18, "resnet34": 34}
+        source, "vision_backbone", written.get("vision_backbone"), {"resnet18": 18, "resnet34": 34}
     )
     keypoints, crop = (
-        config.get("spatial_softmax_num_keypoints", 32),
-        config.get("crop_shape") or [],
+        written.get("spatial_softmax_num_keypoints", 32),
+        written.get("crop_shape") or [],
     )
     if type(keypoints) is not int or keypoints < 1:
         raise refuse(source, "spatial_softmax_num_keypoints", "a number above 0", keypoints)
     if not isinstance(crop, list) or len(crop) not in (0, 2):
         raise refuse(source, "crop_shape", "[height, width] or null", crop)
     stem = [x.shape[0] for name, x in state.items() if name.endswith("backbone.0.weight")]
+    group = written.get("use_group_norm", True)
+    has = any(name.endswith(".running_mean") for name in state)
+    if not isinstance(group, bool) or group == has:
+        what = "BatchNorm's statistics" if has else "none of BatchNorm's statistics"
+        raise refuse(source, "use_group_norm", f"{not has}, for there are {what}", group)
     return {
         "encoder.depth": depth,
         "encoder.width": stem[0] if stem else 64,
         "encoder.pool": "spatial_softmax",
         "encoder.keypoints": keypoints,
         "encoder.features": 2 * keypoints,
-        "encoder.shared": not config.get("use_separate_rgb_encoder_per_camera", False),
-        "encoder.norm": "group" if config.get("use_group_norm", True) else "frozen",
+        "encoder.shared": not written.get("use_separate_rgb_encoder_per_camera", False),
+        "encoder.norm": "group" if group else "frozen",
         "cameras": {
             own_name(name): {"size": shape[1:], "resize": (), "crop": tuple(crop)}
             for name, (kind, shape) in features.items()

@@ -194,7 +194,7 @@ def statistics(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def stats_of(features: Mapping, parts: Mapping, found: Units) -> tuple[dict, list[str]]:
-    """({"<feature>.<statistic>": numbers}, lines on dims that read again are an ulp off)."""
+    """({"<feature>.<statistic>": numbers}, a line on dims that are an ulp off when read again)."""
     stats, said = {}, []
     for feature, (kind, shape) in features.items():
         keys = parts.get(feature, [lerobot_stats.own_name(feature)])
@@ -208,7 +208,8 @@ def stats_of(features: Mapping, parts: Mapping, found: Units) -> tuple[dict, lis
         size = (shape[0], 1, 1) if kind == "VISUAL" else shape
         for name, x in zip(names, (first, second)):
             stats[f"{feature}.{name}"] = np.ascontiguousarray(x.reshape(size))
-        said += [f"{feature}[{dim}]: no float32 limits give its units exactly" for dim in off]
+        if off:
+            said.append(f"{feature}{off}: no float32 limits give back these units to the last bit")
     return stats, said
 
 

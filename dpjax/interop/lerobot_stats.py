@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def statistics(folder: Path, config: Mapping, features: Features, old: Stats):
+def statistics(folder: Path, written: Mapping, features: Features, old: Stats):
     """(modes {feature type: mode}, statistics of the inputs, those that restore the action)."""
     if (folder / INPUTS).exists() or (folder / OUTPUTS).exists():
         modes, inputs = _step(folder / INPUTS, NORMALIZERS[0])
@@ -48,22 +48,34 @@ def statistics(folder: Path, config: Mapping, features: Features, old: Stats):
         if modes.get("ACTION") != again.get("ACTION"):
             where = f"{folder / OUTPUTS}"
             raise refuse(where, "norm_map.ACTION", modes.get("ACTION"), again.get("ACTION"))
+        _check_same(str(folder / OUTPUTS), inputs, outputs, "action.")
         return modes, inputs, outputs
     if not old:
         raise refuse(str(folder), INPUTS, "the file, or statistics in model.safetensors", "neither")
     source = str(folder / "config.json")
-    given = config.get("normalization_mapping")
+    given = written.get("normalization_mapping")
     modes = _modes(source, "normalization_mapping", given)
-    inputs, outputs = {}, {}
-    for feature, (kind, _) in features.items():
-        name = f"buffer_{feature.replace('.', '_')}."
-        into, prefix = (
-            (outputs, "unnormalize_outputs.") if kind == "ACTION" else (inputs, "normalize_inputs.")
-        )
-        for key, x in old.items():
-            if key.startswith(prefix + name):
-                into[f"{feature}.{key.removeprefix(prefix + name)}"] = x
-    return modes, inputs, outputs
+    return modes, *_old(source, features, old)
+
+
+def _old(source: str, features: Features, old: Stats) -> tuple[Stats, Stats]:
+    """(statistics of the inputs, of the action) out of model.safetensors; no others are there."""
+    found = {"normalize_inputs": {}, "normalize_targets": {}, "unnormalize_outputs": {}}
+    names = {f"buffer_{feature.replace('.', '_')}": feature for feature in features}
+    for key, x in old.items():
+        part, buffer, stat = key.split(".")
+        if buffer not in names:
+            raise refuse(source, key, "statistics of its features", buffer)
+        found[part][f"{names[buffer]}.{stat}"] = x
+    _check_same(source, found["normalize_targets"], found["unnormalize_outputs"], "action.")
+    return found["normalize_inputs"], found["unnormalize_outputs"]
+
+
+def _check_same(source: str, one: Stats, other: Stats, prefix: str) -> None:
+    """Refuses an action that is normalized in one way and restored in another."""
+    for key in other:
+        if key.startswith(prefix) and key in one and not np.array_equal(one[key], other[key]):
+            raise refuse(source, key, "the numbers that it is normalized with", "others")
 
 
 def _modes(source: str, key: str, given) -> dict[str, str]:
@@ -83,6 +95,8 @@ def _step(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
     for i, step in enumerate(steps):
         name, given = step.get("registry_name"), step.get("config") or {}
         only(source, f"steps.{i}.registry_name", name, dict.fromkeys(STEPS))
+        if not isinstance(given, Mapping):
+            raise refuse(source, f"steps.{i}.config", "a JSON object", given)
         if name == "rename_observations_processor" and given.get("rename_map"):
             raise refuse(source, f"steps.{i}.config.rename_map", "none", given["rename_map"])
         if name == wanted:

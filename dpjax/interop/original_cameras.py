@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dpjax.interop import networks, units
-from dpjax.interop.found import Found, Units, only, order_of, refuse
+from dpjax.interop.found import Found, Units, check_sizes, only, order_of, refuse
 from dpjax.interop.original_config import get
 from dpjax.interop.pieces import Piece, Shapes
 from dpjax.normalizer import IMAGE_MODES
@@ -26,16 +26,16 @@ BUFFERS = ("pool.pos_x", "pool.pos_y")  # the pixels' places: rebuilt here
 
 def cameras(source, cfg, settings, state, norms, names) -> Found:
     """A policy that sees images."""
-    if names:
-        raise refuse(source, "--observations", "none: shape_meta names them", ",".join(names))
     meta = get(cfg, "shape_meta.obs", get(cfg, "policy.shape_meta.obs", {}))
     action = get(cfg, "shape_meta.action.shape", get(cfg, "policy.shape_meta.action.shape"))
     if not meta or not isinstance(action, list) or len(action) != 1:
         raise refuse(source, "cfg.shape_meta", "obs and the action's shape", meta or "nothing")
     rgb = {key: x["shape"] for key, x in meta.items() if get(x, "type", "low_dim") == "rgb"}
     low = {key: x["shape"][0] for key, x in meta.items() if key not in rgb}
+    own = renamed(source, low, names)
     multi = any(name.startswith("obs_encoder.key_model_map.") for name in state)
     settings = {**settings, **encoder_settings(source, cfg, rgb, state, multi)}
+    check_sizes(source, settings)
     size = settings["encoder.features"]
     theirs = {key: size if key in rgb else low[key] for key in meta}
     if multi:
@@ -48,16 +48,25 @@ def cameras(source, cfg, settings, state, norms, names) -> Found:
     return Found(
         source,
         settings,
-        {**low, **sizes},
+        {**{own[key]: size for key, size in low.items()}, **sizes},
         action[0],
         networks.fold_batch_norms(state),
         encoder=table,
         denoiser=networks.original(
             settings["denoiser.name"], order_of(theirs, [*low, *rgb], steps)
         ),
-        units=units_found,
+        units={own.get(key, key): x for key, x in units_found.items()},
         said=said_of(cfg, settings, multi),
     )
+
+
+def renamed(source: str, low: Mapping[str, int], names: Mapping[str, int] | None) -> dict:
+    """{their key: ours} of the numbers; names: {ours: size}, in the order of theirs."""
+    if names and list(names.values()) != list(low.values()):
+        given = ",".join(f"{key}={size}" for key, size in names.items())
+        expected = ",".join(f"{key}={size}" for key, size in low.items())
+        raise refuse(source, "--observations", f"a name for each of {expected}", given)
+    return dict(zip(low, names or low))
 
 
 def encoder_settings(source: str, cfg, rgb, state, multi: bool) -> dict[str, Any]:

@@ -70,8 +70,11 @@ def read(path: Path) -> Archive:
             if order in file.namelist() and file.read(order) != b"little":
                 raise UserError(f"{path}: byteorder: expected little, got another: save it anew.")
             data = file.read(f"{root}/data.pkl")
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, EOFError) as error:
-        raise UserError(f"{path}: can't be read as a zip ({str(error)[:120]}).") from error
+    except UserError:
+        raise
+    except Exception as error:  # zipfile raises whatever its parts raise
+        reason = f"{type(error).__name__}: {str(error)[:120]}"
+        raise UserError(f"{path}: can't be read as a zip ({reason}).") from error
     try:
         content, refused = pickled.load(data, KNOWN)
     except pickled.Refused as error:
@@ -166,7 +169,7 @@ def arrays(archive: Archive, tensors: Mapping[str, Tensor]) -> dict[str, np.ndar
             )
         try:
             return {name: _array(archive, file, tensor) for name, tensor in tensors.items()}
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+        except Exception as error:  # the same
             raise UserError(f"{archive.path}: damaged ({str(error)[:120]}).") from error
 
 

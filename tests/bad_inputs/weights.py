@@ -451,10 +451,24 @@ def array_of_another_network(folder):
 
 def nan_statistic(folder):
     path = lerobot(folder)
-    name = path / "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
     stats = {"action.min": np.float32([-1, np.nan]), "action.max": np.float32([1, 1])}
-    save_file(stats, name)
+    save_file(stats, path / "policy_postprocessor_step_0_unnormalizer_processor.safetensors")
+    inputs = {"observation.state.min": -np.ones(3, "f4"), "observation.state.max": np.ones(3, "f4")}
+    for part in ("mean", "std"):
+        inputs[f"observation.images.top.{part}"] = np.ones(3, np.float32)
+    save_file(inputs, path / "policy_preprocessor_step_3_normalizer_processor.safetensors")
     return path
+
+
+def action_that_is_restored_otherwise(folder):
+    path = lerobot(folder)
+    stats = {"action.min": np.float32([-1, -2]), "action.max": np.float32([1, 1])}
+    save_file(stats, path / "policy_postprocessor_step_0_unnormalizer_processor.safetensors")
+    return path
+
+
+def batch_norms_without_statistics(folder):
+    return lerobot(folder, use_group_norm=False)
 
 
 def no_statistics(folder):
@@ -632,6 +646,8 @@ CASES = {
     nan_array: "diffusion.unet.final_conv.1.bias: 2 of 2 numbers are not finite",
     array_of_another_network: r"1 missing \(diffusion.rgb_encoder.out.bias\)",
     nan_statistic: r"action.min\[1\]: expected a number, got nan",
+    action_that_is_restored_otherwise: "action.min: expected the numbers that it is normalized",
+    batch_norms_without_statistics: "use_group_norm: expected True",
     no_statistics: "policy_preprocessor.json: expected the file, or statistics",
     statistics_elsewhere: "state_file: expected the name of a file beside it",
     unknown_processor: "steps.0.registry_name: expected .* got 'delta_actions_processor'",

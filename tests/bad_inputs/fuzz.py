@@ -1,0 +1,59 @@
+"""Checkpoints changed at random: read, or refused in one line, and nothing else.
+
+    PYTHONPATH=.:tests python tests/bad_inputs/fuzz.py 10000
+"""
+
+import collections
+from pathlib import Path
+import resource
+import sys
+import tempfile
+import time
+
+from bad_inputs import weights
+import checkpoints
+import numpy as np
+from tqdm import tqdm
+
+from dpjax.errors import UserError
+from dpjax.interop import original
+
+NEAR = 4000  # bytes after the start of the pickle, where most changes are
+
+
+def fuzz(count: int, folder: Path, seed: int = 0) -> tuple[dict[str, int], float]:
+    """({what came of a file: how many}, the slowest's seconds).
+
+    A byte is changed, cut out or repeated, or a few drawn ones are put in, in a checkpoint of
+    ours and in one of torch's.
+    """
+    state, cfg, _, _ = checkpoints.lowdim(weights.GOOD)
+    small = {name: state[name] for name in list(state)[:3]}
+    ours = checkpoints.save(folder / "a.ckpt", small, cfg).read_bytes()
+    theirs = (checkpoints.GOLDEN / "original_small.ckpt").read_bytes()
+    rng, path, found, slowest = np.random.default_rng(seed), folder / "b.ckpt", {}, 0.0
+    found = collections.Counter()
+    for i in tqdm(range(count), desc="fuzz", disable=None):
+        data = (ours, theirs)[i % 2]
+        start = data.index(b"\x80\x02")
+        at = int(rng.integers(start, start + NEAR) if i % 3 else rng.integers(len(data)))
+        drawn = bytes(rng.integers(0, 256, 5, dtype=np.uint8))
+        part = (drawn[:1], b"", data[at : at + 7] * 2, drawn)[rng.integers(4)]
+        path.write_bytes(data[:at] + part + data[at + 1 :])
+        began = time.perf_counter()
+        try:
+            original.read(path, None, {})
+            found["read"] += 1
+        except UserError as error:
+            found["refused" if "\n" not in str(error) else "refused in several lines"] += 1
+        except Exception as error:  # what must not be
+            found[f"{type(error).__name__}: {str(error)[:200]}"] += 1
+        slowest = max(slowest, time.perf_counter() - began)
+    return dict(found), slowest
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        counts, seconds = fuzz(int(sys.argv[1]), Path(made))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{counts}, slowest {seconds:.2f} s, {memory:.0f} MiB at most")
