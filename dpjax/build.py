@@ -21,13 +21,12 @@ from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.actor import Actor
 from dpjax.diffusion import published, samplers, schedules, second_order
-from dpjax.errors import UserError, choices
+from dpjax.errors import UserError, choices, choose
 from dpjax.nets import dit, transformer, unet1d
 from dpjax.normalizer import Normalizer
 from dpjax.policy import Policy
 from dpjax.run_config import Spec, read_config
-from dpjax.training import checkpoint, optim, parallel
-from dpjax.training.step import check_parts
+from dpjax.training import checkpoint, optim
 from dpjax.types import Params
 
 DENOISERS = {
@@ -59,20 +58,13 @@ CONDITIONS = {
 log = logging.getLogger("dpjax")
 
 
-def choose(table: dict, name: str, where: str):
-    """table[name], or one line with the nearest name."""
-    if name not in table:
-        raise UserError(f"{where}={name!r} is unknown; {choices(name, table)}.")
-    return table[name]
-
-
 def check(config: ConfigDict) -> None:
     """What can be wrong between keys, before anything is read or compiled."""
     from configs import base  # not at the top: without configs/ dpjax is still a library
 
     config_check.check(config.to_dict(), base.get_config().to_dict())
     horizon = config.horizon
-    check_training(config)
+    config_check.check_training(config)
     needed = horizon.obs - 1 + horizon.act
     if needed > horizon.predict:
         raise UserError(
@@ -101,19 +93,6 @@ def check(config: ConfigDict) -> None:
     config_check.check_columns(config)
     check_schedule(config)
     policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
-
-
-def check_training(config: ConfigDict) -> None:
-    """The batch can be split over devices and parts; the optimizer's keys fit together."""
-    if not 0 <= config.optim.warmup < config.train.steps:
-        raise UserError(
-            f"config.optim.warmup={config.optim.warmup} must be below config.train.steps="
-            f"{config.train.steps}: the cosine begins where the warm-up ends."
-        )
-    choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
-    choose(parallel.WAYS, config.train.parallel, "config.train.parallel")
-    parallel.check_batch(config.train.batch, jax.device_count())
-    check_parts(config.train.batch // jax.device_count(), config.train.accumulate)
 
 
 def check_schedule(config: ConfigDict) -> None:

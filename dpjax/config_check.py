@@ -9,12 +9,15 @@ from collections.abc import Mapping
 import math
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from dpjax import tasks
 from dpjax.diffusion import published
-from dpjax.errors import UserError, choices
+from dpjax.errors import UserError, choices, choose
 from dpjax.policy import ACTION
+from dpjax.training import parallel
+from dpjax.training.step import check_parts
 
 # Sections whose keys are the user's own, with texts as values: new ones may be given on the
 # command line too.
@@ -111,6 +114,19 @@ def check_columns(config: ConfigDict) -> None:
             "config.data.columns names no observation: add one, such as "
             "state=observation/state, or leave it empty for all that the data has."
         )
+
+
+def check_training(config: ConfigDict) -> None:
+    """The batch can be split over devices and parts; the optimizer's keys fit together."""
+    if not 0 <= config.optim.warmup < config.train.steps:
+        raise UserError(
+            f"config.optim.warmup={config.optim.warmup} must be below config.train.steps="
+            f"{config.train.steps}: the cosine begins where the warm-up ends."
+        )
+    choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
+    choose(parallel.WAYS, config.train.parallel, "config.train.parallel")
+    parallel.check_batch(config.train.batch, jax.device_count())
+    check_parts(config.train.batch // jax.device_count(), config.train.accumulate)
 
 
 METHODS = ("diffusion", "meanflow")

@@ -22,6 +22,13 @@ def choices(given: str, allowed: Iterable[str]) -> str:
     return f"{hint}choose one of {', '.join(allowed) or '(there are none)'}"
 
 
+def choose(table: dict, name: str, where: str):
+    """table[name], or one line with the nearest name."""
+    if name not in table:
+        raise UserError(f"{where}={name!r} is unknown; {choices(name, table)}.")
+    return table[name]
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command's main; a UserError becomes one line on stderr and exit code 2.
 
