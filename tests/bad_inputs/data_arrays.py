@@ -171,6 +171,13 @@ def npz_name_that_climbs(folder):
     return Case(("arrays", root), ("episode_1.npz", f"'../../{CANARY}.npy'", "leads out of it"))
 
 
+def npz_name_of_two_lines(folder):
+    root = made_sets.write_npz(folder / "set")
+    with zipfile.ZipFile(root / "episode_1.npz", "a") as archive:
+        archive.writestr("sta\nte.npy", b"x")
+    return Case(("arrays", root), ("episode_1.npz", "'sta\\nte.npy' is no name"))
+
+
 def npz_cut(folder):
     root = made_sets.write_npz(folder / "set")
     path = root / "episode_1.npz"

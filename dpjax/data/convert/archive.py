@@ -31,6 +31,8 @@ def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
             raise UserError(f"{path}: {item.filename!r} is {kind}: expected files inside.")
         if item.filename in seen:
             raise UserError(f"{path}: {item.filename!r} is in it twice, expected once.")
+        if not item.filename.isprintable():  # it would break the line of an error in two
+            raise UserError(f"{path}: {item.filename!r} is no name: expected printable letters.")
         seen.add(item.filename)
 
 
