@@ -18,9 +18,9 @@ def get_config():
     config.denoiser.kernel_size = 3
     config.predict = "sample"  # learned in fewer steps than the noise (configs/pusht_demo.py)
     config.optim.lr = 1e-3
-    config.train.steps = 7_000
+    config.train.steps = 15_000
     config.train.steps_per_call = 5
-    config.eval.every = 3_500
+    config.eval.every = 7_500
     config.val.every = 1_000
     config.save.every = 500
     return config
