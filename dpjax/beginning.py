@@ -5,7 +5,7 @@ those. So the new data's own units are not used, which is said, and so is what t
 could not reach in the old ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import logging
 
 import jax
@@ -28,11 +28,15 @@ log = logging.getLogger("dpjax")
 
 
 def read(
-    config: ConfigDict, spec: Spec, workdir, like: Params, columns: Mapping[str, np.ndarray]
+    config: ConfigDict,
+    spec: Spec,
+    workdir,
+    like: Callable[[], Params],
+    columns: Mapping[str, np.ndarray],
 ) -> Params | None:
     """The params that a new run begins with, or None where the config names none.
 
-    like: params of the run's own policy, as shapes. columns: what it is trained on. A run
+    like: () -> params of the run's own policy, as shapes. columns: what it is trained on. A run
     that has checkpoints goes on with them, and the run that it began with is not looked at.
     """
     source = config.train.begin_with
@@ -48,7 +52,7 @@ def read(
     params, step, said = checkpoint.load_params(source, which="ema")
     for text in said:
         log.warning(text)
-    check_leaves(source, params, like)
+    check_leaves(source, params, like())
     log.warning(
         "beginning with step %d of %s: its averaged weights, and its units in the place of those "
         "of the new data (config.train.begin_with)",

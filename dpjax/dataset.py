@@ -43,15 +43,16 @@ def resolved(config: ConfigDict) -> ConfigDict:
     if config.data.columns or tasks.get(config.task).columns:
         return config
     directory = next(iter(mixture.directories(config)))
+    usable = rlds.usable(directory)
     shapes = {
         path: shape
-        for path, shape in rlds.usable(directory).items()
+        for path, shape in usable.items()
         if path == ACTION or path.startswith("observation/")
     }
     if ACTION not in shapes or len(shapes) < 2:
         raise UserError(
             f"{directory}: expected action and observation/* in its steps, got "
-            f"{', '.join(rlds.usable(directory))}: say which they are, "
+            f"{', '.join(usable)}: say which they are, "
             "--config.data.columns.action=PATH --config.data.columns.NAME=PATH."
         )
     with config.unlocked():
@@ -172,7 +173,8 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
 
 def learned(config: ConfigDict, episodes: Episodes) -> dict:
     """Columns {key: [N, ...]} in the network's spaces, as a normalizer is fitted to them."""
-    rows = windows_of(config, episodes)[0]
+    # Only relative actions differ from window to window.
+    rows = windows_of(config, episodes)[0] if config.spaces.relative else None
     return spaces.flat(build.spaces_of(config), episodes.columns, rows)
 
 

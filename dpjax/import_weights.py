@@ -27,7 +27,7 @@ from tqdm import tqdm
 from configs import base
 from dpjax import build, cameras, command_line, dataset, tasks
 from dpjax.config_check import OPEN, check_type, flatten
-from dpjax.errors import UserError, choices
+from dpjax.errors import UserError, choices, choose
 from dpjax.interop import lerobot, original, pieces
 from dpjax.interop.found import Found
 from dpjax.normalizer import Normalizer
@@ -139,7 +139,7 @@ def examples(denoiser: str) -> dict[str, Any]:
     """{config key: a value of its type} where the type is known."""
     whole = flatten(base.get_config().to_dict())
     found = {key: restore_tuples(x) for key, x in whole.items() if not key.startswith(OPEN)}
-    network = build.choose(build.DENOISERS, denoiser, "config.denoiser.name")
+    network = choose(build.DENOISERS, denoiser, "config.denoiser.name")
     own = {f"denoiser.{field.name}": field.default for field in dataclasses.fields(network)}
     missing = dataclasses.MISSING
     return {**found, **{key: x for key, x in own.items() if x is not missing and x is not None}}

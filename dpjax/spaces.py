@@ -222,10 +222,11 @@ def learned_sizes(spaces: Spaces, observations: Mapping, action: int) -> tuple[d
     return sizes, learned(ACTION, action)
 
 
-def flat(spaces: Spaces, columns: Mapping, rows: np.ndarray) -> dict:
+def flat(spaces: Spaces, columns: Mapping, rows: np.ndarray | None) -> dict:
     """Columns {name: [N, ...]} as a normalizer is fitted to them.
 
-    rows: [W, Tp] of the windows: relative actions are those of all windows, [W Tp, D].
+    rows: [W, Tp] of the windows: relative actions are those of all windows, [W Tp, D]; not
+        looked at for absolute ones.
     """
     out = encode_obs(spaces, {key: x for key, x in columns.items() if key != ACTION})
     actions, pose = columns[ACTION], None

@@ -61,7 +61,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
         tx, backbone = build.optimizer(config), cameras.pretrained(config)
         windows = dataset.place(config, data)
         example = judges.first_batch(config, windows, np.zeros(1, np.int32))
-        like = jax.eval_shape(policy.init, jax.random.key(0), example)
+        like = functools.partial(jax.eval_shape, policy.init, jax.random.key(0), example)
         each = jobs.alone(config, workdir)  # the trainings: one, or several side by side
         begun = beginning.read(config, spec, each[0][1], like, data.train.columns)
     distributed.check_same(config=json.dumps(config.to_dict()), data=spec.data)

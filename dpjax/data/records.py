@@ -44,6 +44,11 @@ def read_shards(
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: missing shard. Copy it again, beside its dataset_info.json.")
+    refuse_pointer(path)
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuses a Git LFS pointer, which stands where the data should be."""
     with open(path, "rb") as file:
         if file.read(64).startswith(b"version https://git-lfs"):
             raise UserError(f"{path}: a Git LFS pointer, not the data. Run git lfs pull.")

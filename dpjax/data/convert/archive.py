@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 import stat
 import zipfile
 
-from dpjax.data.convert.source import reading, refuse_pointer
+from dpjax.data.convert.source import reading
+from dpjax.data.records import refuse_pointer
 from dpjax.errors import UserError
 
 

@@ -24,8 +24,8 @@ from dpjax.data.convert.source import (
     Source,
     natural,
     reading,
-    refuse_pointer,
 )
+from dpjax.data.records import refuse_pointer
 from dpjax.errors import UserError
 
 HEADER = 2**16  # bytes of a .npy file that hold its header

@@ -20,7 +20,8 @@ import numpy as np
 
 from dpjax.data import images
 from dpjax.data.convert import parquet, video
-from dpjax.data.convert.source import Columns, Kind, Source, reading, refuse_pointer
+from dpjax.data.convert.source import Columns, Kind, Source, reading
+from dpjax.data.records import refuse_pointer
 from dpjax.errors import UserError
 
 META_LIMIT = 2**26  # bytes of a JSON file of meta/

@@ -27,8 +27,8 @@ from dpjax.data.convert.source import (
     Source,
     natural,
     reading,
-    refuse_pointer,
 )
+from dpjax.data.records import refuse_pointer
 from dpjax.errors import UserError, choices
 
 CHUNK_LIMIT = 2**31  # bytes of one chunk, decoded

@@ -226,10 +226,3 @@ def reading(what: str) -> Iterator[None]:
     except Exception as error:  # they raise whatever their parsers raise
         text = " ".join(str(error).split())[:160]
         raise UserError(f"{what} ({type(error).__name__}: {text}). Copy it again.") from error
-
-
-def refuse_pointer(path: Path) -> None:
-    """Refuses a Git LFS pointer, which stands where the data should be."""
-    with open(path, "rb") as file:
-        if file.read(64).startswith(b"version https://git-lfs"):
-            raise UserError(f"{path}: a Git LFS pointer, not the data. Run git lfs pull.")
