@@ -184,9 +184,13 @@ def policy(
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW as the config says, over the whole run."""
+    """AdamW as the config says, over the whole run; `train_step` clips before it."""
     scales = {"encoder": config.encoder.lr} if config.cameras else None
-    return optim.adamw(steps=config.train.steps, scales=scales, **config.optim)
+    options = config.optim.to_dict()
+    clipped = options.pop("grad_clip")
+    adam = optim.adamw(steps=config.train.steps, scales=scales, **options)
+    # In the place where the clipping was: the states of older checkpoints have it.
+    return optax.chain(optax.identity(), adam) if clipped else adam
 
 
 def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | None = None):

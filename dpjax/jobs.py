@@ -29,7 +29,8 @@ log = logging.getLogger("dpjax")
 def stepper(config: ConfigDict, policy: Policy, tx: optax.GradientTransformation) -> Callable:
     """`train_step` of that policy and optimizer, as the config says."""
     options = dict(ema_power=config.ema.power, ema_max=config.ema.max)
-    return functools.partial(train_step, policy, tx, accumulate=config.train.accumulate, **options)
+    options.update(grad_clip=config.optim.grad_clip, accumulate=config.train.accumulate)
+    return functools.partial(train_step, policy, tx, **options)
 
 
 def caller(config: ConfigDict, way: parallel.Way, step: Callable) -> Callable:

@@ -74,8 +74,7 @@ def leaves(num_devices, name="pmap"):
     devices = jax.devices()[:num_devices]
     assert len(devices) == num_devices
     once, metrics = run(devices, optax.sgd(1.0), 1, name)
-    adam = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
-    many, losses = run(devices, adam, 5, name)
+    many, losses = run(devices, optax.adam(1e-2), 5, name, grad_clip=0.5)
     in_parts, loss = run(devices, optax.sgd(1.0), 1, name, accumulate=2)
     return {
         "after_sgd": once.params["denoiser"]["kernel"],
@@ -168,6 +167,21 @@ def test_the_gradient_is_that_of_the_mean_over_what_counts():
     np.testing.assert_allclose(metrics["grad_norm"], jnp.linalg.norm(grad), rtol=1e-5)
 
 
+@pytest.mark.parametrize("grad_clip", [0.0, 1e-3, 1e3])
+def test_clipping_is_that_of_the_global_norm(grad_clip):
+    clip = optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity()
+    want, said = run(jax.devices()[:1], optax.chain(clip, optax.sgd(1.0)), 1)
+    got, metrics = run(jax.devices()[:1], optax.sgd(1.0), 1, grad_clip=grad_clip)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8)
+    close(got.params["denoiser"]["kernel"], want.params["denoiser"]["kernel"])
+    close(metrics["grad_norm"], said["grad_norm"])  # before clipping
+
+
+def test_a_gradient_of_zero_is_not_divided_by_its_norm():
+    assert optim.shrinkage(jnp.float32(0), 10.0) == 1
+    assert np.isnan(optim.shrinkage(jnp.float32(np.nan), 10.0))
+
+
 def test_the_first_average_is_the_weights():
     _, after, _, _, _ = one_step()
     np.testing.assert_array_equal(
@@ -177,9 +191,7 @@ def test_the_first_average_is_the_weights():
 
 
 def test_the_normalizer_is_untouched_by_training():
-    tx = optim.adamw(
-        lr=0.1, steps=9, warmup=0, b1=0.9, b2=0.9, eps=1e-8, weight_decay=0.5, grad_clip=0.0
-    )
+    tx = optim.adamw(lr=0.1, steps=9, warmup=0, b1=0.9, b2=0.9, eps=1e-8, weight_decay=0.5)
     end, _ = run(jax.devices()[:1], tx, 5)
     start = toy_policy().init(jax.random.key(0), None)
     for tree in (end.params, end.ema):
@@ -207,7 +219,7 @@ def test_ema_decay_is_the_originals():
 def updates(steps, warmup, at, **options):
     """Size of Adam's update for a constant gradient at some steps: the learning rate."""
     tx = optim.adamw(
-        **{"lr": 1e-2, "b1": 0.0, "b2": 0.0, "eps": 0.0, "weight_decay": 0.0, "grad_clip": 0.0},
+        **{"lr": 1e-2, "b1": 0.0, "b2": 0.0, "eps": 0.0, "weight_decay": 0.0},
         **{"steps": steps, "warmup": warmup, **options},
     )
     weight = jnp.ones(1)

@@ -156,7 +156,7 @@ def test_only_matrices_decay():
     for path, is_matrix in decayed:
         assert is_matrix == (path[-1].key == "kernel"), jax.tree_util.keystr(path)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "position": jnp.ones((3, 2))}
-    fixed = dict(steps=10, warmup=0, b1=0.9, b2=0.95, eps=1e-8, grad_clip=1.0)
+    fixed = dict(steps=10, warmup=0, b1=0.9, b2=0.95, eps=1e-8)
     tx = optim.adamw(lr=0.5, weight_decay=0.5, decay="matrices", **fixed)
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zero, tx.init(params), params)

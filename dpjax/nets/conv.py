@@ -8,6 +8,8 @@ matrix. Accelerators keep XLA's convolution. Both are the same function of the s
 parameters, in torch's geometry (symmetric padding, also at stride 2).
 """
 
+from typing import NamedTuple
+
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -33,6 +35,24 @@ def neighbours(x: Array, size: int, stride: int, padding: int) -> Array:
     return jnp.concatenate([x[:, i : i + last : stride] for i in range(size)], axis=-1)
 
 
+class Covered(NamedTuple):
+    """What a tap of a kernel works on: input steps, and the outputs left out (before, after)."""
+
+    inputs: slice
+    edges: tuple[int, int]
+
+
+def covered(steps: int, length: int, tap: int, stride: int, padding: int) -> Covered | None:
+    """Of `length` outputs those whose input under this tap is no padding; None if none is."""
+    first = max(0, -((tap - padding) // stride))
+    stop = min(length, (steps - 1 + padding - tap) // stride + 1)
+    if first >= stop:
+        return None
+    start = first * stride - padding + tap
+    last = start + (stop - first - 1) * stride
+    return Covered(slice(start, last + 1, stride), (first, length - stop))
+
+
 def conv_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """`conv` as one matrix product a tap of the kernel, padding left out."""
     steps, size = x.shape[1], kernel.shape[0]
@@ -40,15 +60,9 @@ def conv_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     y = jnp.zeros((x.shape[0], length, kernel.shape[2]), x.dtype)
     # A split's gradient is one concatenation; that of slices adds up as many padded kernels.
     for tap, weights in enumerate(lax.split(kernel, (1,) * size)):
-        # The outputs whose input under this tap is none of the padding.
-        first = max(0, -((tap - padding) // stride))
-        stop = min(length, (steps - 1 + padding - tap) // stride + 1)
-        if first >= stop:
-            continue
-        start = first * stride - padding + tap
-        seen = x[:, start : start + (stop - first - 1) * stride + 1 : stride]
-        edges = ((0, 0), (first, length - stop), (0, 0))
-        y += jnp.pad(flat_dot(seen, weights[0]), edges)
+        at = covered(steps, length, tap, stride, padding)
+        if at:
+            y += jnp.pad(flat_dot(x[:, at.inputs], weights[0]), ((0, 0), at.edges, (0, 0)))
     return y
 
 
@@ -62,9 +76,7 @@ def conv_matmul(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     size, inputs, outputs = kernel.shape
     if inputs * outputs >= LARGE_TAP and is_large(x.shape[0]):
         return conv_taps(x, kernel, stride, padding)
-    return flat_dot(
-        neighbours(x, size, stride, padding), kernel.reshape(size * inputs, outputs)
-    )
+    return flat_dot(neighbours(x, size, stride, padding), kernel.reshape(size * inputs, outputs))
 
 
 def conv_xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:

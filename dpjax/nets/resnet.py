@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpjax.nets.conv2d import conv2d, max_pool
 from dpjax.nets.embeddings import Dense, rerun, torch_uniform
 
 Array = jax.Array
@@ -45,18 +46,19 @@ def norm(kind: str, features: int, name: str) -> nn.Module:
     )
 
 
-def conv(features: int, size: int, name: str, stride: int = 1) -> nn.Conv:
+class Conv(nn.Module):
     """Without bias, in torch's geometry: the same padding on all sides."""
-    pad = size // 2
-    return nn.Conv(
-        features,
-        (size, size),
-        (stride, stride),
-        padding=((pad, pad), (pad, pad)),
-        use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        name=name,
-    )
+
+    features: int
+    size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        kernel = self.param("kernel", init, shape)
+        return conv2d(x, kernel, stride=self.stride, padding=self.size // 2)
 
 
 class BasicBlock(nn.Module):
@@ -68,11 +70,11 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = conv(self.features, 3, "conv0", self.stride)(x)
+        h = Conv(self.features, 3, self.stride, name="conv0")(x)
         h = nn.relu(norm(self.norm, self.features, "norm0")(h))
-        h = norm(self.norm, self.features, "norm1")(conv(self.features, 3, "conv1")(h))
+        h = norm(self.norm, self.features, "norm1")(Conv(self.features, 3, name="conv1")(h))
         if self.stride > 1 or x.shape[-1] != self.features:
-            x = conv(self.features, 1, "shortcut", self.stride)(x)
+            x = Conv(self.features, 1, self.stride, name="shortcut")(x)
             x = norm(self.norm, self.features, "shortcut_norm")(x)
         return nn.relu(h + x)
 
@@ -92,8 +94,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.relu(norm(self.norm, self.width, "norm")(conv(self.width, 7, "conv", 2)(x)))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = nn.relu(norm(self.norm, self.width, "norm")(Conv(self.width, 7, 2, name="conv")(x)))
+        x = max_pool(x)
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             for i in range(blocks):
                 stride = 2 if stage and not i else 1

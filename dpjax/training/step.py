@@ -1,14 +1,12 @@
 """One optimizer step, a pure function of (state, key, batch)."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from dpjax.errors import UserError
 from dpjax.policy import Policy
-from dpjax.training.optim import ema_decay
+from dpjax.training.optim import ema_decay, shrinkage
 from dpjax.training.state import TrainState, trained
 from dpjax.types import Array, Batch, Metrics
 
@@ -50,12 +48,14 @@ def train_step(
     *,
     ema_power: float,
     ema_max: float,
+    grad_clip: float = 0.0,
     axis: str | None = None,
     accumulate: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step and one EMA step.
 
     rng: the run's key; the step's own is `fold_in(rng, step)`.
+    grad_clip: of the norm of all gradients together; 0 for none.
     axis: names the devices whose rows make up the batch. Sums and gradients of sums
         are added over them before anything is divided, so that the result is the mean
         over all rows however they are spread.
@@ -71,8 +71,10 @@ def train_step(
     (loss, sums), grads = in_parts(sums_of, batch, accumulate)
     if axis is not None:
         loss, sums, grads = jax.lax.psum((loss, sums, grads), axis)
-    mean = functools.partial(jax.tree.map, lambda leaf: leaf / sums["weight"])
-    loss, grads = mean(loss), mean(grads)
+    weight = sums["weight"]
+    norm = optax.tree.norm(grads) / weight
+    factor = shrinkage(norm, grad_clip) / weight
+    grads = jax.tree.map(lambda leaf: leaf * factor, grads)
 
     updates, opt_state = tx.update(grads, state.opt_state, trained(state.params))
     weights = optax.apply_updates(trained(state.params), updates)
@@ -85,4 +87,4 @@ def train_step(
         ema_count=state.ema_count + 1,
         opt_state=opt_state,
     )
-    return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+    return state, {"loss": loss / weight, "grad_norm": norm}

@@ -1,0 +1,56 @@
+"""2-D convolutions and pooling: the CPU's ways against XLA's, gradients included."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpjax.nets import conv2d as nets
+
+RNG = np.random.default_rng(0)
+
+
+def arrays(*shapes):
+    return [jnp.asarray(RNG.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def close(got, want):
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "height, width, size, stride, padding",
+    [
+        (3, 3, 3, 1, 1),  # the last stage of a ResNet at 84 px
+        (3, 2, 3, 2, 1),
+        (1, 1, 3, 1, 1),  # eight taps see padding alone
+        (2, 3, 7, 2, 3),
+        (5, 6, 1, 2, 0),  # a shortcut
+        (8, 7, 3, 2, 1),
+    ],
+)
+def test_conv2d_is_xlas(height, width, size, stride, padding):
+    x, kernel = arrays((2, height, width, 4), (size, size, 4, 5))
+    ours = lambda x, kernel: nets.conv2d(x, kernel, stride=stride, padding=padding)
+    theirs = lambda x, kernel: nets.by_xla(x, kernel, stride, padding)
+    (y, back), (want, wants) = jax.vjp(ours, x, kernel), jax.vjp(theirs, x, kernel)
+    close(y, want)
+    (g,) = arrays(y.shape)
+    close(back(g), wants(g))
+
+
+@pytest.mark.parametrize("height, width", [(7, 8), (6, 6), (1, 2), (5, 3)])
+def test_max_pool_is_xlas_where_pixels_are_equal_too(height, width):
+    x = jnp.asarray(RNG.integers(0, 3, (2, height, width, 3)), jnp.float32)
+    theirs = lambda x: nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    (y, back), (want, wants) = jax.vjp(nets.max_pool, x), jax.vjp(theirs, x)
+    np.testing.assert_array_equal(y, want)
+    (g,) = arrays(y.shape)
+    close(back(g), wants(g))
+
+
+def test_a_nan_is_not_pooled_away():
+    x = jnp.zeros((1, 6, 6, 1)).at[0, 3, 3].set(jnp.nan)
+    assert np.isnan(nets.max_pool(x)).sum() == 4  # of the windows that see it
