@@ -112,7 +112,9 @@ def get_config() -> ConfigDict:
             name="ddpm",  # or ddim, on a flow called euler; dpm_solver (++2M; Lu et al. 2022),
             # heun (Karras et al. 2022, algorithm 1; asks the network 2 S - 1 times)
             num_steps=100,  # S
-            spacing="auto",  # leading, trailing, linspace (dpjax/diffusion/schedules.py)
+            # leading, trailing, linspace (dpjax/diffusion/schedules.py). auto: leading where S
+            # divides K, as published results have it; of heun always trailing
+            spacing="auto",
             eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm
             clip=1.0,  # bound of the predicted x_0, network units
             # current, or 0.11: ddpm and ddim as that diffusers walked, for the weights of its

@@ -193,12 +193,14 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(optax.identity(), adam) if clipped else adam
 
 
-def sampling(config: ConfigDict, *, sampler: str | None = None, steps: int | None = None):
-    """A copy of the config with another sampler or number of steps."""
+def sampling(config: ConfigDict, *, sampler=None, steps=None, warm_start=None) -> ConfigDict:
+    """A copy of the config with another sampler, number of steps or warm start."""
     config = config.copy_and_resolve_references()  # ConfigDict(config) shares its sections
     with config.unlocked():
         config.sampler.name = sampler or config.sampler.name
         config.sampler.num_steps = steps or config.sampler.num_steps
+        if warm_start is not None:
+            config.sampler.warm_start = warm_start
     return config
 
 
@@ -229,15 +231,16 @@ def load(
     *,
     sampler: str | None = None,
     steps: int | None = None,
+    warm_start: float | None = None,
     which: str = "ema",
     step: int | None = None,
 ) -> Run:
     """A run as it can act: the newest good checkpoint, or that of `step`.
 
-    sampler, steps: other than the run's config says. which: "ema" or "raw" weights.
+    sampler, steps, warm_start: other than the run's config says. which: "ema" or "raw".
     """
     config, spec = read_config(run_dir)
-    config = sampling(config, sampler=sampler, steps=steps)
+    config = sampling(config, sampler=sampler, steps=steps, warm_start=warm_start)
     params, at, said = checkpoint.load_params(run_dir, which=which, step=step)
     for text in said:
         log.warning(text)

@@ -29,6 +29,7 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=50, help="one a seed (default 50)")
     parser.add_argument("--steps", type=int, help="sampling steps S (default: the run's)")
     parser.add_argument("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
+    parser.add_argument("--warm-start", type=float, help="share of S skipped (default: the run's)")
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
     parser.add_argument("--checkpoint", type=int, help="step (default: the newest good one)")
     parser.add_argument("--first-seed", type=int, help="default: the task's official seeds")
@@ -42,12 +43,20 @@ def arguments(argv=None) -> argparse.Namespace:
         if getattr(given, name) < 1:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {getattr(given, name)} must be at least 1.")
+    if given.warm_start is not None and not 0 <= given.warm_start < 1:
+        raise UserError(f"--warm-start {given.warm_start} must be in [0, 1).")
     return given
+
+
+def sampler_label(sampler: str, steps: int, warm_start: float) -> str:
+    """How plans are made, in file names and reports: ddim-10, or ddim-10-warm-0.5."""
+    return f"{sampler}-{steps}" + (f"-warm-{warm_start:g}" if warm_start else "")
 
 
 def names(run: build.Run, given: argparse.Namespace) -> tuple[str, Path, Path]:
     """The sampler's label, and the files of the numbers and of an unfinished evaluation."""
-    label = f"{run.config.sampler.name}-{run.config.sampler.num_steps}"
+    sampler = run.config.sampler
+    label = sampler_label(sampler.name, sampler.num_steps, sampler.warm_start)
     name = f"evaluation-{label}-{given.weights}-{given.episodes}"
     out = Path(given.out or given.run)
     return label, out / f"{name}.json", out / f"{name}.partial.jsonl"
@@ -172,6 +181,7 @@ def main(argv=None) -> int:
         given.run,
         sampler=given.sampler,
         steps=given.steps,
+        warm_start=given.warm_start,
         which=given.weights,
         step=given.checkpoint,
     )

@@ -152,13 +152,14 @@ def diffusion_policy(
 
     normalizer: the one that `init` puts into params; `loss` and `sample` use params'.
     horizon: Tp. num_steps: S. clip: bound of |x̂_0| in network units while sampling.
+    spacing: of the path's steps; "auto" takes the sampler's own.
     walk: `samplers.trace` makes a policy whose `sample` shows its way, [S, B, Tp, Da].
     warm_start: share of the path that a row with a previous plan skips; below 1.
     mask_padding: leave steps that repeat an episode's edge out of the loss.
     pose: (actions [B, Tp, Da], features [B, T, F]) -> Problem; `inpainting.inpaint` is
         the other one.
     """
-    path = schedule.path(num_steps, spacing)
+    path = schedule.path(num_steps, sampler.spacing if spacing == "auto" else spacing)
     targets.check(predict, path)
     skipped = min(round(warm_start * num_steps), num_steps - 1)
     options = dict(sampler=sampler, clip=clip, unroll=unroll)

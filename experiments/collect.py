@@ -13,6 +13,7 @@ import sys
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dpjax import evaluate
 from dpjax.errors import UserError
 from dpjax.evaluation import facts, scores
 from dpjax.training import metrics
@@ -38,14 +39,17 @@ def converted(zarr: str | None, data: str, *options) -> None:
     command("dpjax.convert", "zarr", zarr, data, *options)
 
 
-def evaluation(run: Path, sampler: str, steps: int, episodes: int, *, checkpoint=None) -> dict:
+def evaluation(
+    run: Path, sampler: str, steps: int, episodes: int, *, warm_start=0.0, checkpoint=None
+) -> dict:
     """The evaluation of that name, made where it is not there yet."""
-    path = run / f"evaluation-{sampler}-{steps}-ema-{episodes}.json"
+    label = evaluate.sampler_label(sampler, steps, warm_start)
+    path = run / f"evaluation-{label}-ema-{episodes}.json"
     if not path.exists():
         pick = [] if checkpoint is None else ["--checkpoint", checkpoint]
         command(
             "dpjax.evaluate", "--run", run, "--episodes", episodes, "--num-envs", 100,
-            "--sampler", sampler, "--steps", steps, *pick,
+            "--sampler", sampler, "--steps", steps, "--warm-start", warm_start, *pick,
         )  # fmt: skip
     return json.loads(path.read_text())
 

@@ -43,6 +43,18 @@ def test_evaluate_leaves_numbers_a_film_and_a_report(run, capsys):
     assert b"ftyp" in (run / "rollouts.mp4").read_bytes()[:16]
 
 
+def test_an_evaluation_with_a_warm_start_has_a_name_of_its_own(run, tmp_path):
+    argv = ["--run", str(run), "--episodes", "1", "--film", "1", "--steps", "2"]
+    argv += ["--out", str(tmp_path), "--warm-start"]
+    with pytest.raises(UserError, match=r"--warm-start 1.0 must be in \[0, 1\)"):
+        evaluate.main([*argv, "1"])
+    evaluate.main([*argv, "0.5"])
+    evaluate.main([*argv, "0"])
+    warm, cold = "evaluation-ddpm-2-warm-0.5-ema-1.json", "evaluation-ddpm-2-ema-1.json"
+    results = [json.loads((tmp_path / name).read_text()) for name in (warm, cold)]
+    assert [x["sampler"] for x in results] == ["ddpm-2-warm-0.5", "ddpm-2"]
+
+
 def test_an_episode_does_not_depend_on_who_shares_its_batch(run, tmp_path):
     results = []
     for first, episodes in ((100000, 2), (100001, 1)):

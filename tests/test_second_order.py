@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_policy import batch_of, make
 
 from dpjax.diffusion import samplers, schedules, second_order, targets
 from dpjax.diffusion.schedules import Level, Path
@@ -130,6 +131,29 @@ def test_heun_is_algorithm_1_of_karras_where_alpha_is_one():
     path = Path(levels[:-1], levels[1:])
     got = samplers.sample(predict, x, path, keys_of(x), sampler=second_order.heun())
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def walked(sampler, num_steps, spacing="auto"):
+    """The levels at which a policy of that sampler is asked, step by step."""
+    paths = []
+
+    def walk(predict, x, path, keys, **options):
+        paths.append(path)
+        return x
+
+    policy = make(sampler=sampler, num_steps=num_steps, spacing=spacing, walk=walk)
+    batch = batch_of([0])
+    params = policy.init(jax.random.key(0), batch)
+    policy.sample(params, jax.random.key(1), batch.obs)
+    return paths[0].now.t.tolist()
+
+
+def test_heun_starts_at_the_noisiest_level_unless_told_otherwise():
+    heun, ddim = second_order.heun(), samplers.ddim()
+    assert walked(heun, 5) == [99, 79, 59, 39, 19]  # K - 1 - i K / S
+    assert walked(heun, 5, "leading") == [80, 60, 40, 20, 0]
+    assert walked(ddim, 5) == [80, 60, 40, 20, 0]  # as diffusers
+    assert walked(ddim, 5, "trailing") == [99, 79, 59, 39, 19]
 
 
 def test_heun_asks_twice_a_step_but_once_in_the_last():

@@ -55,6 +55,7 @@ class Sampler(NamedTuple):
     mixes: "x0" or "x", the a of a ← a + w (a - a₋): x̂_0 before the step (4), or x after
         it, with what it was a turn ago; "" mixes nothing.
     turns: `path -> Turns`: one evaluation a step, or more.
+    spacing: of the path's steps where nobody asked for one (`schedules.spaced_steps`).
     """
 
     fresh_noise: Callable[[Level, Level], Array] | None
@@ -62,6 +63,7 @@ class Sampler(NamedTuple):
     mixes: str = ""
     turns: Callable[[Path], Turns] = lambda path: Turns(path.now, path.to)
     x0_as_eps: bool = False
+    spacing: str = "auto"
 
 
 def posterior_std(now: Level, to: Level) -> Array:

@@ -89,7 +89,8 @@ def spaced_steps(alpha_bar: np.ndarray, num_steps: int, spacing: str) -> np.ndar
 
     alpha_bar: [K].
     spacing: a name in SPACINGS, or "auto": leading where S divides K (which is what
-        published results use) and where that starts in noise, else trailing.
+        published results use) and where that starts in noise, else trailing. A sampler
+        may have a spacing of its own in place of "auto" (`samplers.Sampler`).
     """
     num_levels = len(alpha_bar)
     if not 1 <= num_steps <= num_levels:

@@ -1,0 +1,16 @@
+"""Push-T from state by flow matching, sized for two CPU cores.
+
+    python -m dpjax.train --config configs/pusht_state_flow_small.py --workdir runs/pusht_flow
+"""
+
+from configs import pusht_state_small
+
+
+def get_config():
+    """The U-Net of pusht_state_small on straight lines: a step costs the same."""
+    config = pusht_state_small.get_config()
+    config.schedule.name = "flow"
+    config.predict = "velocity"
+    config.sampler.name = "euler"
+    config.sampler.num_steps = 10
+    return config
