@@ -4,7 +4,8 @@
 
 Each row is `python -m dpjax.train` for a few calls, without validation or evaluation; the
 first call, which compiles, is not counted. The median call's speed, from metrics.jsonl.
-Stop other work meanwhile. Needs data/pusht_human and data/pusht_image (README, Commands).
+What is measured replaces its rows of results.json. Stop other work meanwhile. Needs
+data/pusht_human and data/pusht_image (README, Commands).
 """
 
 import argparse
@@ -36,6 +37,9 @@ ROWS = {
     "unet": ("pusht_state", STATE, 6, 1, ("--config.train.batch=64",)),
     "transformer": ("pusht_state_transformer", STATE, 12, 1, ("--config.train.batch=64",)),
     "dit": ("pusht_state_dit", STATE, 12, 1, ("--config.train.batch=64",)),
+    # Side by side: a step is one of all four.
+    "unet_small_4_seeds": ("pusht_state_small", STATE, 8, 5, ("--config.train.seeds=4",)),
+    "dit_small_4_seeds": ("pusht_state_dit", STATE, 8, 5, (*SMALL_DIT, "--config.train.seeds=4")),
 }
 
 
@@ -49,6 +53,7 @@ def measure(name: str, folder: Path) -> dict:
         f"--config.log.every={size}", f"--config.train.steps={(calls + 1) * size}",
         f"--config.train.steps_per_call={size}", "--config.optim.warmup=1", *options,
     )  # fmt: skip
+    run = next(run.glob("seed_*"), run)
     logged = [entry for entry in metrics.read(run / "metrics.jsonl") if "loss" in entry][1:]
     speeds = sorted(entry["steps_per_second"] for entry in logged)
     params, _, _ = checkpoint.load_params(run)
@@ -63,6 +68,7 @@ def measure(name: str, folder: Path) -> dict:
         "steps_per_second": speeds[len(speeds) // 2],
         "slowest_and_fastest": [speeds[0], speeds[-1]],
         "input_wait": sum(entry.get("input_wait", 0.0) for entry in logged) / len(logged),
+        "commit": facts.commit(),
     }
 
 
@@ -80,10 +86,11 @@ def main() -> int:
             f"| {name} | {row['parameters'] / 1e6:.1f} M | {row['batch']} | "
             f"{row['steps_per_second']:.2f} | {row['input_wait']:.2%} |"
         )
-    if set(names) == set(ROWS):
-        result = {"rows": rows, **facts.machine(), "versions": facts.versions()}
-        result["commit"] = facts.commit()
-        (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+    path = HERE / "results.json"
+    before = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    result = {**before, **facts.machine(), "versions": facts.versions()}
+    result["rows"] = {**before["rows"], **rows}
+    path.write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
 

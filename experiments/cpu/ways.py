@@ -1,0 +1,120 @@
+"""Two ways of the same function on a CPU: XLA's own, and what dpjax's networks do there.
+
+    python -m experiments.cpu.ways
+
+In turns in one process, the median of nine calls; memory and libraries as `dpjax.cpu` sets
+them. Stop other work meanwhile. Writes ways.json.
+"""
+
+from collections.abc import Callable
+import json
+from pathlib import Path
+import time
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpjax import cpu, errors
+from dpjax.evaluation import facts
+from dpjax.nets import conv2d, rows
+
+HERE = Path(__file__).parent
+TURNS = 9
+RNG = np.random.default_rng(0)
+
+
+class Pair(NamedTuple):
+    """Functions of the same inputs, the plain one first."""
+
+    name: str
+    plain: Callable
+    ours: Callable
+    inputs: tuple
+
+
+def normal(*shape) -> jax.Array:
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def gradients(function: Callable) -> Callable:
+    """(g, *inputs) -> the gradients of all inputs; without the value, if it isn't needed."""
+    return lambda g, *inputs: jax.vjp(function, *inputs)[1](g)
+
+
+def convolution(size: int, channels: int, features: int, taps: int, stride: int) -> list[Pair]:
+    """A convolution of 64 images as the networks make it, and its gradients."""
+    x, kernel = normal(64, size, size, channels), normal(taps, taps, channels, features)
+    padding = taps // 2
+    plain = lambda x, kernel: conv2d.by_xla(x, kernel, stride, padding)
+    ours = lambda x, kernel: conv2d.conv2d(x, kernel, stride=stride, padding=padding)
+    name = f"{taps} × {taps}, stride {stride}, {size} px, {channels} to {features} channels"
+    g = normal(*plain(x, kernel).shape)
+    return [
+        Pair(name, plain, ours, (x, kernel)),
+        Pair(f"{name}: gradients", gradients(plain), gradients(ours), (g, x, kernel)),
+    ]
+
+
+def pooling() -> list[Pair]:
+    """The max pooling of a ResNet at 84 px, 64 images."""
+    x, g = normal(64, 42, 42, 64), normal(64, 21, 21, 64)
+    plain = lambda x: nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    name = "max pooling, 42 px, 64 channels"
+    return [
+        Pair(name, plain, conv2d.max_pool, (x,)),
+        Pair(f"{name}: gradient", gradients(plain), gradients(conv2d.max_pool), (g, x)),
+    ]
+
+
+def weights(batch: int) -> Pair:
+    """Twelve products [batch, 5120] by [5120, 1024], whose weights no cache holds at once."""
+    kernels = [normal(5120, 1024) for _ in range(12)]
+    turned = [rows.Rows(jnp.moveaxis(kernel, -1, 0)) for kernel in kernels]
+    every = lambda x, _, kernels: [rows.dot(x, kernel) for kernel in kernels]
+    turned_every = lambda x, turned, _: [rows.dot(x, kernel) for kernel in turned]
+    return Pair(
+        f"12 products of {batch} × 5120 by 5120 × 1024",
+        every,
+        turned_every,
+        (normal(batch, 5120), turned, kernels),
+    )
+
+
+def timed(pair: Pair) -> dict:
+    """Median ms of both, which take turns."""
+    calls = [jax.jit(pair.plain), jax.jit(pair.ours)]
+    took = [[], []]
+    for _ in range(TURNS + 1):
+        for call, ms in zip(calls, took):
+            start = time.perf_counter()
+            jax.block_until_ready(call(*pair.inputs))
+            ms.append((time.perf_counter() - start) * 1e3)
+    plain, ours = (float(np.median(ms[1:])) for ms in took)
+    return {"plain_ms": plain, "ours_ms": ours, "share": ours / plain}
+
+
+def main() -> int:
+    cpu.set_up()
+    pairs = [
+        *convolution(3, 512, 512, 3, 1),
+        *convolution(21, 64, 128, 1, 2),
+        *pooling(),
+        *map(weights, (4, 16)),
+    ]
+    found = {}
+    print("| what | XLA's, ms | ours, ms | share |\n|---|---|---|---|")
+    for pair in pairs:
+        row = found[pair.name] = timed(pair)
+        numbers = f"{row['plain_ms']:.1f} | {row['ours_ms']:.1f} | {row['share']:.2f}"
+        print(f"| {pair.name} | {numbers} |")
+    result = {"rows": found, **facts.machine(), "versions": facts.versions()}
+    result["commit"] = facts.commit()
+    (HERE / "ways.json").write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    errors.run(main)
