@@ -22,7 +22,7 @@ from dpjax import policy as policies
 from dpjax.actor import Actor
 from dpjax.diffusion import published, samplers, schedules, second_order
 from dpjax.errors import UserError, choices, choose
-from dpjax.nets import dit, transformer, unet1d
+from dpjax.nets import dit, rows, transformer, unet1d
 from dpjax.normalizer import Normalizer
 from dpjax.policy import Policy
 from dpjax.run_config import Spec, read_config
@@ -139,8 +139,7 @@ def denoiser(config: ConfigDict, spec: Spec):
 
 def spaces_of(config: ConfigDict) -> spaces.Spaces:
     """What the network learns in place of the data's rotations and absolute actions."""
-    given = config.spaces
-    return spaces.make(given.layouts, given.relative, config.horizon.obs)
+    return spaces.make(config.spaces.layouts, config.spaces.relative, config.horizon.obs)
 
 
 def policy(
@@ -210,11 +209,19 @@ def actor(config: ConfigDict, policy: Policy, spec: Spec) -> Actor:
     return Actor(policy.sample, cameras.rows(spec, config.horizon.obs), step)
 
 
+def acting(params: Params, platforms: Iterable[str]) -> Params:
+    """The params as plans on these platforms take them: for CPUs the denoiser's are turned."""
+    if set(platforms) != {"cpu"}:
+        return params
+    return {**params, "denoiser": rows.turn(params["denoiser"])}
+
+
 class Run(NamedTuple):
     """A trained policy: pure functions, their parameters, and a plan made of both."""
 
     policy: Policy
-    params: Params
+    params: Params  # as they were trained
+    acting: Params  # as `act` and `plan` take them
     act: Actor
     plan: control.Plan
     config: ConfigDict
@@ -223,7 +230,7 @@ class Run(NamedTuple):
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> float:
         """Compiles `plan` for these numbers of rows, before a robot waits; the seconds."""
-        return self.act.compile(self.params, batch_sizes)
+        return self.act.compile(self.acting, batch_sizes)
 
 
 def load(
@@ -246,5 +253,5 @@ def load(
         log.warning(text)
     built = policy(config, params["normalizer"], spec)
     params = jax.device_put(params)
-    act = actor(config, built, spec)
-    return Run(built, params, act, functools.partial(act, params), config, spec, at)
+    act, taken = actor(config, built, spec), acting(params, [jax.default_backend()])
+    return Run(built, params, taken, act, functools.partial(act, taken), config, spec, at)

@@ -74,6 +74,7 @@ def evaluation(config, spec, signals: Signals):
     num_envs = min(config.eval.num_envs, config.eval.episodes)
 
     def evaluate(params):
+        params = build.acting(params, [jax.default_backend()])
         act.compile(params, [num_envs])
 
         def plan(rng, obs, previous=None):
@@ -96,5 +97,3 @@ def evaluation(config, spec, signals: Signals):
         return {key: numbers[key] for key in keys}
 
     return evaluate
-
-

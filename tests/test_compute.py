@@ -66,9 +66,9 @@ def batch_of(name, rows=ROWS):
 
 
 @functools.cache
-def params_of(name):
+def params_of(name, **changes):
     """The params, moved a little: DiT's begin with gates that are shut."""
-    params = jax.jit(policy_of(name).init)(jax.random.key(0), batch_of(name))
+    params = jax.jit(policy_of(name, **changes).init)(jax.random.key(0), batch_of(name))
     leaves, tree = jax.tree.flatten({key: params[key] for key in ("encoder", "denoiser")})
     keys = jax.random.split(jax.random.key(1), len(leaves))
     moved = [x + 0.02 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves)]

@@ -7,6 +7,7 @@ import pytest
 
 from dpjax import policy as policies
 from dpjax.diffusion import samplers, schedules
+from dpjax.nets import rows
 from dpjax.nets.dit import DiT
 from dpjax.nets.encoders import Concat
 from dpjax.nets.transformer import Transformer
@@ -64,13 +65,17 @@ def loops(jaxpr):
             yield from loops(part)
 
 
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("name", NETS)
-def test_only_products_of_x_are_in_the_loop(name):
+def test_only_products_of_x_are_in_the_loop(name, turned):
     net, want = NETS[name]
     policy = policy_of(net)
     obs = {"state": jnp.ones((ROWS, OBSERVED, 3))}
     batch = Batch(obs, jnp.ones((ROWS, HORIZON, 2)), jnp.ones((ROWS, HORIZON)), jnp.arange(ROWS))
     params = jax.eval_shape(policy.init, jax.random.key(0), batch)
+    if turned:  # as they are on a CPU, here all of them
+        turn = lambda weights: rows.turn(weights, at_least=0)
+        params["denoiser"] = jax.eval_shape(turn, params["denoiser"])
     whole = jax.make_jaxpr(policy.sample)(params, jax.random.key(0), obs).jaxpr
     (body,) = loops(whole)
     assert products(body) == want

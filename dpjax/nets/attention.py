@@ -11,18 +11,21 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from dpjax.nets.embeddings import flat_dot
+from dpjax.nets.embeddings import Dense, zeros
 from dpjax.types import PRNGKey
 
 Array = jax.Array
 Drop = Callable[[Array], Array]
 
-# minGPT's: every matrix N(0, 0.02), every bias 0.
-normal = nn.initializers.normal(0.02)
+
+def normal(rng: PRNGKey, shape: tuple[int, ...], fan_in: int = 0) -> Array:
+    """N(0, 0.02): minGPT's, for every matrix and position; its biases are 0."""
+    del fan_in
+    return nn.initializers.normal(0.02)(rng, shape, jnp.float32)
 
 
-def dense(features: int, name: str | None = None) -> nn.Dense:
-    return nn.Dense(features, kernel_init=normal, dot_general=flat_dot, name=name)
+def dense(features: int, name: str | None = None) -> Dense:
+    return Dense(features, normal, zeros, name=name)
 
 
 def layer_norm(name: str | None = None) -> nn.LayerNorm:

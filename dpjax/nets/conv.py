@@ -5,7 +5,8 @@ input (horizon 16 and three levels: length 4, kernel 5), by a factor of 100. The
 convolution over a few steps is better written as one matrix product: on CPU the k
 neighbours of every step are laid side by side and multiplied by the kernel as a
 matrix. Accelerators keep XLA's convolution. Both are the same function of the same
-parameters, in torch's geometry (symmetric padding, also at stride 2).
+parameters, in torch's geometry (symmetric padding, also at stride 2). A kernel may come as
+Rows (`rows`), turned for a CPU: then it is one matrix product everywhere.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from dpjax.nets.embeddings import flat_dot
+from dpjax.nets.rows import Rows, dot, flat_dot
 
 Array = jax.Array
 
@@ -76,7 +77,7 @@ def conv_matmul(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     size, inputs, outputs = kernel.shape
     if inputs * outputs >= LARGE_TAP and is_large(x.shape[0]):
         return conv_taps(x, kernel, stride, padding)
-    return flat_dot(neighbours(x, size, stride, padding), kernel.reshape(size * inputs, outputs))
+    return dot(neighbours(x, size, stride, padding), kernel)
 
 
 def conv_xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -86,13 +87,15 @@ def conv_xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     )
 
 
-def conv(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -> Array:
+def conv(x: Array, kernel: Array | Rows, *, stride: int = 1, padding: int = 0) -> Array:
     """Cross-correlation along time, as torch's Conv1d.
 
     x [B, L, C], kernel [k, C, D] -> [B, (L + 2 padding - k) // stride + 1, D].
     """
     if kernel.shape[0] == 1:
-        return flat_dot(x, kernel[0])
+        return dot(x, kernel)
+    if isinstance(kernel, Rows):
+        return dot(neighbours(x, kernel.shape[0], stride, padding), kernel)
     return lax.platform_dependent(
         x,
         kernel,
@@ -101,19 +104,27 @@ def conv(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -> Array
     )
 
 
-def upsample_matmul(x: Array, kernel: Array) -> Array:
+def all_taps(x: Array, kernel: Array | Rows) -> Array:
+    """Every step of x [B, L, C] times every tap of the kernel [k, C, D]: [B, L, k, D]."""
+    size, inputs, outputs = kernel.shape
+    if isinstance(kernel, Rows):
+        y = dot(x, Rows(kernel.turned.reshape(outputs * size, inputs)))
+        return jnp.swapaxes(y.reshape(*x.shape[:2], outputs, size), 2, 3)
+    flat = jnp.swapaxes(kernel, 0, 1).reshape(inputs, size * outputs)
+    return flat_dot(x, flat).reshape(*x.shape[:2], size, outputs)
+
+
+def upsample_matmul(x: Array, kernel: Array | Rows) -> Array:
     """`upsample` as one matrix product.
 
     Every input step times all taps; output step 2i is then input i through tap 1 and
     i - 1 through tap 3, step 2i + 1 is input i through tap 2 and i + 1 through tap 0.
     """
-    size, inputs, outputs = kernel.shape
-    flat = jnp.swapaxes(kernel, 0, 1).reshape(inputs, size * outputs)
-    y = flat_dot(x, flat).reshape(*x.shape[:2], size, outputs)
+    y = all_taps(x, kernel)
     before, after = ((0, 0), (1, 0), (0, 0)), ((0, 0), (0, 1), (0, 0))
     even = y[:, :, 1] + jnp.pad(y[:, :-1, 3], before)
     odd = y[:, :, 2] + jnp.pad(y[:, 1:, 0], after)
-    return jnp.stack([even, odd], axis=2).reshape(x.shape[0], -1, outputs)
+    return jnp.stack([even, odd], axis=2).reshape(x.shape[0], -1, kernel.shape[2])
 
 
 def upsample_xla(x: Array, kernel: Array) -> Array:
@@ -123,11 +134,13 @@ def upsample_xla(x: Array, kernel: Array) -> Array:
     )
 
 
-def upsample(x: Array, kernel: Array) -> Array:
+def upsample(x: Array, kernel: Array | Rows) -> Array:
     """Twice as many steps, as torch's ConvTranspose1d(kernel 4, stride 2, padding 1).
 
     x [B, L, C], kernel [4, C, D] in torch's order of taps -> [B, 2 L, D].
     """
+    if isinstance(kernel, Rows):
+        return upsample_matmul(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=upsample_matmul, default=upsample_xla)
 
 

@@ -16,7 +16,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dpjax.nets.conv import covered
-from dpjax.nets.embeddings import flat_dot
+from dpjax.nets.rows import flat_dot
 
 Array = jax.Array
 

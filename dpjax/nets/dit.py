@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from dpjax.nets.attention import Drop, attention, dense, dropouts, normal
-from dpjax.nets.embeddings import rerun, sinusoidal
+from dpjax.nets.embeddings import Dense, rerun, sinusoidal, zeros
 from dpjax.types import Context, PRNGKey
 
 Array = jax.Array
@@ -73,12 +73,11 @@ class DiT(nn.Module):
         self.time_in, self.time_out = dense(self.width), dense(self.width)
         self.obs_in, self.obs_out = dense(self.width), dense(self.width)
         size = (6 * self.layers + 2) * self.width
-        zeros = nn.initializers.zeros
-        self.modulate_time = nn.Dense(size, kernel_init=zeros)
-        self.modulate_obs = nn.Dense(size, kernel_init=zeros, use_bias=False)
+        self.modulate_time = Dense(size, zeros, zeros)
+        self.modulate_obs = Dense(size, zeros, use_bias=False)
         self.blocks = [Block(self.width, self.heads) for _ in range(self.layers)]
         self.norm_out = bare_norm("norm_out")
-        self.action_out = nn.Dense(self.features, kernel_init=zeros)
+        self.action_out = Dense(self.features, zeros, zeros)
 
     def prepare(self, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
         """cond [B, To, F], t [...] -> Context of all blocks' modulations, [..., M] and [B, M]."""

@@ -1,9 +1,13 @@
 """Small functions that every network of dpjax shares."""
 
+from collections.abc import Callable
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from dpjax.nets.rows import dot, weights
 
 Array = jax.Array
 
@@ -30,19 +34,16 @@ def sinusoidal(t: Array, size: int) -> Array:
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
-def flat_dot(x: Array, kernel: Array, *_, **__) -> Array:
-    """x [..., F] times kernel [F, G], all rows as one matrix.
-
-    The gradient of a product over three axes transposes all of x before it multiplies:
-    XLA's CPU took twice the time of the same rows in two axes.
-    """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
-
-
 def torch_uniform(rng: Array, shape: tuple[int, ...], fan_in: int) -> Array:
     """U(-1/√fan_in, 1/√fan_in): torch's default for linear and convolution layers."""
     bound = fan_in**-0.5
     return jax.random.uniform(rng, shape, jnp.float32, -bound, bound)
+
+
+def zeros(rng: Array, shape: tuple[int, ...], fan_in: int) -> Array:
+    """Of Dense: for the biases of transformers, and for gates that begin shut."""
+    del rng, fan_in
+    return jnp.zeros(shape, jnp.float32)
 
 
 def rerun(on: bool, block: nn.Module, x: Array, *args, **options) -> Array:
@@ -55,13 +56,20 @@ def rerun(on: bool, block: nn.Module, x: Array, *args, **options) -> Array:
 
 
 class Dense(nn.Module):
-    """x W + b with torch's initialization."""
+    """x W + b, or x W without `use_bias`; W may be turned (`rows`).
+
+    kernel_init, bias_init: `(rng, shape, fan_in) -> Array`; by default torch's.
+    """
 
     features: int
+    kernel_init: Callable = torch_uniform
+    bias_init: Callable = torch_uniform
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         fan_in = x.shape[-1]
-        kernel = self.param("kernel", torch_uniform, (fan_in, self.features), fan_in)
-        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
-        return x @ kernel + bias
+        y = dot(x, weights(self, self.kernel_init, (fan_in, self.features), fan_in))
+        if not self.use_bias:
+            return y
+        return y + self.param("bias", self.bias_init, (self.features,), fan_in)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from dpjax.errors import UserError
 from dpjax.nets.conv import conv, group_norm, upsample
 from dpjax.nets.embeddings import Dense, mish, rerun, sinusoidal, torch_uniform
+from dpjax.nets.rows import weights
 from dpjax.types import Context, PRNGKey
 
 Array = jax.Array
@@ -35,7 +36,7 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         fan_in = self.size * (self.features if self.kind == "up" else x.shape[-1])
         shape = (self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", torch_uniform, shape, fan_in)
+        kernel = weights(self, torch_uniform, shape, fan_in)
         bias = self.param("bias", torch_uniform, (self.features,), fan_in)
         if self.kind == "up":
             return upsample(x, kernel) + bias

@@ -51,7 +51,7 @@ def prepare(case: dict):
             facts["matmul_flops"] = training_flops(policy, params, example)
         return trainer(config, policy, params, data), facts
     facts["loop_parameters"] = loop_parameters(params["denoiser"])
-    act = jax.jit(policy.sample)
+    act, params = jax.jit(policy.sample), build.acting(params, [jax.default_backend()])
     obs = {key: np.asarray(x) for key, x in example.obs.items()}
     key = jax.random.key(1)
     return lambda: np.asarray(act(params, key, obs)), facts
