@@ -233,15 +233,7 @@ class Run(NamedTuple):
         return self.act.compile(self.acting, batch_sizes)
 
 
-def load(
-    run_dir,
-    *,
-    sampler: str | None = None,
-    steps: int | None = None,
-    warm_start: float | None = None,
-    which: str = "ema",
-    step: int | None = None,
-) -> Run:
+def load(run_dir, *, sampler=None, steps=None, warm_start=None, which="ema", step=None) -> Run:
     """A run as it can act: the newest good checkpoint, or that of `step`.
 
     sampler, steps, warm_start: other than the run's config says. which: "ema" or "raw".
