@@ -31,9 +31,14 @@ def turned(kernel):
     return Rows(rows.turn({"kernel": kernel}, at_least=0)["rows"])
 
 
+def named(tree):
+    """[(the last name of its path, leaf)] of all leaves."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [([key.key for key in path if hasattr(key, "key")][-1], leaf) for path, leaf in paths]
+
+
 def names(tree):
-    """The last names of the leaves' paths."""
-    return {path[-1].key for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return {name for name, _ in named(tree)}
 
 
 def test_large_matrices_are_turned_and_the_rest_is_left():
@@ -51,7 +56,9 @@ def test_large_matrices_are_turned_and_the_rest_is_left():
     made = rows.turn({"inside": params, "kernel": {"bias": np.ones(2)}})["inside"]
     for name in ("dense", "conv"):
         kernel = params[name]["kernel"]
-        np.testing.assert_array_equal(made[name]["rows"], np.moveaxis(kernel, -1, 0))
+        parts = made[name]["rows"]
+        np.testing.assert_array_equal(np.concatenate(parts), np.moveaxis(kernel, -1, 0))
+        assert [len(part) for part in parts] == [kernel.shape[-1] // 2] * 2
         assert turned(kernel).shape == kernel.shape and "kernel" not in made[name]
     assert made["dense"]["bias"] is params["dense"]["bias"]
     for name in ("small", "image", "vector", "whole"):
@@ -76,6 +83,15 @@ def test_convolutions_of_turned_kernels_are_the_same(name, steps):
     x, kernel = normal(0, 3, steps, 6), normal(1, size, 6, 4)
     got, want = jax.jit(f)(x, turned(kernel)), jax.jit(f)(x, kernel)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_only_kernels_that_one_thread_would_get_are_halved():
+    parts = lambda *shape: [x.shape for x in rows.turn({"kernel": jnp.ones(shape)}, 0)["rows"]]
+    assert parts(512, 512) == [(256, 512)] * 2
+    assert parts(5, 512, 512) == [(256, 5, 512)] * 2
+    assert parts(512, 511) == [(511, 512)]  # small, and not even
+    assert parts(512, 513) == [(513, 512)]  # not even
+    assert parts(2048, 1026) == [(1026, 2048)]  # large
 
 
 def test_a_large_batch_of_a_large_kernel_is_the_same():
@@ -136,14 +152,13 @@ def test_no_turned_weights_of_a_network_are_on_the_right():
     # Seven rows: no activations of the shape of any weights.
     params, obs = params_of("unet1d", **LARGE), batch_of("unet1d", rows=7).obs
     params = {**params, "denoiser": rows.turn(params["denoiser"], at_least=2**10)}
-    paths = jax.tree_util.tree_flatten_with_path(params["denoiser"])[0]
-    found = [x.shape for path, x in paths if path[-1].key == "rows"]
+    found = [x.shape for name, x in named(params["denoiser"]) if name == "rows"]
     matrices = {(shape[0], int(np.prod(shape[1:]))) for shape in found}
     matrices |= {(shape[0] * shape[1], shape[2]) for shape in found if shape[1:2] == (4,)}  # up
     sample = jax.jit(policy_of("unet1d", **LARGE).sample)
     made = products(sample.lower(params, jax.random.key(0), obs).compile().as_text())
     left = {first for first, _ in made} & matrices
-    assert len(left) > 4 and (2048, 512) in left
+    assert len(left) > 4 and (1024, 512) in left  # one of two halves
     assert not {second for _, second in made} & matrices
 
 

@@ -108,7 +108,7 @@ def all_taps(x: Array, kernel: Array | Rows) -> Array:
     """Every step of x [B, L, C] times every tap of the kernel [k, C, D]: [B, L, k, D]."""
     size, inputs, outputs = kernel.shape
     if isinstance(kernel, Rows):
-        y = dot(x, Rows(kernel.turned.reshape(outputs * size, inputs)))
+        y = dot(x, Rows(tuple(part.reshape(-1, inputs) for part in kernel.parts)))
         return jnp.swapaxes(y.reshape(*x.shape[:2], outputs, size), 2, 3)
     flat = jnp.swapaxes(kernel, 0, 1).reshape(inputs, size * outputs)
     return flat_dot(x, flat).reshape(*x.shape[:2], size, outputs)
