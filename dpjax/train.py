@@ -87,9 +87,10 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             made(rng[0], example, begun) if state is None else state
             for state, rng in zip(found, rngs)
         ]
-        state, step_rng = seeds.together(found), seeds.together([rng[1] for rng in rngs])
-        step = jobs.stepper(config, policy, tx)
         way = parallel.WAYS[config.train.parallel](parallel.all_devices())
+        state, step_rng = way.place(seeds.together(found)), seeds.together([rng[1] for rng in rngs])
+        found.clear()  # a second state would stay in memory, the devices' too, to the end
+        step = jobs.stepper(config, policy, tx)
         team = jobs.team(each, panels, spec, signals, way, profile)
         return loop(config, team, meta, state, step, step_rng, windows)
     finally:
@@ -102,6 +103,7 @@ def loop(config, team: list[jobs.Job], meta: dict, state, step, rng, windows) ->
     """Calls of `train.steps_per_call` steps, and between them whatever is due.
 
     team: the trainings side by side, of which `state` and `rng` are; nearly always one.
+    state: placed (`parallel.Way`); the first call takes its memory.
     """
     first, total = meta.get("step", 0), config.train.steps
     owed = meta.get("owed", False)  # stopped before the judges had seen this step
@@ -140,7 +142,7 @@ def calls(config, team, clock: jobs.Clock, bar, owed: bool, state, step, rng, wi
     batch, way, signals = config.train.batch, team[0].way, team[0].signals
     call = jobs.caller(config, way, step)
     call = jobs.profiled(call, team[0].workdir / "profile") if team[0].profile else call
-    state, table = way.place((state, windows.table))
+    table = way.place(windows.table)
     size, total, window = config.train.steps_per_call, config.train.steps, []
     share = parallel.share(batch, parallel.all_devices())
     own_seeds = [job.config.seed for job in team]

@@ -282,6 +282,32 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
     assert tiny.logged(workdir) < step
 
 
+def counting(args, cache, log):
+    """A training that says how often it has the widest kernel in memory."""
+    from dpjax import train
+
+    def count(window, number):
+        sizes = [leaf.size for leaf in jax.live_arrays() if leaf.dtype == np.float32]
+        print(f"held: {sizes.count(max(sizes))}", flush=True)
+        return averages(window, number)
+
+    train.averages = count
+    tiny._command(args, cache, {}, log)
+
+
+def test_a_run_holds_its_state_once(data, cache, tmp_path):
+    args = [f"--config={tiny.CONFIG}", f"--workdir={tmp_path / 'run'}", "--config.log.every=20"]
+    args += [f"--config.data.dir={data}", "--config.eval.every=0"]
+    log = tmp_path / "log"
+    process = tiny.fork.Process(target=counting, args=(args, cache, str(log)))
+    process.start()
+    process.join(300)
+    assert process.exitcode == 0, log.read_text()[-3000:]
+    held = [line for line in log.read_text().splitlines() if "held: " in line]
+    assert len(held) == 3  # weights, average and Adam's two
+    assert all(line.endswith("held: 4") for line in held), held
+
+
 def test_two_devices_train_as_one(run, data, cache, tmp_path):
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     tiny.finish(tmp_path / "two", data, cache=cache, env=two)
