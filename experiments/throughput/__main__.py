@@ -5,7 +5,9 @@
 
 Every case is prepared by dpjax, PyTorch eager and PyTorch compiled, each in a process of
 its own; then they take turns, about a second each, and wait while the others work. Without
-.venv-peers dpjax is measured alone. Writes results.json and ratios.png beside this.
+.venv-peers dpjax is measured alone. Writes results.json and ratios.png beside this, of an
+accelerator results-NAME.json and ratios-NAME.png: rows that were not measured this time
+stay as they were, and every row says its own commit and the ceilings of its own run.
 """
 
 import argparse
@@ -170,6 +172,18 @@ def table(rows: dict) -> str:
     return "\n".join(lines)
 
 
+def write(folder: Path, rows: dict) -> None:
+    """The results of the rows' device with these rows in the place of its own, and a picture."""
+    device = next(iter(rows.values()))["dpjax"]["device"]
+    end = "" if device == "cpu" else "-" + device.lower().replace(" ", "-")
+    path = folder / f"results{end}.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else {}
+    rows = {**before, **rows}
+    result = {"gates": gates(rows), "rows": rows, **facts.machine(), "versions": facts.versions()}
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    plot(folder / f"ratios{end}.png", rows)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.throughput")
     parser.add_argument("--only", default="", help="cases whose name contains this")
@@ -181,25 +195,24 @@ def main() -> int:
     every = cases.everything((sampler, int(steps)))
     named = lambda case: given.only in case["name"]
     wanted = [case for case in every if (case["name"] in GATED if given.gates else named(case))]
+    if not wanted:
+        names = ", ".join(case["name"] for case in every)
+        raise UserError(f"--only {given.only}: no case has it in its name; there are {names}.")
     peers = PEERS.exists()
     if not peers:
         print(f"{PEERS} is not there (make bench-peers): dpjax alone")
     limits, rows = ceilings(given.rounds), {}
     for case in tqdm(wanted, unit="case"):
         row = measure(case, peers, given.rounds)
-        rows[case["name"]] = {**row, **shares(row, limits)}
+        about = {"ceilings": limits, "commit": facts.commit()}
+        rows[case["name"]] = {**row, **shares(row, limits), **about}
         tqdm.write(table({case["name"]: rows[case["name"]]}).splitlines()[-1])
     print(table(rows))
-    found = gates(rows)
-    for name, value in found.items():
+    for name, value in gates(rows).items():
         if value is not None:
             said = "met" if value >= GATES[name] else "missed"
             print(f"{name}: {value:.2f} (gate {GATES[name]}: {said})")
-    if not given.only:
-        result = {"gates": found, "ceilings": limits, "rows": rows, **facts.machine()}
-        result.update(versions=facts.versions(), commit=facts.commit())
-        (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-        plot(HERE / "ratios.png", rows)
+    write(HERE, rows)  # last: it looks at the devices, which children must have for themselves
     return 0
 
 
