@@ -282,7 +282,7 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
     assert tiny.logged(workdir) < step
 
 
-def counting(args, cache, log):
+def counting(*given):
     """A training that says how often it has the widest kernel in memory."""
     from dpjax import train
 
@@ -292,18 +292,13 @@ def counting(args, cache, log):
         return averages(window, number)
 
     train.averages = count
-    tiny._command(args, cache, {}, log)
+    tiny.train(*given)
 
 
 def test_a_run_holds_its_state_once(data, cache, tmp_path):
-    args = [f"--config={tiny.CONFIG}", f"--workdir={tmp_path / 'run'}", "--config.log.every=20"]
-    args += [f"--config.data.dir={data}", "--config.eval.every=0"]
-    log = tmp_path / "log"
-    process = tiny.fork.Process(target=counting, args=(args, cache, str(log)))
-    process.start()
-    process.join(300)
-    assert process.exitcode == 0, log.read_text()[-3000:]
-    held = [line for line in log.read_text().splitlines() if "held: " in line]
+    options = dict(cache=cache, command=counting)
+    said = tiny.finish(tmp_path / "run", data, "log.every=20", "eval.every=0", **options).text()
+    held = [line for line in said.splitlines() if "held: " in line]
     assert len(held) == 3  # weights, average and Adam's two
     assert all(line.endswith("held: 4") for line in held), held
 

@@ -74,11 +74,12 @@ def cache(tmp_path_factory):
 class Run:
     """A started training command. .code: its exit code, negative for a signal."""
 
-    def __init__(self, args, *, cache=None, env=None, log: Path):
+    def __init__(self, args, *, cache=None, env=None, log: Path, command=None):
         self.log = log
         self.log.parent.mkdir(parents=True, exist_ok=True)
         args = [str(text) for text in args]
-        self.process = fork.Process(target=_command, args=(args, cache, env or {}, str(log)))
+        given = (args, cache, env or {}, str(log))
+        self.process = fork.Process(target=command or train, args=given)
         self.process.start()
 
     def wait(self, timeout=900):
@@ -133,7 +134,7 @@ def finish(workdir, data, *changes, **options) -> Run:
     return run
 
 
-def _command(args, cache, env, log):
+def train(args, cache, env, log):
     """`python -m dpjax.train` in a fork; both streams go to the file `log`."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} {env.get('XLA_FLAGS', '')}"
     os.environ.update({**env, "XLA_FLAGS": flags})
@@ -145,9 +146,9 @@ def _command(args, cache, env, log):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     sys.argv = ["dpjax.train", *args]
-    from dpjax import train
+    from dpjax.train import command
 
-    train.command()
+    command()
 
 
 def entries(workdir) -> list[dict]:

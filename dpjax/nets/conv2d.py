@@ -4,8 +4,8 @@ Accelerators get XLA's own. Its CPU is fast where an image is large, and not
 
 - at the end of a ResNet, where most of a 3 × 3 kernel lies on padding: 49 of 81 products
   count at 3 × 3, and a product a tap of just those takes 0.7 of the time;
-- in the gradients of a shortcut, a 1 × 1 kernel with stride 2: 0.55, as a product;
-- in the gradient of max pooling: 0.17, as a sum of shifted copies.
+- in the gradients of a shortcut, a 1 × 1 kernel with stride 2: 0.54, as a product;
+- in the gradient of max pooling: 0.16, as a sum of shifted copies.
 
 Both ways are the same function of the same parameters. (`experiments/cpu/ways.py`)
 """

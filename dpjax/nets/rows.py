@@ -53,11 +53,11 @@ def turn(params: Any, at_least: int = LARGE) -> Any:
         return params
     made = {key: turn(value, at_least) for key, value in params.items()}
     if is_turnable(made.get("kernel"), at_least):
-        made["rows"] = in_parts(jnp.moveaxis(made.pop("kernel"), -1, 0))
+        made["rows"] = halves(jnp.moveaxis(made.pop("kernel"), -1, 0))
     return made
 
 
-def in_parts(turned: Array) -> tuple[Array, ...]:
+def halves(turned: Array) -> tuple[Array, ...]:
     """[G, …] as it is, or its two halves."""
     if len(turned) % 2 or not LARGE <= turned.size <= HALVED:
         return (turned,)

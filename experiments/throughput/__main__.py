@@ -202,9 +202,9 @@ def main() -> int:
     if not peers:
         print(f"{PEERS} is not there (make bench-peers): dpjax alone")
     limits, rows = ceilings(given.rounds), {}
+    about = {"ceilings": limits, "commit": facts.commit()}
     for case in tqdm(wanted, unit="case"):
         row = measure(case, peers, given.rounds)
-        about = {"ceilings": limits, "commit": facts.commit()}
         rows[case["name"]] = {**row, **shares(row, limits), **about}
         tqdm.write(table({case["name"]: rows[case["name"]]}).splitlines()[-1])
     print(table(rows))
