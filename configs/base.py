@@ -104,7 +104,8 @@ def get_config() -> ConfigDict:
         )
     )
     config.condition = "features"  # of all steps; local: step by step (unet1d); inpaint
-    # or linear, scaled_linear, sigmoid; flow: straight lines (Liu et al. 2023), K scales time
+    # or linear, scaled_linear, sigmoid; flow: straight lines (Liu et al. 2023), K scales time,
+    # which MeanFlow wants as it is: K = 1
     config.schedule = ConfigDict(dict(name="cosine", num_levels=100))  # K
     config.predict = "epsilon"  # or sample, v; velocity is a flow's (Lipman et al. 2023)
     config.sampler = ConfigDict(

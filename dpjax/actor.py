@@ -52,16 +52,15 @@ class Actor:
         batch: the only size that there can be a program for; None for any.
         """
         self._wants, self._previous, self._batch = dict(wants), previous, batch
-        self._programs = {}  # {(batch size, kind of key): program}
+        self._programs = {}  # {(batch size, dtype of the keys): program}
 
-        def run(params, data, obs, previous, *, impl):
-            keys = jax.random.wrap_key_data(data, impl=impl)
+        def run(params, keys, obs, previous):
             return sample(params, keys, obs, *(() if previous is None else (previous,)))
 
         # XLA writes an output over a donated input of the same shape, which only `previous`
         # has; of the others it would say that they can't be used. A CPU that got it as a
         # numpy array without a copy leaves that alone, and gains nothing.
-        self._jit = jax.jit(run, donate_argnames="previous", static_argnames="impl")
+        self._jit = jax.jit(run, donate_argnames="previous")
 
     def compile(self, params: Any, batch_sizes: Iterable[int]) -> float:
         """Programs of just these sizes, if they are missing; returns the seconds it took."""
@@ -69,23 +68,23 @@ class Actor:
         for size in batch_sizes:
             self._size(size)
             key = jax.random.key(0)
-            self._program(params, self._batch or size, jax.random.key_impl(key))
+            self._program(params, self._batch or size, key.dtype)
             fold(key, np.arange(self._batch or size)).block_until_ready()
         return time.perf_counter() - start
 
     def __call__(self, params, rng, obs, previous=None) -> np.ndarray:
         obs, rows = self._check(obs)
         size = self._size(rows)
-        data = self._key_data(rng, rows, size)
+        keys = self._keys(rng, rows, size)
         if self._previous is None:
             previous = None
         elif previous is None:  # as an array: the first plan and the later are one program
             previous = np.full((size, *self._previous), np.nan, np.float32)
         else:
             previous = pad(np.asarray(previous, np.float32), size)
-        program = self._program(params, size, jax.random.key_impl(rng))
+        program = self._program(params, size, keys.dtype)
         obs = {name: pad(x, size) for name, x in obs.items()}
-        return np.asarray(program(params, data, obs, previous))[:rows]
+        return np.asarray(program(params, keys, obs, previous))[:rows]
 
     def _size(self, rows):
         """The size of the program that `rows` rows run in."""
@@ -97,26 +96,32 @@ class Actor:
         sizes = (size for size, _ in self._programs)
         return min((s for s in sizes if rows <= s <= bucket(rows)), default=bucket(rows))
 
-    def _program(self, params, size, impl):
-        """The program of that size, compiled if there is none."""
-        key = (size, str(impl))
-        if key not in self._programs:
+    def _program(self, params, size, kind):
+        """The program of that size and dtype of keys, compiled if there is none."""
+        if (size, kind) not in self._programs:
             shape = lambda row: jax.ShapeDtypeStruct((size, *row.shape), row.dtype)
-            words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl)))
             obs = {name: shape(row) for name, row in self._wants.items()}
             previous = self._previous and jax.ShapeDtypeStruct((size, *self._previous), np.float32)
-            lowered = self._jit.lower(params, shape(words), obs, previous, impl=impl)
-            self._programs[key] = lowered.compile()
-        return self._programs[key]
+            keys = jax.ShapeDtypeStruct((size,), kind)
+            self._programs[size, kind] = self._jit.lower(params, keys, obs, previous).compile()
+        return self._programs[size, kind]
 
-    def _key_data(self, rng, rows, size):
-        """The words [size, W] of one key a row, from keys [rows] or from one key."""
+    def _keys(self, rng, rows, size):
+        """Keys [size], one a row, of keys [rows] or of one key.
+
+        Keys of the right number go into the program as they are: a plan leaves the caches
+        full of weights, after which each small call of jax costs 0.2 ms.
+        """
         if not jax.dtypes.issubdtype(rng.dtype, jax.dtypes.prng_key):
             raise UserError(f"a plan wants keys made by jax.random.key, not {rng.dtype} numbers.")
-        keys = fold(rng, np.arange(size)) if rng.ndim == 0 else rng
-        if len(keys) != (size if rng.ndim == 0 else rows):
-            raise UserError(f"{len(keys)} keys for {rows} rows of observations: give one a row.")
-        return pad(np.asarray(jax.random.key_data(keys)), size)
+        if rng.ndim == 0:
+            return fold(rng, np.arange(size))
+        if len(rng) != rows:
+            raise UserError(f"{len(rng)} keys for {rows} rows of observations: give one a row.")
+        if rows == size:
+            return rng
+        words = pad(np.asarray(jax.random.key_data(rng)), size)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(rng))
 
     def _check(self, obs):
         """Observations as they were learned from, and how many rows; or what is wrong."""

@@ -11,6 +11,7 @@ Equation (1) is written here and nowhere else in dpjax.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 
 import jax
 import numpy as np
@@ -97,7 +98,7 @@ class Controller:
     def _refill(self):
         """One plan for all rows; those with an empty queue take theirs."""
         empty = self._left == 0
-        keys = _fold(jax.random.wrap_key_data(self._key_data, impl=self._key_impl), self._plans)
+        keys = _fold(self._key_data, self._plans, impl=self._key_impl)
         previous = None if self.chunk is None else later(self.chunk, self.executed)
         chunk = np.array(self.plan(keys, dict(self._history), previous))
         if chunk.ndim != 3 or len(chunk) != len(empty):
@@ -131,7 +132,7 @@ def finite_rows(chunk: np.ndarray) -> np.ndarray:
     return np.isfinite(chunk.reshape(len(chunk), -1)).all(axis=1)
 
 
-@jax.jit
-def _fold(keys, counts):
-    """One key a row and plan: fold_in(keys [B], counts [B])."""
-    return jax.vmap(jax.random.fold_in)(keys, counts)
+@functools.partial(jax.jit, static_argnames="impl")
+def _fold(words, counts, *, impl):
+    """One key a row and plan: fold_in(the key [B] of these words, counts [B])."""
+    return jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(words, impl=impl), counts)

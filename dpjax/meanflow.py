@@ -61,7 +61,7 @@ def meanflow_policy(
     normalizer: Normalizer,
     *,
     num_steps: int = 1,
-    num_levels: int = 100,
+    num_levels: int = 1,
     share: float = INTERVALS,
     power: float = POWER,
     mask_padding: bool = False,
@@ -71,7 +71,8 @@ def meanflow_policy(
 ) -> Policy:
     """A policy that samples in 1 to 4 steps; options as in `policy.diffusion_policy`, but
 
-    denoiser: its times are [..., 2]. num_levels: K, what time 1 is told as.
+    denoiser: its times are [..., 2]. num_levels: K, what time 1 is told as: the derivative in
+        (2) grows with it, and 1 learned best (`experiments/samplers`).
     share: see `intervals`. power: see `meanflow_loss`.
     clip: bound of |x_0| in network units, of the end only: in between there is no x̂_0.
     """

@@ -103,3 +103,11 @@ def test_numbers_that_do_not_fit_the_data_are_named(rule, key, bad, good):
     finding = cases.only(rule(cases.case(given=cases.config(**{key: bad}))))
     assert finding.severity == "warning" and "config." in finding.remedy
     assert not rule(cases.case(given=cases.config(**{key: good})))
+
+
+def test_meanflow_with_the_time_of_other_methods_is_named():
+    given = cases.config(method="meanflow", schedule__num_levels=100)
+    assert "num_levels=1" in cases.only(rules_config.levels(cases.case(given=given))).remedy
+    given = cases.config(method="meanflow", schedule__num_levels=1)
+    assert not rules_config.levels(cases.case(given=given))
+    assert not rules_config.levels(cases.case(given=cases.config(schedule__num_levels=100)))

@@ -55,16 +55,19 @@ def chunks(run: build.Run, seen, seed: int) -> np.ndarray:
 
 
 def timed(runs: dict[Row, build.Run], seen) -> dict[Row, dict]:
-    """{row: ms, ms_first} of one plan at batch 1; in turns, so that noise hits all."""
+    """{row: ms, ms_first} of one plan at batch 1; in turns, so that noise hits all.
+
+    A plan gets its key made, as in control, where the same key makes many.
+    """
     one, took = jax.tree.map(lambda x: x[:1], seen), {row: [] for row in runs}
     for run in runs.values():
         run.warm_up()
-    for turn in range(TURNS):
+    for key in jax.random.split(jax.random.key(0), TURNS):
         for row, run in runs.items():
             took[row].append([])
             for _ in range(TIMED + 1):
                 start = time.perf_counter()
-                run.plan(jax.random.key(turn), *one)
+                run.plan(key, *one)
                 took[row][-1].append((time.perf_counter() - start) * 1e3)
     middle = lambda x: float(np.median(x))
     turns = {row: np.array(x) for row, x in took.items()}

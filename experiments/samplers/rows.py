@@ -20,7 +20,7 @@ OWN = (  # of the main run: sampler, steps, and what a warm start skips of them
 )
 OTHERS = {  # of a run that was trained otherwise, by its method
     "flow": (
-        *(("euler", steps) for steps in (1, 2, 4, 5, 10)),
+        *(("euler", steps) for steps in (1, 2, 3, 4, 5, 10)),
         *(("heun", steps) for steps in (2, 4, 5, 10)),  # one step of it is Euler's
     ),
     "meanflow": tuple(("euler", steps) for steps in (1, 2, 4)),
