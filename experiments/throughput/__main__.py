@@ -189,7 +189,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--gates", action="store_true", help="only the cases of the gates")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every side")
-    parser.add_argument("--few", default="dpm_solver-5", help="few-step sampler and its steps")
+    parser.add_argument("--few", default="meanflow-1", help="few-step sampler and its steps")
     given = parser.parse_args()
     sampler, _, steps = given.few.rpartition("-")
     every = cases.everything((sampler, int(steps)))

@@ -29,6 +29,9 @@ def configured(case: dict):
         config.denoiser[key] = value
     config.sampler.name = case.get("sampler", "ddpm")
     config.sampler.num_steps = case.get("steps", 100)
+    if config.sampler.name == "meanflow":  # a method of training, of which Euler's is the step
+        config.method, config.predict, config.sampler.name = "meanflow", "velocity", "euler"
+        config.schedule.name, config.schedule.num_levels = "flow", 1
     config.train.batch = case["batch"]
     seen = {"image": (96, 96, 3)} if camera else {"keypoints": 18}
     return config, Spec({**seen, "agent_pos": 2}, 2, "")
@@ -78,7 +81,8 @@ def count(tree) -> int:
 
 def loop_parameters(params) -> int:
     """Weights that every sampling step reads: the modulation is made once a plan."""
-    once = ("film", "time_in", "time_out", "obs_in", "memory_up", "memory_down", "memory_kv")
+    once = ("film", "time_in", "time_out", "span_in", "span_out")
+    once += ("obs_in", "memory_up", "memory_down", "memory_kv")
     return sum(count(leaf) for key, leaf in params.items() if not key.startswith(once))
 
 
