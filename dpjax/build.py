@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from dpjax import cameras, config_check, control, inpainting, meanflow, spaces
+from dpjax import cameras, config_check, control, cpu, inpainting, meanflow, spaces
 from dpjax import normalizer as normalizers
 from dpjax import policy as policies
 from dpjax.actor import Actor
@@ -246,4 +246,5 @@ def load(run_dir, *, sampler=None, steps=None, warm_start=None, which="ema", ste
     built = policy(config, params["normalizer"], spec)
     params = jax.device_put(params)
     act, taken = actor(config, built, spec), acting(params, [jax.default_backend()])
+    cpu.use_large_pages(taken)
     return Run(built, params, taken, act, functools.partial(act, taken), config, spec, at)

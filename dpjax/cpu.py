@@ -8,10 +8,12 @@ import ctypes
 from importlib import metadata
 import os
 import platform
+from typing import Any
 
 import jax
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # glibc's names for mallopt
+COLLAPSE, LARGE_PAGE = 25, 2**21  # Linux 6.1's MADV_COLLAPSE; bytes
 # XLA's CPU hands products, sums and 2-D convolutions to YNNPACK; Eigen's convolutions are
 # faster: a ResNet-18 and its gradient in 0.69 of the time (`experiments/cpu`). The minus
 # takes one kind from XLA's own choice, of which a list of our own would lose the rest.
@@ -45,7 +47,27 @@ def choose_libraries() -> None:
     os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={CHOICE}".strip()
 
 
+def use_large_pages(tree: Any) -> int:
+    """Asks Linux to hold these arrays in pages of 2 MiB; returns how many it gave.
+
+    A plan at batch 1 reads all of its weights a step, and looks up as many pages: the U-Net
+    256-512-1024 was 1.01 to 1.04 times as fast. A kernel before 6.1, or one that has no such
+    page free, leaves them as they are, and so does this an accelerator's.
+    """
+    if platform.system() != "Linux" or jax.default_backend() != "cpu":
+        return 0
+    madvise, given = ctypes.CDLL(None).madvise, 0
+    for leaf in jax.tree.leaves(tree):
+        if leaf.nbytes >= LARGE_PAGE // 2:
+            at = leaf.unsafe_buffer_pointer()
+            # Whole pages, those at the ends with a neighbour: arrays lie side by side.
+            for page in range(at - at % LARGE_PAGE, at + leaf.nbytes, LARGE_PAGE):
+                size = ctypes.c_size_t(LARGE_PAGE)
+                given += madvise(ctypes.c_void_p(page), size, COLLAPSE) == 0
+    return given
+
+
 def set_up() -> None:
-    """Both of the above."""
+    """What is for a whole process."""
     keep_memory()
     choose_libraries()

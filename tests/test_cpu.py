@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dpjax import cpu
@@ -56,3 +59,19 @@ def test_a_users_own_choice_and_another_jaxlib_are_left_alone(monkeypatch):
     monkeypatch.setattr(cpu.metadata, "version", lambda name: "0.9.1")
     cpu.choose_libraries()
     assert os.environ["XLA_FLAGS"] == ""
+
+
+def test_large_pages_hold_the_same_numbers():
+    rng = np.random.default_rng(0)
+    tree = {"large": rng.normal(size=2**20), "small": rng.normal(size=9)}
+    held = jax.tree.map(jnp.asarray, jax.tree.map(np.float32, tree))
+    given = cpu.use_large_pages(held)
+    assert 0 <= given <= 3  # 4 MiB and the two pages at its ends share three at most
+    for name, x in tree.items():
+        np.testing.assert_array_equal(held[name], np.float32(x))
+
+
+def test_large_pages_are_not_asked_for_elsewhere(monkeypatch):
+    monkeypatch.setattr(cpu.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda name: 1 / 0)
+    assert cpu.use_large_pages({"x": jnp.ones(2**20)}) == 0

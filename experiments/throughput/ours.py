@@ -55,6 +55,7 @@ def prepare(case: dict):
         return trainer(config, policy, params, data), facts
     facts["loop_parameters"] = loop_parameters(params["denoiser"])
     act, params = jax.jit(policy.sample), build.acting(params, [jax.default_backend()])
+    cpu.use_large_pages(params)
     obs = {key: np.asarray(x) for key, x in example.obs.items()}
     key = jax.random.key(1)
     return lambda: np.asarray(act(params, key, obs)), facts
