@@ -197,7 +197,7 @@ def sampling(config: ConfigDict, *, sampler=None, steps=None, warm_start=None) -
     config = config.copy_and_resolve_references()  # ConfigDict(config) shares its sections
     with config.unlocked():
         config.sampler.name = sampler or config.sampler.name
-        config.sampler.num_steps = steps or config.sampler.num_steps
+        config.sampler.num_steps = config.sampler.num_steps if steps is None else steps
         if warm_start is not None:
             config.sampler.warm_start = warm_start
     return config

@@ -33,6 +33,7 @@ from configs import (
 )
 from dpjax import build, dataset, tasks
 from dpjax.errors import UserError
+from dpjax.run_config import Spec
 
 ROOT = Path(__file__).parents[1]
 
@@ -348,3 +349,10 @@ def test_cameras_that_the_data_has_not_are_one_line(tmp_path, name, size, said):
     with pytest.raises(UserError) as caught:
         dataset.read(config)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_steps_are_asked_for_and_not_taken_for_the_configs():
+    config = pusht_state_small.get_config()
+    assert build.sampling(config).sampler.num_steps == config.sampler.num_steps
+    with pytest.raises(UserError, match="num_steps=0"):
+        build.policy(build.sampling(config, steps=0), None, Spec({"agent_pos": 2}, 2, ""))
