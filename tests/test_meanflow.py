@@ -48,9 +48,8 @@ def perceptron(times, width=64):
 
 
 def mean_flow(denoiser, num_steps=1, **options):
-    return meanflow.meanflow_policy(
-        ENCODER, denoiser, UNITS, **{"horizon": 1, "num_steps": num_steps, **options}
-    )
+    sizes = {"horizon": 1, "num_steps": num_steps, "num_levels": K}
+    return meanflow.meanflow_policy(ENCODER, denoiser, UNITS, **{**sizes, **options})
 
 
 def rectified_flow(denoiser, num_steps=1):
