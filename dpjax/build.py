@@ -197,7 +197,8 @@ def sampling(config: ConfigDict, *, sampler=None, steps=None, warm_start=None) -
     config = config.copy_and_resolve_references()  # ConfigDict(config) shares its sections
     with config.unlocked():
         config.sampler.name = sampler or config.sampler.name
-        config.sampler.num_steps = config.sampler.num_steps if steps is None else steps
+        if steps is not None:
+            config.sampler.num_steps = steps
         if warm_start is not None:
             config.sampler.warm_start = warm_start
     return config
@@ -230,6 +231,7 @@ class Run(NamedTuple):
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> float:
         """Compiles `plan` for these numbers of rows, before a robot waits; the seconds."""
+        cpu.use_large_pages(self.acting)  # here, since what only exports or validates waits in vain
         return self.act.compile(self.acting, batch_sizes)
 
 
@@ -246,5 +248,4 @@ def load(run_dir, *, sampler=None, steps=None, warm_start=None, which="ema", ste
     built = policy(config, params["normalizer"], spec)
     params = jax.device_put(params)
     act, taken = actor(config, built, spec), acting(params, [jax.default_backend()])
-    cpu.use_large_pages(taken)
     return Run(built, params, taken, act, functools.partial(act, taken), config, spec, at)

@@ -33,7 +33,6 @@ from configs import (
 )
 from dpjax import build, dataset, tasks
 from dpjax.errors import UserError
-from dpjax.run_config import Spec
 
 ROOT = Path(__file__).parents[1]
 
@@ -355,4 +354,4 @@ def test_no_steps_are_asked_for_and_not_taken_for_the_configs():
     config = pusht_state_small.get_config()
     assert build.sampling(config).sampler.num_steps == config.sampler.num_steps
     with pytest.raises(UserError, match="num_steps=0"):
-        build.policy(build.sampling(config, steps=0), None, Spec({"agent_pos": 2}, 2, ""))
+        build.policy(build.sampling(config, steps=0), None, build.Spec({"agent_pos": 2}, 2, ""))
