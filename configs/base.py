@@ -147,7 +147,7 @@ def get_config() -> ConfigDict:
             steps=450_000,  # optimizer steps (paper: 4,500 epochs)
             batch=256,  # rows of the global batch
             steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
-            parallel="pmap",  # or mesh: the compiler splits the batch (training/parallel.py)
+            parallel="pmap",  # or mesh: the compiler splits the batch; one device: the same
             # trainings side by side in one program, of seeds config.seed, + 1, …: each a run of
             # its own in <workdir>/seed_<n>, with the weights that it would have alone
             seeds=1,

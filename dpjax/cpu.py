@@ -21,6 +21,8 @@ COLLAPSE, LARGE_PAGE = 25, 2**21  # Linux 6.1's MADV_COLLAPSE; bytes
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 CHOICE = "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 JAXLIB = "0.10."
+# XLA's CPU drops optimization barriers before it fuses, unless that pass is left out.
+FENCES = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 def keep_memory() -> None:
@@ -37,6 +39,16 @@ def keep_memory() -> None:
     libc.mallopt(TRIM_THRESHOLD, -1)
     libc.mallopt(MMAP_MAX, 0)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def compiler_options() -> dict[str, str] | None:
+    """For `jax.jit` of training steps: on a CPU, optimization barriers that hold.
+
+    Without them XLA makes what several read as many times over, inside of each, and
+    remembers after all what remat was to compute again.
+    """
+    known = metadata.version("jaxlib").startswith(JAXLIB)
+    return FENCES if known and jax.default_backend() == "cpu" else None
 
 
 def choose_libraries() -> None:

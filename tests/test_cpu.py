@@ -61,6 +61,21 @@ def test_a_users_own_choice_and_another_jaxlib_are_left_alone(monkeypatch):
     assert os.environ["XLA_FLAGS"] == ""
 
 
+@pytest.mark.skipif(cpu.compiler_options() is None, reason="of a CPU and a jaxlib that was tried")
+def test_barriers_hold_where_they_are_asked_for():
+    def program(options):
+        f = lambda x: jnp.sin(jax.lax.optimization_barrier(2 * x + 1))
+        return jax.jit(f, compiler_options=options).lower(jnp.ones(99)).compile().as_text()
+
+    assert "opt-barrier" not in program(None)  # else the option is not needed any more
+    assert "opt-barrier" in program(cpu.compiler_options())
+
+
+def test_another_jaxlib_is_told_nothing_of_barriers(monkeypatch):
+    monkeypatch.setattr(cpu.metadata, "version", lambda name: "0.9.1")
+    assert cpu.compiler_options() is None
+
+
 def test_large_pages_hold_the_same_numbers():
     rng = np.random.default_rng(0)
     tree = {"large": rng.normal(size=2**20), "small": rng.normal(size=9)}

@@ -7,12 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "dpjax"
 LAYERS = [
-    {"types", "normalizer", "errors", "rotations"},
+    {"types", "normalizer", "errors", "rotations", "cpu"},
     {"diffusion", "nets", "data"},
     {"policy", "inpainting", "control", "actor"},
     {"meanflow", "spaces"},
     {"training", "tasks", "evaluation", "serving", "interop"} | {"exported"},
-    {"build", "cameras", "compilation", "config_check", "cpu", "dataset", "jobs", "judges"}
+    {"build", "cameras", "compilation", "config_check", "dataset", "jobs", "judges"}
     | {"beginning", "doctor", "mixture", "pictures", "run_config", "run_folder"},
     {"command_line"},
     {"train", "evaluate", "sample", "export", "demos", "convert", "check", "serve", "validate"}

@@ -127,10 +127,12 @@ def test_steps_one_by_one_are_those_of_a_scan():
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_both_ways_are_one_on_one_device():
-    one, mesh = one_device(), leaves(1, "mesh")
-    for key in one:
-        np.testing.assert_allclose(mesh[key], one[key], rtol=1e-5, atol=1e-5, err_msg=key)
+@pytest.mark.parametrize("name", parallel.WAYS)
+def test_a_single_device_has_no_axis_of_devices(name):
+    way, leaf = parallel.WAYS[name](jax.devices()[:1]), np.arange(6.0).reshape(3, 2)
+    placed = way.place({"x": leaf})
+    assert placed["x"].shape == (3, 2)  # another axis: copies of the whole state every step
+    np.testing.assert_array_equal(way.fetch(placed)["x"], leaf)
 
 
 def test_the_mesh_way_splits_the_batch(eight):

@@ -7,7 +7,10 @@ Accelerators get XLA's own. Its CPU is fast where an image is large, and not
 - in the gradients of a shortcut, a 1 × 1 kernel with stride 2: 0.54, as a product;
 - in the gradient of max pooling: 0.16, as a sum of shifted copies.
 
-Both ways are the same function of the same parameters. (`experiments/cpu/ways.py`)
+Both ways are the same function of the same parameters. (`experiments/cpu/ways.py`) Barriers
+keep what is read several times from being made as many times: x and its gradient in the
+copies that a kernel's gradient takes of them, the pixels that max pooling chose in each of
+their nine uses (`cpu.compiler_options`; 118 and 52 ms of an image policy's step, 49 and 7).
 """
 
 from flax import linen as nn
@@ -51,14 +54,16 @@ def conv2d(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0) -> Arr
 
     x [B, H, W, C], kernel [k, l, C, D] -> [B, H', W', D], H' = (H + 2 padding - k) // stride + 1.
     """
+    default = lambda x, kernel: by_xla(x, kernel, stride, padding)
     if kernel.shape[:2] == (1, 1) and not padding:
         on_cpu = lambda x, kernel: flat_dot(x[:, ::stride, ::stride], kernel[0, 0])
     elif max(x.shape[1:3]) <= SMALL_IMAGE:
         on_cpu = lambda x, kernel: by_taps(x, kernel, stride, padding)
     else:
-        return by_xla(x, kernel, stride, padding)
-    default = lambda x, kernel: by_xla(x, kernel, stride, padding)
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=default)
+        on_cpu = default
+    fence = lax.optimization_barrier
+    fenced = lambda x, kernel: fence(on_cpu(fence(x), kernel))
+    return lax.platform_dependent(x, kernel, cpu=fenced, default=default)
 
 
 def max_pool(x: Array) -> Array:
@@ -92,6 +97,7 @@ def pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
 def pool_backward(kept: tuple[Array, Array], g: Array) -> tuple[Array]:
     """Pixel 2u is the middle of window u; 2u + 1 is the end of u and the start of u + 1."""
     which, like = kept
+    which, g = lax.optimization_barrier((which, g))
     later = ((0, 1), (0, 0))
 
     def tap(down, along):
