@@ -41,20 +41,24 @@ def keep_memory() -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
+def is_tried() -> bool:
+    """Whether XLA's settings here were tried with the jaxlib that is installed."""
+    return metadata.version("jaxlib").startswith(JAXLIB)
+
+
 def compiler_options() -> dict[str, str] | None:
     """For `jax.jit` of training steps: on a CPU, optimization barriers that hold.
 
     Without them XLA makes what several read as many times over, inside of each, and
     remembers after all what remat was to compute again.
     """
-    known = metadata.version("jaxlib").startswith(JAXLIB)
-    return FENCES if known and jax.default_backend() == "cpu" else None
+    return FENCES if is_tried() and jax.default_backend() == "cpu" else None
 
 
 def choose_libraries() -> None:
     """Adds FLAG to XLA_FLAGS, unless it is there already."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if FLAG in flags or not metadata.version("jaxlib").startswith(JAXLIB):
+    if FLAG in flags or not is_tried():
         return
     os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={CHOICE}".strip()
 

@@ -76,7 +76,7 @@ def pmapped(devices: list) -> Way:
     """One program a device, of its own rows: `jax.pmap` over the axis.
 
     Nothing is spread over a single device, and its axis of one would cost: XLA's CPU copied
-    the whole state twice a step, 0.1 of an image policy's 1.4 s.
+    an image policy's state once a step, 1.2 GB, and made Adam's moments twice.
     """
     if len(devices) == 1:
         return meshed(devices)
