@@ -76,11 +76,12 @@ def test_a_product_from_the_left_is_the_product(lead):
         np.testing.assert_allclose(rows.dot(x, other), x @ kernel, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [3, rows.MANY])
 @pytest.mark.parametrize("steps", [16, 4, 2])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolutions_of_turned_kernels_are_the_same(name, steps):
+def test_convolutions_of_turned_kernels_are_the_same(name, steps, batch):
     size, f = CONVOLUTIONS[name]
-    x, kernel = normal(0, 3, steps, 6), normal(1, size, 6, 4)
+    x, kernel = normal(0, batch, steps, 6), normal(1, size, 6, 4)
     got, want = jax.jit(f)(x, turned(kernel)), jax.jit(f)(x, kernel)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
@@ -94,8 +95,9 @@ def test_only_kernels_that_one_thread_would_get_are_halved():
     assert parts(2048, 1026) == [(1026, 2048)]  # large
 
 
-def test_a_large_batch_of_a_large_kernel_is_the_same():
-    x, kernel = normal(0, conv.LARGE_BATCH, 4, 512), normal(1, 5, 512, 512) / 512
+@pytest.mark.parametrize("batch", [conv.LARGE_BATCH, rows.MANY])
+def test_a_large_batch_of_a_large_kernel_is_the_same(batch):
+    x, kernel = normal(0, batch, 4, 512), normal(1, 5, 512, 512) / 512
     f = jax.jit(lambda x, kernel: conv.conv(x, kernel, padding=2))
     np.testing.assert_allclose(f(x, turned(kernel)), f(x, kernel), rtol=1e-5, atol=1e-5)
 
@@ -146,6 +148,15 @@ def test_the_compiled_product_has_the_weights_on_the_left(batch):
     text = lambda kernel: jax.jit(f).lower(x, kernel).compile().as_text()
     assert products(text(turned(kernel))) == [((160, 96), (4 * batch, 96))]
     assert products(text(kernel)) == [((4 * batch, 96), (96, 160))]
+
+
+def test_many_rows_have_turned_weights_on_the_right():
+    kernel = turned(jnp.ones((5, 96, 160)))
+    f = jax.jit(lambda x, kernel: conv.conv(x, kernel, padding=2))
+    made = lambda batch: products(f.lower(jnp.ones((batch, 4, 96)), kernel).compile().as_text())
+    assert made(rows.MANY - 1) == [((160, 480), (4 * (rows.MANY - 1), 480))]
+    few = {((rows.MANY * steps, 96), (160, 96)) for steps in (2, 3, 4)}  # no product with padding
+    assert set(made(rows.MANY)) == few and len(made(rows.MANY)) == 5
 
 
 def test_no_turned_weights_of_a_network_are_on_the_right():

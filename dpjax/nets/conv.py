@@ -6,7 +6,7 @@ convolution over a few steps is better written as one matrix product: on CPU the
 neighbours of every step are laid side by side and multiplied by the kernel as a
 matrix. Accelerators keep XLA's convolution. Both are the same function of the same
 parameters, in torch's geometry (symmetric padding, also at stride 2). A kernel may come as
-Rows (`rows`), turned for a CPU: then it is one matrix product everywhere.
+Rows (`rows`), turned for a CPU: then it is matrix products everywhere.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from dpjax.nets.rows import Rows, dot, flat_dot
+from dpjax.nets.rows import MANY, Rows, dot, flat_dot, reaches, taps
 
 Array = jax.Array
 
@@ -54,28 +54,22 @@ def covered(steps: int, length: int, tap: int, stride: int, padding: int) -> Cov
     return Covered(slice(start, last + 1, stride), (first, length - stop))
 
 
-def conv_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+def conv_taps(x: Array, kernel: Array | Rows, stride: int, padding: int) -> Array:
     """`conv` as one matrix product a tap of the kernel, padding left out."""
     steps, size = x.shape[1], kernel.shape[0]
     length = (steps + 2 * padding - size) // stride + 1
     y = jnp.zeros((x.shape[0], length, kernel.shape[2]), x.dtype)
-    # A split's gradient is one concatenation; that of slices adds up as many padded kernels.
-    for tap, weights in enumerate(lax.split(kernel, (1,) * size)):
+    for tap, weights in enumerate(taps(kernel)):
         at = covered(steps, length, tap, stride, padding)
         if at:
-            y += jnp.pad(flat_dot(x[:, at.inputs], weights[0]), ((0, 0), at.edges, (0, 0)))
+            y += jnp.pad(dot(x[:, at.inputs], weights), ((0, 0), at.edges, (0, 0)))
     return y
-
-
-def is_large(batch) -> bool:
-    """Whether a batch is large; one that is a symbol (`jax.export`) may be any size: no."""
-    return isinstance(batch, int) and batch >= LARGE_BATCH
 
 
 def conv_matmul(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """`conv` as matrix products."""
     size, inputs, outputs = kernel.shape
-    if inputs * outputs >= LARGE_TAP and is_large(x.shape[0]):
+    if inputs * outputs >= LARGE_TAP and reaches(x.shape[0], LARGE_BATCH):
         return conv_taps(x, kernel, stride, padding)
     return dot(neighbours(x, size, stride, padding), kernel)
 
@@ -95,6 +89,8 @@ def conv(x: Array, kernel: Array | Rows, *, stride: int = 1, padding: int = 0) -
     if kernel.shape[0] == 1:
         return dot(x, kernel)
     if isinstance(kernel, Rows):
+        if reaches(x.shape[0], MANY):
+            return conv_taps(x, kernel, stride, padding)
         return dot(neighbours(x, kernel.shape[0], stride, padding), kernel)
     return lax.platform_dependent(
         x,
