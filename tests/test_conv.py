@@ -28,9 +28,9 @@ def with_gradients(f, x, kernel):
     return y, *grads
 
 
-def agree(f, g, x, kernel):
+def agree(f, g, x, kernel, atol=1e-5):
     for got, want in zip(with_gradients(f, x, kernel), with_gradients(g, x, kernel)):
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=atol)
 
 
 @pytest.mark.parametrize("way", [conv.conv_matmul, conv.conv_taps])
@@ -54,6 +54,40 @@ def test_every_size_equals_xlas_convolution(batch, channels):
         x,
         kernel,
     )
+
+
+@pytest.mark.parametrize("batch", [3, conv.ALONE])
+@pytest.mark.parametrize("steps, size", [(4, 5), (4, 3), (4, 7), (4, 9), (2, 5), (8, 5), (1, 3)])
+def test_a_toeplitz_matrix_in_halves_equals_xlas_convolution(batch, steps, size):
+    x, kernel = normal(0, batch, steps, 6), normal(1, size, 6, 4)
+    agree(
+        lambda x, kernel: conv.conv_toeplitz(x, kernel),
+        lambda x, kernel: conv.conv_xla(x, kernel, 1, size // 2),
+        x,
+        kernel,
+        atol=5e-5,  # of gradients up to 25: sums and differences of kernels are rounded too
+    )
+
+
+def multiplications(batch, steps=4, size=5, channels=64, dtype=jnp.float32, **geometry):
+    """How many taps every row of the batch is multiplied by, in `conv` on a CPU."""
+    x, kernel = jnp.ones((batch, steps, channels), dtype), jnp.ones((size, channels, 64), dtype)
+    f = lambda x, kernel: conv.conv_matmul(x, kernel, *geometry.values())
+    eqns = jax.make_jaxpr(f)(x, kernel).eqns
+    left = [e.invars[0].aval.shape for e in eqns if e.primitive.name == "dot_general"]
+    return sum(rows * columns for rows, columns in left) / (batch * channels)
+
+
+def test_nine_products_instead_of_twenty_where_they_pay():
+    same = dict(stride=1, padding=2)
+    rows = (conv.ALONE + 1) / conv.ALONE
+    assert multiplications(conv.ALONE, **same) == 9 * rows
+    assert multiplications(128, **same) == 9
+    for other in (dict(channels=32), dict(dtype=jnp.bfloat16), dict(size=3, stride=1, padding=1)):
+        assert multiplications(128, **{**same, **other}) == 4 * other.get("size", 5)
+    assert multiplications(conv.ALONE - 1, **same) == 20
+    assert multiplications(128, steps=8, **same) == 40
+    assert multiplications(128, steps=7, stride=2, padding=2) == 20
 
 
 def test_a_kernel_of_one_is_a_matrix_product():
