@@ -245,7 +245,6 @@ def load(run_dir, *, sampler=None, steps=None, warm_start=None, which="ema", ste
     params, at, said = checkpoint.load_params(run_dir, which=which, step=step)
     for text in said:
         log.warning(text)
-    built = policy(config, params["normalizer"], spec)
-    params = jax.device_put(params)
+    built, params = policy(config, params["normalizer"], spec), jax.device_put(params)
     act, taken = actor(config, built, spec), acting(params, [jax.default_backend()])
     return Run(built, params, taken, act, functools.partial(act, taken), config, spec, at)
