@@ -15,10 +15,9 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from dpjax.nets.rows import MANY, Rows, dot, flat_dot, reaches, taps
+from dpjax.nets.rows import MANY, Kernel, Rows, dot, flat_dot, reaches, taps
 
 Array = jax.Array
-Kernel = Array | Rows
 
 # With a kernel this large (floats a tap) a product a tap is the fastest on a CPU: no input
 # five times over, and no product with padding, which at length 4 and kernel 5 is 6 of 20.
@@ -122,12 +121,14 @@ def is_short(x: Array, kernel: Kernel, stride: int, padding: int) -> bool:
     return same and x.shape[1] == SHORT and exact and large
 
 
-def conv_matmul(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+def conv_matmul(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
     """`conv` as matrix products."""
     if is_short(x, kernel, stride, padding):
         return conv_toeplitz(x, kernel)
     size, inputs, outputs = kernel.shape
-    if inputs * outputs >= LARGE_TAP and reaches(x.shape[0], LARGE_BATCH):
+    turned = isinstance(kernel, Rows)
+    large = turned or inputs * outputs >= LARGE_TAP
+    if large and reaches(x.shape[0], MANY if turned else LARGE_BATCH):
         return conv_taps(x, kernel, stride, padding)
     return dot(neighbours(x, size, stride, padding), kernel)
 
@@ -147,11 +148,7 @@ def conv(x: Array, kernel: Kernel, *, stride: int = 1, padding: int = 0) -> Arra
     if kernel.shape[0] == 1:
         return dot(x, kernel)
     if isinstance(kernel, Rows):
-        if is_short(x, kernel, stride, padding):
-            return conv_toeplitz(x, kernel)
-        if reaches(x.shape[0], MANY):
-            return conv_taps(x, kernel, stride, padding)
-        return dot(neighbours(x, kernel.shape[0], stride, padding), kernel)
+        return conv_matmul(x, kernel, stride, padding)
     return lax.platform_dependent(
         x,
         kernel,

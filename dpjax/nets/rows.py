@@ -50,6 +50,9 @@ class Rows(NamedTuple):
         return (*self.parts[0].shape[1:], sum(len(part) for part in self.parts))
 
 
+Kernel = Array | Rows
+
+
 def turn(params: Any, at_least: int = LARGE) -> Any:
     """Params with "rows" in place of every "kernel" of `at_least` numbers and 2 or 3 axes.
 
@@ -77,7 +80,7 @@ def is_turnable(kernel: Any, at_least: int) -> bool:
     return large and jnp.issubdtype(kernel.dtype, jnp.floating)
 
 
-def weights(module: nn.Module, init: Callable, shape: tuple[int, ...], *args) -> Array | Rows:
+def weights(module: nn.Module, init: Callable, shape: tuple[int, ...], *args) -> Kernel:
     """The module's "kernel", or its Rows where the params were turned; args: init's."""
     if not module.has_variable("params", "rows"):
         return module.param("kernel", init, shape, *args)
@@ -105,7 +108,7 @@ def reaches(batch, least: int) -> bool:
     return isinstance(batch, int) and batch >= least
 
 
-def taps(kernel: Array | Rows) -> list[Array | Rows]:
+def taps(kernel: Kernel) -> list[Kernel]:
     """The k kernels [C, D] of a kernel [k, C, D]."""
     size = kernel.shape[0]
     if isinstance(kernel, Rows):
@@ -119,7 +122,7 @@ def product(left: Array, right: Array) -> Array:
     return lax.dot_general(left, right, (((1,), (1,)), ((), ())))
 
 
-def dot(x: Array, kernel: Array | Rows) -> Array:
+def dot(x: Array, kernel: Kernel) -> Array:
     """x [..., F] times kernel [F, G], or [k, C, G] with k C = F: [..., G]."""
     if not isinstance(kernel, Rows):
         return flat_dot(x, kernel.reshape(-1, kernel.shape[-1]))

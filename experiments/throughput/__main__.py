@@ -120,9 +120,8 @@ def shares(row: dict, limits: dict) -> dict:
     """How near dpjax comes to the ceiling of its kind: products, or reading the weights."""
     ours, seconds = row["dpjax"], row["dpjax"]["ms"] * 1e-3
     if "matmul_flops" in ours:
-        share = lambda flops: flops / seconds / limits["sgemm"]
-        made = {"share_made": share(ours["made_flops"])}
-        return {"share_of_sgemm": share(ours["matmul_flops"]), **made}
+        share = lambda flops: ours[flops] / seconds / limits["sgemm"]
+        return {"share_of_sgemm": share("matmul_flops"), "share_made": share("made_flops")}
     if row["kind"] == "sample" and row["batch"] == 1:
         once = ours["parameters"] - ours["loop_parameters"]
         weights = 4 * (once + row["steps"] * ours["loop_parameters"])
