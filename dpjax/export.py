@@ -35,7 +35,8 @@ def arguments(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, help="sampling steps S (default: the run's)")
     parser.add_argument("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
-    parser.add_argument("--batch", type=int, help="rows at once (default: any number; a file for 64 and more is faster)")
+    any_number = "rows at once (default: any number; where it is 64 or more, say it: faster)"
+    parser.add_argument("--batch", type=int, help=any_number)
     parser.add_argument("--platforms", default="cpu", help=f"of {','.join(PLATFORMS)}")
     given = parser.parse_args(argv)
     for name in ("batch", "steps"):
