@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpjax.nets import conv, embeddings, unet1d
+from dpjax.nets import conv, embeddings, unet1d, winograd
 
 # (batch, steps, kernel size, stride, padding): the geometries of the U-Net
 SAME = [(2, 16, 5, 1, 2), (3, 4, 5, 1, 2), (3, 2, 5, 1, 2)]
@@ -56,17 +56,41 @@ def test_every_size_equals_xlas_convolution(batch, channels):
     )
 
 
-@pytest.mark.parametrize("batch", [3, conv.ALONE])
-@pytest.mark.parametrize("steps, size", [(4, 5), (4, 3), (4, 7), (4, 9), (2, 5), (8, 5), (1, 3)])
-def test_a_toeplitz_matrix_in_halves_equals_xlas_convolution(batch, steps, size):
+@pytest.mark.parametrize("batch", [3, winograd.ALONE])
+@pytest.mark.parametrize("steps, size", [(4, 3), (4, 5), (4, 7), (8, 3), (8, 5), (12, 5), (16, 5)])
+def test_fewer_products_equal_xlas_convolution(batch, steps, size):
     x, kernel = normal(0, batch, steps, 6), normal(1, size, 6, 4)
     agree(
-        conv.conv_toeplitz,
+        winograd.conv_tiles,
         lambda x, kernel: conv.conv_xla(x, kernel, 1, size // 2),
         x,
         kernel,
-        atol=5e-5,  # of gradients up to 38: sums and differences of kernels are rounded too
+        atol=2e-4,  # of gradients up to 50: values at points are rounded too
     )
+
+
+@pytest.mark.parametrize("n", range(3, 9))
+def test_values_at_points_are_interpolated(n):
+    """The inverse of the Vandermonde matrix, transposed, in the numbers of float32."""
+    inverse = winograd.interpolation(n)
+    np.testing.assert_allclose(winograd.at_points(n, n) @ inverse.T, np.eye(n), atol=1e-14)
+
+
+@pytest.mark.parametrize("steps, size, times", [(4, 3, 4), (4, 5, 6), (16, 3, 4), (16, 5, 6)])
+def test_fewer_products_round_a_few_times_as_much(steps, size, times):
+    x, kernel = normal(0, 64, steps, 256), normal(1, size, 256, 16)
+    exact = conv_in_float64(x, kernel)
+    error = lambda y: np.sqrt(np.mean(np.square(np.asarray(y, np.float64) - exact)))
+    plain = error(conv.conv_taps(x, kernel, 1, size // 2))
+    assert error(winograd.conv_tiles(x, kernel)) < times * plain
+
+
+def conv_in_float64(x, kernel):
+    """A convolution that keeps the number of steps, by numpy."""
+    size, reach = len(kernel), len(kernel) // 2
+    x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
+    padded = np.pad(x, ((0, 0), (reach, reach), (0, 0)))
+    return sum(padded[:, tap : tap + x.shape[1]] @ kernel[tap] for tap in range(size))
 
 
 def multiplications(batch, steps=4, size=5, channels=64, stride=1, padding=2, dtype=jnp.float32):
@@ -77,15 +101,25 @@ def multiplications(batch, steps=4, size=5, channels=64, stride=1, padding=2, dt
     return sum(rows * columns for rows, columns in left) / (batch * channels)
 
 
-def test_nine_products_instead_of_twenty_where_they_pay():
-    assert multiplications(conv.ALONE) == 9 * (conv.ALONE + 1) / conv.ALONE
-    assert multiplications(128) == 9
+def test_fewer_products_where_they_pay():
+    assert multiplications(winograd.ALONE) == 7 * (winograd.ALONE + 1) / winograd.ALONE
+    assert multiplications(128) == 7
+    assert multiplications(128, size=3, padding=1) == 6
+    assert multiplications(32, steps=8) == 2 * 8
+    assert multiplications(32, steps=16) == 4 * 8
+    assert multiplications(32, steps=16, size=3, padding=1) == 4 * 6
+    assert multiplications(8, steps=16) == 4 * 8
+
+
+def test_all_products_where_fewer_do_not_pay():
     assert multiplications(128, channels=32) == 20
     assert multiplications(128, dtype=jnp.bfloat16) == 20
-    assert multiplications(128, size=3, padding=1) == 12
-    assert multiplications(conv.ALONE - 1) == 20
-    assert multiplications(128, steps=8) == 40
+    assert multiplications(31) == 20
+    assert multiplications(15, steps=8) == 40
+    assert multiplications(128, steps=6) == 30
+    assert multiplications(128, steps=2) == 10
     assert multiplications(128, steps=7, stride=2) == 20
+    assert multiplications(128, size=7, padding=3) == 28
 
 
 def test_a_kernel_of_one_is_a_matrix_product():

@@ -16,6 +16,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dpjax.nets.rows import MANY, Kernel, Rows, dot, flat_dot, reaches, taps
+from dpjax.nets.winograd import TILE, conv_tiles
 
 Array = jax.Array
 
@@ -25,15 +26,9 @@ Array = jax.Array
 # and length 4, 61 against 68 at 512 and 8, 39 against 35 at 256 and 16. Each tap is a copy
 # of that part of the kernel, which a small batch (robot: 1) would wait for.
 LARGE_TAP, LARGE_BATCH = 2**18, 16
-# The lowest of three levels at horizon 16 has four steps and most of a U-Net's operations. Of
-# the 20 products of a step and a tap that neighbours make 6 are with padding; `conv_toeplitz`
-# makes 9, of kernels that are added up first, which batches below MANY would wait for. Whole
-# training steps became 1.13 times as fast at batch 64 and 1.26 at 128 (U-Net 64-128-256), 1.14
-# at 64 (256-512-1024). A kernel of 32 x 32 floats a tap loses (0.6), of 64 x 64 gains.
-SHORT, SHORT_TAP = 4, 2**12
-# XLA's CPU gives a product of this many rows and 256 x 256 floats to one thread, and up to nine
-# of them together too: with one more row each is shared. 1.05 times as fast.
-ALONE = 64
+# `conv_tiles` makes 8 products for 20 (kernel 5), 7 at four steps, and 6 for 12 (kernel 3). It
+# adds up kernels, which few rows would wait for; rows are batch times tiles.
+TILED, TILED_TAP, TILED_ROWS = (3, 5), 2**12, 32
 
 
 def neighbours(x: Array, size: int, stride: int, padding: int) -> Array:
@@ -74,57 +69,20 @@ def conv_taps(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
     return y
 
 
-def minus(one: Kernel | None, other: Kernel | None) -> Kernel | None:
-    """one - other, of kernels of which None are zeros."""
-    if other is None:
-        return one
-    if one is None:
-        return jax.tree.map(jnp.negative, other)
-    return jax.tree.map(jnp.subtract, one, other)
-
-
-def toeplitz(x: list[Array], t: list[Kernel | None]) -> list[Array]:
-    """y_i = sum_j x_j t[j - i + n - 1] of n steps x_j [B, C], n a power of two.
-
-    t: 2 n - 1 kernels [C, D], or None for zeros. With the steps in halves the matrix of the t
-    is [[A, B], [C, A]], and three products of half its size are enough (Fan and Hasan 2007):
-    A (x' + x''), which both halves of y take, (B - A) x'' and (C - A) x'.
-    """
-    n, half = len(x), len(x) // 2
-    if n == 1:
-        return [dot(x[0], t[0])]
-    first, second = x[:half], x[half:]
-    added = lambda one, other: [a + b for a, b in zip(one, other, strict=True)]
-    middle = t[half : half + n - 1]
-    less = lambda t: [minus(a, b) for a, b in zip(t, middle, strict=True)]
-    both = toeplitz(added(first, second), middle)
-    above, below = toeplitz(second, less(t[n:])), toeplitz(first, less(t[: n - 1]))
-    return added(both, above) + added(both, below)
-
-
-def conv_toeplitz(x: Array, kernel: Kernel) -> Array:
-    """`conv` that keeps the number of steps: of 4, nine products of [B, C] with [C, D]."""
-    (batch, steps, _), reach = x.shape, kernel.shape[0] // 2
-    each = dict(zip(range(-reach, reach + 1), taps(kernel), strict=True))
-    t = [each.get(shift) for shift in range(1 - steps, steps)]
-    x = jnp.pad(x, ((0, int(batch == ALONE)), (0, 0), (0, 0)))
-    y = toeplitz([step[:, 0] for step in lax.split(x, (1,) * steps, axis=1)], t)
-    return jnp.stack(y, axis=1)[:batch]
-
-
-def is_short(x: Array, kernel: Kernel, stride: int, padding: int) -> bool:
-    """Whether `conv_toeplitz` is the fastest way, and no less exact: it adds up kernels."""
-    size, inputs, outputs = kernel.shape
-    same = size > 3 and stride == 1 and 2 * padding + 1 == size
+def saves(x: Array, kernel: Kernel, stride: int, padding: int) -> bool:
+    """Whether `conv_tiles` is the fastest way, and exact enough: it adds up kernels."""
+    (batch, length, _), (size, inputs, outputs) = x.shape, kernel.shape
+    same = stride == 1 and 2 * padding + 1 == size
+    tiles, rest = divmod(length, TILE)
     exact = jnp.finfo(x.dtype).bits >= 32
-    large = inputs * outputs >= SHORT_TAP and reaches(x.shape[0], MANY)
-    return same and x.shape[1] == SHORT and exact and large
+    large = inputs * outputs >= TILED_TAP and tiles and reaches(batch, -(-TILED_ROWS // tiles))
+    return same and size in TILED and not rest and exact and large
 
 
 def conv_matmul(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
     """`conv` as matrix products."""
-    if is_short(x, kernel, stride, padding):
-        return conv_toeplitz(x, kernel)
+    if saves(x, kernel, stride, padding):
+        return conv_tiles(x, kernel)
     size, inputs, outputs = kernel.shape
     turned = isinstance(kernel, Rows)
     large = turned or inputs * outputs >= LARGE_TAP
