@@ -25,6 +25,7 @@ Array = jax.Array
 
 POINTS = np.array([0, 1, -1, 0.5, -2, 2, -0.5])  # and infinity, always the last
 TILE = 4  # outputs of a tile: 8 products for the 20 of a kernel of 5, 6 for the 12 of one of 3
+WHOLE = 2 * TILE - 1  # and 7 for the 20 where TILE steps are all there are
 # XLA's CPU gives a product of this many rows and 256 x 256 floats to one thread, and up to nine
 # of them together too: with one more row each is shared. 1.05 times as fast.
 ALONE = 64
@@ -58,35 +59,44 @@ def combine(matrix: np.ndarray, items: list[Any]) -> list[Any]:
     return [total(row) for row in matrix]
 
 
-def correlate(steps: list[Array | None], kernel: list[Kernel | None]) -> list[Array]:
-    """(1): y of the two, l the longer one; [..., C] and [C, D] -> [..., D]."""
-    shorter, n = sorted((len(steps), len(kernel)))
-    of = lambda items: interpolation(n) if len(items) == n else at_points(shorter, n)
-    products = map(dot, combine(of(steps), steps), combine(of(kernel), kernel))
-    return combine(at_points(n - shorter + 1, n).T, list(products))
+def around(items: list[Any], zeros: int) -> list[Any]:
+    """The items with so many zeros before and after them."""
+    return [*[None] * zeros, *items, *[None] * zeros]
 
 
-def conv_tile(x: Array, kernel: Kernel) -> Array:
-    """`conv` that keeps the number of steps, of TILE: zeros around them are left out."""
-    batch, size = x.shape[0], kernel.shape[0]
+def kernel_at_points(kernel: Kernel, length: int) -> list[Kernel]:
+    """A kernel [k, C, D] at the points where x [B, length, C] is multiplied: n of [C, D].
+
+    TILE steps alone have WHOLE distances, a tap each or zeros: there l in (1) is the kernel,
+    and s the steps backwards. Else s is the kernel, and l the inputs of a tile.
+    """
+    size, each = kernel.shape[0], taps(kernel)
+    if length == TILE and size > TILE:
+        return combine(interpolation(WHOLE), around(each[::-1], (WHOLE - size) // 2))
+    return combine(at_points(size, TILE + size - 1), each)
+
+
+def steps_at_points(x: Array, n: int) -> list[Array]:
+    """x [B, L, C] at n points: n of [B, tiles, C], or [B, C] where there is one tile."""
+    batch, length, inputs = x.shape
+    tiles, before = length // TILE, (n - TILE) // 2
+    if tiles > 1:
+        x = jnp.pad(x, ((0, 0), (before, TILE - before), (0, 0)))
+        each = lax.split(x.reshape(batch, tiles + 1, TILE, inputs), (1,) * TILE, axis=2)
+        steps = [step[:, :-1, 0] for step in each] + [step[:, 1:, 0] for step in each]
+        return combine(interpolation(n), steps[:n])
     x = jnp.pad(x, ((0, int(batch == ALONE)), (0, 0), (0, 0)))
     steps = [step[:, 0] for step in lax.split(x, (1,) * TILE, axis=1)]
-    around = lambda items, wanted: [*[None] * wanted, *items, *[None] * wanted]
-    if size < TILE:
-        y = correlate(around(steps, size // 2), taps(kernel))
-    else:  # as many taps as there are pairs of steps, and the steps for their kernel
-        y = correlate(steps[::-1], around(taps(kernel)[::-1], TILE - 1 - size // 2))
-    return jnp.stack(y, axis=1)[:batch]
+    if n == WHOLE:
+        return combine(at_points(TILE, n), steps[::-1])
+    return combine(interpolation(n), around(steps, before))
 
 
 def conv_tiles(x: Array, kernel: Kernel) -> Array:
-    """`conv` that keeps the number of steps, in tiles: TILE + k - 1 products."""
-    (batch, length, inputs), size = x.shape, kernel.shape[0]
-    tiles, before = length // TILE, size // 2
-    if tiles == 1:
-        return conv_tile(x, kernel)
-    x = jnp.pad(x, ((0, 0), (before, TILE - before), (0, 0)))
-    each = lax.split(x.reshape(batch, tiles + 1, TILE, inputs), (1,) * TILE, axis=2)
-    steps = [step[:, :-1, 0] for step in each] + [step[:, 1:, 0] for step in each]
-    y = correlate(steps[: TILE + size - 1], taps(kernel))
-    return jnp.stack(y, axis=2).reshape(batch, length, -1)
+    """`conv` that keeps the number of steps L of x [B, L, C], a multiple of TILE: (1)."""
+    batch, length, _ = x.shape
+    kernels = kernel_at_points(kernel, length)
+    n = len(kernels)
+    products = map(dot, steps_at_points(x, n), kernels)
+    y = combine(at_points(TILE, n).T, list(products))
+    return jnp.stack(y, axis=-2)[:batch].reshape(batch, length, -1)
