@@ -19,7 +19,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.nets.rows import Kernel, dot, taps
+from dpjax.nets.rows import Kernel, dot, flat, taps
 
 Array = jax.Array
 
@@ -77,26 +77,26 @@ def kernel_at_points(kernel: Kernel, length: int) -> list[Kernel]:
 
 
 def steps_at_points(x: Array, n: int) -> list[Array]:
-    """x [B, L, C] at n points: n of [B, tiles, C], or [B, C] where there is one tile."""
+    """x [B, L, C] at n points: n of [B tiles, C]."""
     batch, length, inputs = x.shape
     tiles, before = length // TILE, (n - TILE) // 2
-    if tiles > 1:
-        x = jnp.pad(x, ((0, 0), (before, TILE - before), (0, 0)))
-        each = lax.split(x.reshape(batch, tiles + 1, TILE, inputs), (1,) * TILE, axis=2)
-        steps = [step[:, :-1, 0] for step in each] + [step[:, 1:, 0] for step in each]
-        return combine(interpolation(n), steps[:n])
-    x = jnp.pad(x, ((0, int(batch == ALONE)), (0, 0), (0, 0)))
-    steps = [step[:, 0] for step in lax.split(x, (1,) * TILE, axis=1)]
-    if n == WHOLE:
-        return combine(at_points(TILE, n), steps[::-1])
-    return combine(interpolation(n), around(steps, before))
+    if tiles == 1:
+        steps = [step[:, 0] for step in lax.split(x, (1,) * TILE, axis=1)]
+        if n == WHOLE:
+            return combine(at_points(TILE, n), steps[::-1])
+        return combine(interpolation(n), around(steps, before))
+    x = jnp.pad(x, ((0, 0), (before, TILE - before), (0, 0)))
+    each = lax.split(x.reshape(batch, tiles + 1, TILE, inputs), (1,) * TILE, axis=2)
+    steps = [step[:, :-1, 0] for step in each] + [step[:, 1:, 0] for step in each]
+    return [flat(at) for at in combine(interpolation(n), steps[:n])]
 
 
 def conv_tiles(x: Array, kernel: Kernel) -> Array:
     """`conv` that keeps the number of steps L of x [B, L, C], a multiple of TILE: (1)."""
     batch, length, _ = x.shape
+    x = jnp.pad(x, ((0, int(batch * length == ALONE * TILE)), (0, 0), (0, 0)))
     kernels = kernel_at_points(kernel, length)
     n = len(kernels)
     products = map(dot, steps_at_points(x, n), kernels)
     y = combine(at_points(TILE, n).T, list(products))
-    return jnp.stack(y, axis=-2)[:batch].reshape(batch, length, -1)
+    return jnp.stack(y, axis=1).reshape(len(x), length, -1)[:batch]
