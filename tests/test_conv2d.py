@@ -41,6 +41,33 @@ def test_conv2d_is_xlas(height, width, size, stride, padding):
     close(back(g), wants(g))
 
 
+@pytest.mark.parametrize("height, width", [(3, 3), (6, 6), (11, 5), (8, 21)])
+def test_tiles_are_xlas(height, width):
+    x, kernel = arrays((2, height, width, 4), (3, 3, 4, 5))
+    theirs = lambda x, kernel: nets.by_xla(x, kernel, 1, 1)
+    (y, back), (want, wants) = jax.vjp(nets.by_tiles, x, kernel), jax.vjp(theirs, x, kernel)
+    close(y, want)
+    (g,) = arrays(y.shape)
+    for got, exact in zip(back(g), wants(g), strict=True):
+        np.testing.assert_allclose(got, exact, atol=1e-4)  # sums over up to 336 pixels
+
+
+def products(batch, height, width, size=3, channels=64, stride=1, dtype=jnp.float32):
+    """Matrix products in `conv2d` on a CPU; XLA's convolution counts as none."""
+    x = jnp.ones((batch, height, width, channels), dtype)
+    kernel = jnp.ones((size, size, channels, 64), dtype)
+    f = lambda x, kernel: nets.conv2d(x, kernel, stride=stride, padding=size // 2)
+    return jax.jit(f).lower(x, kernel).as_text().count("stablehlo.dot_general")
+
+
+def test_tiles_where_they_pay():
+    assert products(16, 6, 6) == products(16, 21, 21) == products(64, 3, 3) == 25
+    assert products(16, 3, 3) == products(64, 2, 2) == 9  # a product a tap
+    others = [(15, 6, 6), (16, 4, 4), (16, 7, 7), (64, 6, 6, 5), (64, 6, 6, 3, 32)]
+    assert not any(products(*shape) for shape in others)
+    assert not products(64, 6, 6, stride=2) and not products(64, 6, 6, dtype=jnp.bfloat16)
+
+
 @pytest.mark.parametrize("height, width", [(7, 8), (6, 6), (1, 2), (5, 3)])
 def test_max_pool_is_xlas_where_pixels_are_equal_too(height, width):
     x = jnp.asarray(RNG.integers(0, 3, (2, height, width, 3)), jnp.float32)

@@ -64,6 +64,22 @@ def around(items: list[Any], zeros: int) -> list[Any]:
     return [*[None] * zeros, *items, *[None] * zeros]
 
 
+def inputs_of_tiles(x: Array, axis: int, tile: int, size: int, tiles: int) -> list[Array]:
+    """What tiles of so many outputs see along an axis under a kernel that keeps its length.
+
+    tile + size - 1 arrays of x's shape, but of that axis, which has the tiles.
+    """
+    before = size // 2
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (before, (tiles + 1) * tile - before - x.shape[axis])
+    x = jnp.pad(x, pad)
+    x = x.reshape(*x.shape[:axis], tiles + 1, tile, *x.shape[axis + 1 :])
+    each = [lax.squeeze(part, [axis + 1]) for part in lax.split(x, (1,) * tile, axis=axis + 1)]
+    first = [lax.slice_in_dim(part, 0, tiles, axis=axis) for part in each]
+    later = [lax.slice_in_dim(part, 1, tiles + 1, axis=axis) for part in each[: size - 1]]
+    return first + later
+
+
 def kernel_at_points(kernel: Kernel, length: int) -> list[Kernel]:
     """A kernel [k, C, D] at the points where x [B, length, C] is multiplied: n of [C, D].
 
@@ -78,17 +94,13 @@ def kernel_at_points(kernel: Kernel, length: int) -> list[Kernel]:
 
 def steps_at_points(x: Array, n: int) -> list[Array]:
     """x [B, L, C] at n points: n of [B tiles, C]."""
-    batch, length, inputs = x.shape
-    tiles, before = length // TILE, (n - TILE) // 2
+    tiles, size = x.shape[1] // TILE, n - TILE + 1
     if tiles == 1:
         steps = [step[:, 0] for step in lax.split(x, (1,) * TILE, axis=1)]
         if n == WHOLE:
             return combine(at_points(TILE, n), steps[::-1])
-        return combine(interpolation(n), around(steps, before))
-    x = jnp.pad(x, ((0, 0), (before, TILE - before), (0, 0)))
-    each = lax.split(x.reshape(batch, tiles + 1, TILE, inputs), (1,) * TILE, axis=2)
-    steps = [step[:, :-1, 0] for step in each] + [step[:, 1:, 0] for step in each]
-    return [flat(at) for at in combine(interpolation(n), steps[:n])]
+        return combine(interpolation(n), around(steps, size // 2))
+    return list(map(flat, combine(interpolation(n), inputs_of_tiles(x, 1, TILE, size, tiles))))
 
 
 def conv_tiles(x: Array, kernel: Kernel) -> Array:
