@@ -7,10 +7,12 @@ them. Stop other work meanwhile. Writes ways.json.
 """
 
 from collections.abc import Callable
+import itertools
 import json
 from pathlib import Path
 import time
 from typing import NamedTuple
+from unittest import mock
 
 from flax import linen as nn
 import jax
@@ -19,10 +21,15 @@ import numpy as np
 
 from dpjax import cpu, errors
 from dpjax.evaluation import facts
-from dpjax.nets import conv2d, rows
+from dpjax.nets import conv, conv2d, rows
 
 HERE = Path(__file__).parent
 TURNS = 9
+# Pixels and channels of a ResNet-18 at 84 px; steps, channels and taps of the U-Nets.
+IMAGES = [(21, 64, 64), (11, 128, 128), (6, 256, 256), (3, 512, 512)]
+LARGE = [(16, 256, 256, 5), (8, 512, 512, 5), (4, 1024, 1024, 5)]
+SMALL = [(16, 64, 64, 5), (8, 128, 128, 5), (4, 256, 256, 5), (8, 128, 128, 3), (4, 256, 256, 3)]
+TIMES = LARGE + SMALL
 RNG = np.random.default_rng(0)
 
 
@@ -56,6 +63,35 @@ def convolution(size: int, channels: int, features: int, taps: int, stride: int)
         Pair(name, plain, ours, (x, kernel)),
         Pair(f"{name}: gradients", gradients(plain), gradients(ours), (g, x, kernel)),
     ]
+
+
+def along_time(steps: int, inputs: int, outputs: int, taps: int) -> list[Pair]:
+    """A convolution of 64 rows that keeps their steps, without and with `winograd`'s tiles."""
+    x, kernel = normal(64, steps, inputs), normal(taps, inputs, outputs)
+    ours = lambda x, kernel: conv.conv_matmul(x, kernel, 1, taps // 2)
+
+    def plain(x, kernel):
+        with mock.patch.object(conv, "TILED", ()):
+            return ours(x, kernel)
+
+    name = f"{taps} taps, {steps} steps, {inputs} to {outputs} channels"
+    g = normal(64, steps, outputs)
+    return [
+        Pair(name, plain, ours, (x, kernel)),
+        Pair(f"{name}: gradients", gradients(plain), gradients(ours), (g, x, kernel)),
+    ]
+
+
+def rounding(pair: Pair) -> list[float]:
+    """Root mean square of both ways' errors, in that of the numbers themselves."""
+    x, kernel = (np.asarray(value, np.float64) for value in pair.inputs)
+    around = ((0, 0), *((size // 2,) * 2 for size in kernel.shape[:-2]), (0, 0))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x, around), kernel.shape[:-2], tuple(range(1, x.ndim - 1))
+    )
+    exact = np.tensordot(windows, np.moveaxis(kernel, -2, 0), kernel.ndim - 1)
+    size = lambda y: float(np.sqrt(np.mean(np.square(y))))
+    return [size(np.asarray(way(*pair.inputs)) - exact) / size(exact) for way in pair[1:3]]
 
 
 def pooling() -> list[Pair]:
@@ -107,8 +143,10 @@ def timed(pair: Pair) -> dict:
 
 def main() -> int:
     cpu.set_up()
+    images = [convolution(*sizes, 3, 1) for sizes in IMAGES]
+    times = [along_time(*sizes) for sizes in TIMES]
     pairs = [
-        *convolution(3, 512, 512, 3, 1),
+        *itertools.chain(*images, *times),
         *convolution(21, 64, 128, 1, 2),
         *pooling(),
         *weights(4, 5120, 1024, 12),
@@ -120,7 +158,11 @@ def main() -> int:
     for pair in pairs:
         row = found[pair.name] = timed(pair)
         numbers = f"{row['plain_ms']:.1f} | {row['ours_ms']:.1f} | {row['share']:.2f}"
-        print(f"| {pair.name} | {numbers} |")
+        print(f"| {pair.name} | {numbers} |", flush=True)
+    print("\n| error, root mean square | XLA's | ours |\n|---|---|---|")
+    for pair, _ in (*images, *times):
+        plain, ours = found[pair.name]["rounding"] = rounding(pair)
+        print(f"| {pair.name} | {plain:.1e} | {ours:.1e} |", flush=True)
     result = {"rows": found, **facts.machine(), "versions": facts.versions()}
     result["commit"] = facts.commit()
     (HERE / "ways.json").write_text(json.dumps(result, indent=2) + "\n")
