@@ -4,9 +4,10 @@ XLA's CPU convolution falls off its fast path where the kernel is longer than th
 input (horizon 16 and three levels: length 4, kernel 5), by a factor of 100. There a
 convolution over a few steps is better written as one matrix product: on CPU the k
 neighbours of every step are laid side by side and multiplied by the kernel as a
-matrix. Accelerators keep XLA's convolution. Both are the same function of the same
-parameters, in torch's geometry (symmetric padding, also at stride 2). A kernel may come as
-Rows (`rows`), turned for a CPU: then it is matrix products everywhere.
+matrix; many rows are convolved in tiles, with fewer products (`winograd`). Accelerators
+keep XLA's convolution. All are the same function of the same parameters, in torch's geometry
+(symmetric padding, also at stride 2). A kernel may come as Rows (`rows`), turned for a CPU:
+then it is matrix products everywhere.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Convolutions along time with fewer products than one a step and a tap.
+"""Convolutions with fewer products than one a step and a tap, for CPUs.
 
 Polynomials of m and k coefficients are multiplied by their values at n = m + k - 1 points
 (Toom 1963, Cook 1966): a b = V⁻¹ ((V_m a) (V_k b)), V_m the first m columns of the points'
@@ -8,7 +8,9 @@ Vandermonde matrix V. Transposed that is a correlation with m outputs,
 
 in n products instead of m k (Winograd 1980). Of s and l one are steps, [rows, C], the other
 taps of a kernel, [C, D]; their products are matrix products, the sums around them cost little.
-The points are small and of both signs, so that it rounds little more than the sum does.
+The points are small and of both signs, so that it rounds only 2 to 5 times as much as the sum
+(`experiments/cpu`). Images take (1) down and along (`conv2d.by_tiles`), and round up to 10 times
+as much.
 """
 
 import functools
