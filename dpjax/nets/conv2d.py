@@ -37,12 +37,11 @@ def by_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     high, wide, inputs, outputs = kernel.shape
     height, width = ((n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[1:], (high, wide)))
     y = jnp.zeros((x.shape[0], height, width, outputs), x.dtype)
-    taps = lax.split(kernel.reshape(high * wide, inputs, outputs), (1,) * (high * wide))
-    for tap, weights in enumerate(taps):
+    for tap, weights in enumerate(taps(kernel.reshape(high * wide, inputs, outputs))):
         down = covered(x.shape[1], height, tap // wide, stride, padding)
         along = covered(x.shape[2], width, tap % wide, stride, padding)
         if down and along:
-            seen = flat_dot(x[:, down.inputs, along.inputs], weights[0])
+            seen = flat_dot(x[:, down.inputs, along.inputs], weights)
             y += jnp.pad(seen, ((0, 0), down.edges, along.edges, (0, 0)))
     return y
 
