@@ -17,7 +17,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from dpjax.nets.rows import MANY, Kernel, Rows, dot, flat_dot, reaches, taps
-from dpjax.nets.winograd import TILE, conv_tiles
+from dpjax.nets.winograd import TILE, conv_tiles, pays
 
 Array = jax.Array
 
@@ -31,7 +31,7 @@ LARGE_TAP, LARGE_BATCH = 2**18, 16
 # adds up kernels, which few rows (batch times tiles) would wait for. Those of a plan, which are
 # turned, XLA adds up once before the loop: plans became 1.26 times as fast with 16 rows, but
 # 0.84 times where there is one step and no loop.
-TILED, TILED_TAP, TILED_ROWS, TILED_LOOP_ROWS = (3, 5), 2**12, 32, 16
+TILED, TILED_ROWS, TILED_LOOP_ROWS = (3, 5), 32, 16
 
 
 def neighbours(x: Array, size: int, stride: int, padding: int) -> Array:
@@ -74,13 +74,10 @@ def conv_taps(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
 
 def saves(x: Array, kernel: Kernel, stride: int, padding: int) -> bool:
     """Whether `conv_tiles` is the fastest way, and exact enough: it adds up kernels."""
-    (batch, length, _), (size, inputs, outputs) = x.shape, kernel.shape
-    same = stride == 1 and 2 * padding + 1 == size
-    tiles, rest = divmod(length, TILE)
-    least = TILED_LOOP_ROWS if isinstance(kernel, Rows) else TILED_ROWS
-    exact = jnp.finfo(x.dtype).bits >= 32
-    large = inputs * outputs >= TILED_TAP and tiles and reaches(batch, -(-least // tiles))
-    return same and size in TILED and not rest and exact and large
+    size, (tiles, rest) = kernel.shape[0], divmod(x.shape[1], TILE)
+    if stride != 1 or 2 * padding + 1 != size or size not in TILED or not tiles or rest:
+        return False
+    return pays(x, kernel, tiles, TILED_LOOP_ROWS if isinstance(kernel, Rows) else TILED_ROWS)
 
 
 def conv_matmul(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:

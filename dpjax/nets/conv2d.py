@@ -6,8 +6,8 @@ Accelerators get XLA's own. Its CPU is fast where an image is large, and not
   both directions), convolutions in 0.47 to 0.80 of the time and their gradients in 0.46 to 0.75;
 - of few at the end of a ResNet, where most of a 3 × 3 kernel lies on padding: 49 of 81
   products count at 3 × 3, and a product a tap of just those takes 0.7 of the time;
-- in the gradients of a shortcut, a 1 × 1 kernel with stride 2: 0.54, as a product;
-- in the gradient of max pooling: 0.16, as a sum of shifted copies.
+- in the gradients of a shortcut, a 1 × 1 kernel with stride 2: 0.60, as a product;
+- in the gradient of max pooling: 0.17, as a sum of shifted copies.
 
 Both ways are the same function of the same parameters. (`experiments/cpu/ways.py`) Barriers
 keep what is read several times from being made as many times: x and its gradient in the
@@ -22,14 +22,14 @@ import jax.numpy as jnp
 
 from dpjax.nets.conv import covered
 from dpjax.nets.rows import flat, flat_dot, reaches, taps
-from dpjax.nets.winograd import at_points, combine, inputs_of_tiles, interpolation
+from dpjax.nets.winograd import at_points, combine, inputs_of_tiles, interpolation, pays
 
 Array = jax.Array
 
 SMALL_IMAGE = 3  # pixels a side; at 6 both ways take the same time
 TILE = 3  # pixels a side; 4 would need 36 products for 144, and its sums take the gain
-# Images, tiles and floats a tap from which on tiles gain, and what of all products they may take.
-TILED_BATCH, TILED_ROWS, TILED_TAP, TILED_SHARE = 16, 64, 2**12, 0.6
+# Images and tiles from which on tiles gain, and what of all products they may take.
+TILED_BATCH, TILED_ROWS, TILED_SHARE = 16, 64, 0.6
 
 
 def by_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -49,14 +49,12 @@ def by_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 def tiled(x: Array, kernel: Array, stride: int, padding: int) -> bool:
     """Whether `by_tiles` is the fastest way, and exact enough."""
     batch, height, width, _ = x.shape
-    high, wide, inputs, outputs = kernel.shape
-    if (high, wide, stride, padding) != (3, 3, 1, 1) or jnp.finfo(x.dtype).bits < 32:
+    if (*kernel.shape[:2], stride, padding) != (3, 3, 1, 1) or not reaches(batch, TILED_BATCH):
         return False
     tiles = -(-height // TILE) * -(-width // TILE)
     products = (3 * height - 2) * (3 * width - 2)  # those that are not with padding
     few = tiles * (TILE + 2) ** 2 <= TILED_SHARE * products
-    many = reaches(batch, max(TILED_BATCH, -(-TILED_ROWS // tiles)))
-    return few and many and inputs * outputs >= TILED_TAP
+    return few and pays(x, kernel, tiles, TILED_ROWS)
 
 
 def by_tiles(x: Array, kernel: Array) -> Array:

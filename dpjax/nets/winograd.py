@@ -21,7 +21,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.nets.rows import Kernel, dot, flat, taps
+from dpjax.nets.rows import Kernel, dot, flat, reaches, taps
 
 Array = jax.Array
 
@@ -31,6 +31,7 @@ WHOLE = 2 * TILE - 1  # and 7 for the 20 where TILE steps are all there are
 # XLA's CPU gives a product of this many rows and 256 x 256 floats to one thread, and up to nine
 # of them together too: with one more row each is shared. 1.05 times as fast.
 ALONE = 64
+LEAST_TAP = 2**12  # floats a tap from which on fewer products are worth their sums
 
 
 @functools.cache
@@ -47,6 +48,15 @@ def interpolation(n: int) -> np.ndarray:
     others = [np.delete(finite, i) for i in range(n - 1)]
     rows = [np.poly(roots)[::-1] / np.prod(a - roots) for a, roots in zip(finite, others)]
     return np.vstack([np.pad(rows, ((0, 0), (0, 1))), np.poly(finite)[::-1]])
+
+
+def pays(x: Array, kernel: Kernel, tiles: int, rows: int) -> bool:
+    """Whether tiles of a batch make so many rows, of a kernel that is large enough for them.
+
+    What has few bits keeps the plain way, which rounds less.
+    """
+    large = kernel.shape[-2] * kernel.shape[-1] >= LEAST_TAP
+    return large and jnp.finfo(x.dtype).bits >= 32 and reaches(x.shape[0], -(-rows // tiles))
 
 
 def combine(matrix: np.ndarray, items: list[Any]) -> list[Any]:
