@@ -163,13 +163,14 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
     x is, the arithmetic is float32's: a variance of few bits would move every channel.
     """
     batch, _, channels = x.shape
+    shape = (batch, groups, channels // groups)
     dtype, x = x.dtype, x.astype(jnp.float32)
 
+    # [B, C], not [B, 1, C]: XLA's CPU sums the scale's gradient in 6 instead of 99 µs.
     def mean(y):
-        shape = (batch, groups, channels // groups)
         y = jnp.mean(jnp.mean(y, axis=1).reshape(shape), axis=-1, keepdims=True)
-        return jnp.broadcast_to(y, shape).reshape(batch, 1, channels)
+        return jnp.broadcast_to(y, shape).reshape(batch, channels)
 
-    centered = x - mean(x)
-    y = centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale) + bias
+    centered = x - mean(x)[:, None]
+    y = centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale)[:, None] + bias
     return y.astype(dtype)
