@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpjax.nets import conv, embeddings, unet1d, winograd
+from dpjax.nets import conv, embeddings, norms, winograd
 
 # (batch, steps, kernel size, stride, padding): the geometries of the U-Net
 SAME = [(2, 16, 5, 1, 2), (3, 4, 5, 1, 2), (3, 2, 5, 1, 2)]
@@ -150,11 +150,25 @@ def test_forward_mode_agrees_with_finite_differences(f):
     np.testing.assert_allclose(tangent, f(x + v, kernel) - y, atol=1e-4)  # f is linear in x
 
 
-def test_group_norm_is_flaxs():
-    x, scale, bias = 3 + 2 * normal(0, 2, 6, 8), normal(1, 8), normal(2, 8)
+@pytest.mark.parametrize("shape", [(2, 6, 8), (3, 1, 8), (2, 5, 4, 8)])
+def test_group_norm_is_flaxs_and_so_are_its_gradients(shape):
+    args = 3 + 2 * normal(0, *shape), normal(1, 8), normal(2, 8)
     flax = nn.GroupNorm(4, epsilon=1e-5, use_fast_variance=False)
-    want = flax.apply({"params": {"scale": scale, "bias": bias}}, x)
-    np.testing.assert_allclose(unet1d.group_norm(x, scale, bias, 4), want, rtol=1e-5, atol=1e-5)
+    want = lambda x, scale, bias: flax.apply({"params": {"scale": scale, "bias": bias}}, x)
+    got = lambda x, scale, bias: norms.group_norm(x, scale, bias, 4)
+    of_loss = lambda f: jax.value_and_grad(lambda *args: jnp.sum(jnp.sin(f(*args))), (0, 1, 2))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+    close(got(*args), want(*args))
+    jax.tree.map(close, of_loss(got)(*args), of_loss(want)(*args))
+
+
+def test_a_group_norm_of_few_bits_computes_with_many():
+    x, scale, bias = 30 + normal(0, 2, 6, 8), normal(1, 8), normal(2, 8)
+    few = x.astype(jnp.bfloat16)
+    got = norms.group_norm(few, scale, bias, 4)
+    assert got.dtype == jnp.bfloat16
+    want = norms.group_norm(few.astype(jnp.float32), scale, bias, 4)
+    np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
 
 
 def test_mish_is_jaxs_at_every_size_and_its_gradient():

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from dpjax.errors import UserError
 from dpjax.interop import torchvision
-from dpjax.nets import resnet
+from dpjax.nets import norms, resnet
 from dpjax.training import optim
 
 STAGES = (64, 128, 256, 512)
@@ -64,7 +64,7 @@ def test_a_folded_norm_is_batch_norm_with_its_statistics(tmp_path):
     state = state_dict()
     params = torchvision.resnet(saved(tmp_path / "w", state), 18)
     x = np.random.default_rng(1).normal(size=(2, 3, 3, 64)).astype(np.float32)
-    got = resnet.FrozenNorm(64).apply({"params": params["norm"]}, x)
+    got = norms.FrozenNorm().apply({"params": params["norm"]}, x)
     part = lambda name: state[f"bn1.{name}"]
     z = (x - part("running_mean")) / np.sqrt(part("running_var") + 1e-5)
     np.testing.assert_allclose(got, z * part("weight") + part("bias"), rtol=1e-4, atol=1e-5)

@@ -154,23 +154,3 @@ def upsample(x: Array, kernel: Kernel) -> Array:
     if isinstance(kernel, Rows):
         return upsample_matmul(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=upsample_matmul, default=upsample_xla)
-
-
-def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
-    """GroupNorm over [B, L, C]: statistics over the steps and a group's channels.
-
-    Two reductions, steps first: a CPU vectorizes the long one over the channels. Whatever
-    x is, the arithmetic is float32's: a variance of few bits would move every channel.
-    """
-    batch, _, channels = x.shape
-    shape = (batch, groups, channels // groups)
-    dtype, x = x.dtype, x.astype(jnp.float32)
-
-    # [B, C], not [B, 1, C]: XLA's CPU sums the scale's gradient in 6 instead of 99 µs.
-    def mean(y):
-        y = jnp.mean(jnp.mean(y, axis=1).reshape(shape), axis=-1, keepdims=True)
-        return jnp.broadcast_to(y, shape).reshape(batch, channels)
-
-    centered = x - mean(x)[:, None]
-    y = centered * (jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale)[:, None] + bias
-    return y.astype(dtype)

@@ -16,6 +16,7 @@ import numpy as np
 
 from dpjax.nets.conv2d import conv2d, max_pool
 from dpjax.nets.embeddings import Dense, rerun, torch_uniform
+from dpjax.nets.norms import FrozenNorm, GroupNorm
 
 Array = jax.Array
 
@@ -25,25 +26,11 @@ NORMS = ("group", "frozen")
 CHANNELS_A_GROUP = 16  # of the GroupNorms (Chi et al. 2023, code)
 
 
-class FrozenNorm(nn.Module):
-    """A BatchNorm with fixed statistics: y = scale x + bias, neither of them trained."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        scale = self.param("frozen_scale", nn.initializers.ones, (self.features,))
-        bias = self.param("frozen_bias", nn.initializers.zeros, (self.features,))
-        return x * jax.lax.stop_gradient(scale) + jax.lax.stop_gradient(bias)
-
-
 def norm(kind: str, features: int, name: str) -> nn.Module:
     """The norm of `kind`, one of NORMS."""
     if kind == "frozen":
-        return FrozenNorm(features, name=name)
-    return nn.GroupNorm(
-        features // CHANNELS_A_GROUP, epsilon=1e-5, use_fast_variance=False, name=name
-    )
+        return FrozenNorm(name=name)
+    return GroupNorm(features // CHANNELS_A_GROUP, name=name)
 
 
 class Conv(nn.Module):

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from dpjax.errors import UserError
-from dpjax.nets.conv import conv, group_norm, upsample
+from dpjax.nets.conv import conv, upsample
 from dpjax.nets.embeddings import Dense, mish, rerun, sinusoidal, torch_uniform
+from dpjax.nets.norms import group_norm
 from dpjax.nets.rows import weights
 from dpjax.types import Context, PRNGKey
 
