@@ -150,16 +150,28 @@ def test_forward_mode_agrees_with_finite_differences(f):
     np.testing.assert_allclose(tangent, f(x + v, kernel) - y, atol=1e-4)  # f is linear in x
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 8), (3, 1, 8), (2, 5, 4, 8)])
-def test_group_norm_is_flaxs_and_so_are_its_gradients(shape):
-    args = 3 + 2 * normal(0, *shape), normal(1, 8), normal(2, 8)
+def flaxs_group_norm(x, scale, bias):
     flax = nn.GroupNorm(4, epsilon=1e-5, use_fast_variance=False)
-    want = lambda x, scale, bias: flax.apply({"params": {"scale": scale, "bias": bias}}, x)
-    got = lambda x, scale, bias: norms.group_norm(x, scale, bias, 4)
-    of_loss = lambda f: jax.value_and_grad(lambda *args: jnp.sum(jnp.sin(f(*args))), (0, 1, 2))
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
-    close(got(*args), want(*args))
-    jax.tree.map(close, of_loss(got)(*args), of_loss(want)(*args))
+    return flax.apply({"params": {"scale": scale, "bias": bias}}, x)
+
+
+def of_loss(f):
+    return jax.value_and_grad(lambda *args: jnp.sum(jnp.sin(f(*args))), (0, 1, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 8), (3, 1, 8), (2, 5, 4, 8)])
+def test_group_norm_is_flaxs_and_so_are_its_derivatives(shape):
+    args = 3 + 2 * normal(0, *shape), normal(1, 8), normal(2, 8)
+    ours = lambda x, scale, bias: norms.group_norm(x, scale, bias, 4)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    close(ours(*args), flaxs_group_norm(*args))
+    jax.tree.map(close, of_loss(ours)(*args), of_loss(flaxs_group_norm)(*args))
+
+    tangents = normal(3, *shape), normal(4, 8), normal(5, 8)
+    along = lambda f: lambda *args: jax.jvp(f, args, tangents)[1]  # MeanFlow's loss has one
+    ours, theirs = along(ours), along(flaxs_group_norm)
+    close(ours(*args), theirs(*args))
+    jax.tree.map(close, of_loss(ours)(*args), of_loss(theirs)(*args))
 
 
 def test_a_group_norm_of_few_bits_computes_with_many():

@@ -16,17 +16,14 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
     Whatever x is, the arithmetic is float32's: a variance of few bits would move every channel.
     """
     batch, channels = x.shape[0], x.shape[-1]
-    axes = tuple(range(1, x.ndim - 1))
+    shape, axes = (batch, groups, channels // groups), tuple(range(1, x.ndim - 1))
     dtype, x = x.dtype, x.astype(jnp.float32)
 
-    def mean(y):
-        shape = (batch, groups, channels // groups)
-        y = jnp.mean(jnp.mean(y, axis=axes).reshape(shape), axis=-1, keepdims=True)
-        return jnp.broadcast_to(y, shape).reshape(batch, channels)
-
+    mean = lambda y: jnp.mean(jnp.mean(y, axis=axes).reshape(shape), axis=-1, keepdims=True)
+    spread = lambda y: jnp.broadcast_to(y, shape).reshape(batch, channels)
     everywhere = lambda y: jnp.expand_dims(y, axes)
-    centered = x - everywhere(mean(x))
-    factor = jax.lax.rsqrt(mean(centered * centered) + 1e-5) * scale
+    centered = x - everywhere(spread(mean(x)))
+    factor = spread(jax.lax.rsqrt(mean(centered * centered) + 1e-5)) * scale
     return (centered * everywhere(factor) + bias).astype(dtype)
 
 
