@@ -18,7 +18,7 @@ PLANS = {
     "image": [("ddim", 10, (1, 16))],
     "transformer": [("ddim", 10, (1, 16, 64))],
 }
-FEW = {"unet_small": (1, 64), "unet_65m": (1,)}
+FEW = {"unet_small": (1, 16, 64, 256), "unet_65m": (1, 16, 64, 256)}
 
 
 def training(network: str) -> dict:
