@@ -27,6 +27,12 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int) -> Array:
     return (centered * everywhere(factor) + bias).astype(dtype)
 
 
+def scale_and_bias(module: nn.Module, channels: int, prefix: str = "") -> tuple[Array, Array]:
+    """A norm's parameters, [channels] each, of the module that asks for them."""
+    scale = module.param(f"{prefix}scale", nn.initializers.ones, (channels,))
+    return scale, module.param(f"{prefix}bias", nn.initializers.zeros, (channels,))
+
+
 class GroupNorm(nn.Module):
     """`group_norm` with a scale and a bias a channel."""
 
@@ -34,9 +40,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return group_norm(x, scale, bias, self.groups)
+        return group_norm(x, *scale_and_bias(self, x.shape[-1]), self.groups)
 
 
 class FrozenNorm(nn.Module):
@@ -44,6 +48,5 @@ class FrozenNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param("frozen_scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("frozen_bias", nn.initializers.zeros, x.shape[-1:])
+        scale, bias = scale_and_bias(self, x.shape[-1], "frozen_")
         return x * jax.lax.stop_gradient(scale) + jax.lax.stop_gradient(bias)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from dpjax.errors import UserError
 from dpjax.nets.conv import conv, upsample
 from dpjax.nets.embeddings import Dense, mish, rerun, sinusoidal, torch_uniform
-from dpjax.nets.norms import group_norm
+from dpjax.nets.norms import group_norm, scale_and_bias
 from dpjax.nets.rows import weights
 from dpjax.types import Context, PRNGKey
 
@@ -55,9 +55,7 @@ class ConvBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = Conv(self.features, self.size, name="conv")(x)
-        scale = self.param("scale", nn.initializers.ones, (self.features,))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return mish(group_norm(x, scale, bias, self.groups))
+        return mish(group_norm(x, *scale_and_bias(self, self.features), self.groups))
 
 
 class ResBlock(nn.Module):
