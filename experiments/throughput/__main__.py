@@ -4,13 +4,16 @@
     python -m experiments.throughput [--gates | --only train_] [--rounds 5]
 
 Every case is prepared by dpjax, PyTorch eager and PyTorch compiled, each in a process of
-its own; then they take turns, about a second each, and wait while the others work. Without
-.venv-peers dpjax is measured alone. Writes results.json and ratios.png beside this, of an
-accelerator results-NAME.json and ratios-NAME.png: rows that were not measured this time
+its own; then they take turns, about a second each, and wait while the others work; with
+--together N the sides of N cases are prepared at once, which saves the time of a lent machine
+that has many cores (and lengthens compile times). Without .venv-peers dpjax is measured
+alone. Writes results.json and ratios.png beside this, of an accelerator results-NAME.json
+and ratios-NAME.png: rows that were not measured this time
 stay as they were, and every row says its own commit and the ceilings of its own run.
 """
 
 import argparse
+from collections.abc import Iterator
 import json
 from pathlib import Path
 import subprocess
@@ -44,7 +47,7 @@ GATED += ("sample_unet_small_ddpm-100_b1", "sample_unet_65m_ddpm-100_b1")
 
 
 class Side:
-    """A process that has prepared a case, and the milliseconds of its calls so far."""
+    """A process that prepares a case, and the milliseconds of its calls so far."""
 
     def __init__(self, command: list, case: dict, folder=None):
         self.process = subprocess.Popen(
@@ -56,12 +59,22 @@ class Side:
             text=True,
         )
         self.took = []
-        self.facts = self.ask(case)
+        self.say(case)
+
+    def wait(self) -> None:
+        """Until the case is prepared."""
+        self.facts = self.hear()
         self.ask(1)  # some libraries compile twice
 
     def ask(self, what):
+        self.say(what)
+        return self.hear()
+
+    def say(self, what) -> None:
         self.process.stdin.write(json.dumps(what) + "\n")
         self.process.stdin.flush()
+
+    def hear(self):
         answer = self.process.stdout.readline()
         if not answer:
             last = self.process.stderr.read().strip().splitlines()[-1:]
@@ -76,7 +89,7 @@ class Side:
         """Median and 10 to 90 % of the calls, ms; compile seconds and largest memory."""
         self.process.stdin.write("end\n")
         self.process.stdin.close()
-        peak = json.loads(self.process.stdout.readline())
+        peak = self.hear()
         self.process.wait()
         took = np.array(self.took) / self.facts.get("steps_a_call", 1)
         low, median, high = np.quantile(took, [0.1, 0.5, 0.9])
@@ -84,20 +97,34 @@ class Side:
         return {**row, **peak, **self.facts}
 
 
-def sides(case: dict, peers: bool) -> dict[str, Side]:
-    """Who takes part in a case."""
-    ours = [sys.executable, "-m", "experiments.throughput.ours"]
-    made = {"dpjax": Side(ours, case)}
+def sides(case: dict, peers: bool) -> Iterator[tuple[str, Side]]:
+    """Who takes part in a case; each is started when it is asked for."""
+    yield "dpjax", Side([sys.executable, "-m", "experiments.throughput.ours"], case)
     if peers and case["kind"] != "ceiling" and case.get("sampler", "ddpm") in ("ddpm", "ddim"):
         for name, compiled in (("eager", False), ("compiled", True)):
             command = [PEERS.absolute(), "peer.py"]
-            made[name] = Side(command, {**case, "compiled": compiled}, HERE)
-    return made
+            yield name, Side(command, {**case, "compiled": compiled}, HERE)
 
 
-def measure(case: dict, peers: bool, rounds: int) -> dict:
+def prepared(wanted: list[dict], peers: bool, together: int) -> Iterator[tuple[dict, dict]]:
+    """(case, its sides, ready): side after side, or at once those of `together` cases."""
+    for first in range(0, len(wanted), together):
+        group = []
+        for case in wanted[first : first + together]:
+            group.append((case, {}))
+            for name, side in sides(case, peers):
+                group[-1][1][name] = side
+                if together == 1:
+                    side.wait()
+        if together > 1:
+            for _, made in group:
+                for side in made.values():
+                    side.wait()
+        yield from group
+
+
+def measure(case: dict, made: dict[str, Side], rounds: int) -> dict:
     """One row: every side's numbers, and how many times faster dpjax is than the faster peer."""
-    made = sides(case, peers)
     for _ in range(rounds + 1):  # the first turn is one call, to know how many a second are
         for side in made.values():
             side.turn()
@@ -110,9 +137,10 @@ def measure(case: dict, peers: bool, rounds: int) -> dict:
 def ceilings(rounds: int) -> dict:
     """What the machine does at best: products in FLOP/s, reading in bytes/s."""
     found = {}
-    for name in ("sgemm", "bandwidth"):
-        row = measure({"name": name, "kind": "ceiling"}, False, rounds)["dpjax"]
-        found[name] = row["amount"] / (row["ms_spread"][0] * 1e-3)  # the best tenth
+    limits = [{"name": name, "kind": "ceiling"} for name in ("sgemm", "bandwidth")]
+    for case, made in prepared(limits, False, 1):
+        row = measure(case, made, rounds)["dpjax"]
+        found[case["name"]] = row["amount"] / (row["ms_spread"][0] * 1e-3)  # the best tenth
     return found
 
 
@@ -120,8 +148,9 @@ def shares(row: dict, limits: dict) -> dict:
     """How near dpjax comes to the ceiling of its kind: products, or reading the weights."""
     ours, seconds = row["dpjax"], row["dpjax"]["ms"] * 1e-3
     if "matmul_flops" in ours:
-        share = lambda flops: ours[flops] / seconds / limits["sgemm"]
-        return {"share_of_sgemm": share("matmul_flops"), "share_made": share("made_flops")}
+        share = lambda flops: flops and flops / seconds / limits["sgemm"]
+        made = share(ours.get("made_flops"))
+        return {"share_of_sgemm": share(ours["matmul_flops"]), "share_made": made}
     if row["kind"] == "sample" and row["batch"] == 1:
         once = ours["parameters"] - ours["loop_parameters"]
         weights = 4 * (once + row["steps"] * ours["loop_parameters"])
@@ -190,6 +219,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--gates", action="store_true", help="only the cases of the gates")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every side")
+    parser.add_argument("--together", type=int, default=1, help="cases prepared at once")
     parser.add_argument("--few", default="meanflow-1", help="few-step sampler and its steps")
     given = parser.parse_args()
     sampler, _, steps = given.few.rpartition("-")
@@ -204,8 +234,8 @@ def main() -> int:
         print(f"{PEERS} is not there (make bench-peers): dpjax alone")
     limits, rows = ceilings(given.rounds), {}
     about = {"ceilings": limits, "commit": facts.commit()}
-    for case in tqdm(wanted, unit="case"):
-        row = measure(case, peers, given.rounds)
+    for case, made in tqdm(prepared(wanted, peers, given.together), unit="case", total=len(wanted)):
+        row = measure(case, made, given.rounds)
         rows[case["name"]] = {**row, **shares(row, limits), **about}
         tqdm.write(table({case["name"]: rows[case["name"]]}).splitlines()[-1])
     print(table(rows))

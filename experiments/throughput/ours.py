@@ -1,6 +1,7 @@
 """dpjax's side: `python -m experiments.throughput.ours`, driven by `experiments.throughput`."""
 
 import math
+import os
 from unittest import mock
 
 import jax
@@ -53,7 +54,8 @@ def prepare(case: dict):
     if case["kind"] == "train":
         facts["steps_a_call"] = STEPS_A_CALL
         if not spec.cameras:  # most of a camera's operations are 2-D convolutions
-            facts["made_flops"] = training_flops(policy, params, example)
+            if jax.default_backend() == "cpu":  # elsewhere convolutions are the library's
+                facts["made_flops"] = training_flops(policy, params, example)
             with mock.patch.object(conv, "conv_matmul", conv.conv_taps):
                 facts["matmul_flops"] = training_flops(policy, params, example)
         return trainer(config, policy, params, data), facts
@@ -120,18 +122,26 @@ def products(jaxpr) -> float:
 
 def ceiling(case: dict):
     """What the machine can do at all: a large product, or the sum of a large array."""
-    rng = np.random.default_rng(0)
+    large = 4 if jax.default_backend() != "cpu" else 1  # else a call is mostly its start
     if case["name"] == "sgemm":
-        size = 2048
-        a, b = (jnp.asarray(rng.normal(size=(size, size)), jnp.float32) for _ in "ab")
+        size = 2048 * large
+        a, b = (jax.random.normal(jax.random.key(seed), (size, size)) for seed in (0, 1))
         run, amount = jax.jit(jnp.matmul), 2.0 * size**3
     else:
-        size = 2**28  # 1 GiB, far beyond any cache
+        size = 2**28 * large  # 1 GiB, far beyond any cache
         a, b = jnp.ones(size, jnp.float32), jnp.float32(1)
         run, amount = jax.jit(lambda a, b: jnp.sum(a) * b), 4.0 * size
     return lambda: run(a, b).block_until_ready(), {"amount": amount}
 
 
+def peak() -> int:
+    """Bytes, of the accelerator where there is one."""
+    stats = jax.devices()[0].memory_stats()  # None of a CPU
+    return stats["peak_bytes_in_use"] if stats else worker.host_peak()
+
+
 if __name__ == "__main__":
     cpu.set_up()  # as every command of dpjax
-    worker.serve(prepare)
+    # The peers share the accelerator, and wait meanwhile.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    worker.serve(prepare, peak)
