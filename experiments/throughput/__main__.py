@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 import subprocess
 import sys
+import tempfile
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -50,12 +51,13 @@ class Side:
     """A process that prepares a case, and the milliseconds of its calls so far."""
 
     def __init__(self, command: list, case: dict, folder=None):
+        self.said = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up
         self.process = subprocess.Popen(
             command,
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.said,
             text=True,
         )
         self.took = []
@@ -77,7 +79,8 @@ class Side:
     def hear(self):
         answer = self.process.stdout.readline()
         if not answer:
-            last = self.process.stderr.read().strip().splitlines()[-1:]
+            self.said.seek(0)
+            last = self.said.read().strip().splitlines()[-1:]
             raise UserError(f"{' '.join(map(str, self.process.args))} ended: {' '.join(last)}")
         return json.loads(answer)
 
