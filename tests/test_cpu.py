@@ -40,6 +40,7 @@ def test_a_calls_memory_is_kept_for_the_next():
     assert kept < usual / 10, (kept, usual, said)
 
 
+@pytest.mark.skipif(not cpu.is_tried(), reason="XLA's settings were tried with another jaxlib")
 @pytest.mark.parametrize("given", ["", "--xla_cpu_enable_fast_math=false"])
 def test_flags_are_added_once_and_to_what_is_there(monkeypatch, given):
     monkeypatch.setenv("XLA_FLAGS", given)

@@ -8,8 +8,8 @@ its own; then they take turns, about a second each, and wait while the others wo
 --together N the sides of N cases are prepared at once, which saves the time of a lent machine
 that has many cores (and lengthens compile times). Without .venv-peers dpjax is measured
 alone. Writes results.json and ratios.png beside this, of an accelerator results-NAME.json
-and ratios-NAME.png: rows that were not measured this time
-stay as they were, and every row says its own commit and the ceilings of its own run.
+and ratios-NAME.png after every case: rows that were not measured this time stay as they
+were, and every row says its own commit and the ceilings of its own run.
 """
 
 import argparse
@@ -205,14 +205,14 @@ def table(rows: dict) -> str:
     return "\n".join(lines)
 
 
-def write(folder: Path, rows: dict) -> None:
+def write(folder: Path, rows: dict, machine: dict) -> None:
     """The results of the rows' device with these rows in the place of its own, and a picture."""
     device = next(iter(rows.values()))["dpjax"]["device"]
     end = "" if device == "cpu" else "-" + device.lower().replace(" ", "-")
     path = folder / f"results{end}.json"
     before = json.loads(path.read_text())["rows"] if path.exists() else {}
     rows = {**before, **rows}
-    result = {"gates": gates(rows), "rows": rows, **facts.machine(), "versions": facts.versions()}
+    result = {"gates": gates(rows), "rows": rows, **machine, "versions": facts.versions()}
     path.write_text(json.dumps(result, indent=2) + "\n")
     plot(folder / f"ratios{end}.png", rows)
 
@@ -238,15 +238,16 @@ def main() -> int:
     limits, rows = ceilings(given.rounds), {}
     about = {"ceilings": limits, "commit": facts.commit()}
     for case, made in tqdm(prepared(wanted, peers, given.together), unit="case", total=len(wanted)):
+        machine = made["dpjax"].facts.pop("machine")
         row = measure(case, made, given.rounds)
         rows[case["name"]] = {**row, **shares(row, limits), **about}
+        write(HERE, rows, machine)
         tqdm.write(table({case["name"]: rows[case["name"]]}).splitlines()[-1])
     print(table(rows))
     for name, value in gates(rows).items():
         if value is not None:
             said = "met" if value >= GATES[name] else "missed"
             print(f"{name}: {value:.2f} (gate {GATES[name]}: {said})")
-    write(HERE, rows)  # last: it looks at the devices, which children must have for themselves
     return 0
 
 

@@ -11,14 +11,8 @@ NETWORKS = {
     "transformer": dict(layers=8, width=256, heads=4),
 }
 TRAIN_BATCH = {"unet_small": 64, "unet_65m": 64, "image": 32, "transformer": 64}
-# (sampler, S, batch sizes); the last is the few-step sampler of experiments/samplers.
-PLANS = {
-    "unet_small": [("ddpm", 100, (1, 16, 64, 256)), ("ddim", 10, (1, 16, 64, 256))],
-    "unet_65m": [("ddpm", 100, (1,)), ("ddim", 10, (1, 16, 64, 256))],
-    "image": [("ddim", 10, (1, 16))],
-    "transformer": [("ddim", 10, (1, 16, 64))],
-}
-FEW = {"unet_small": (1, 16, 64, 256), "unet_65m": (1, 16, 64, 256)}
+BATCHES = (1, 16, 64, 256)  # of plans
+PLANS = (("ddpm", 100), ("ddim", 10))  # and the few-step sampler of experiments/samplers
 
 
 def training(network: str) -> dict:
@@ -33,12 +27,11 @@ def plan(network: str, sampler: str, steps: int, batch: int) -> dict:
 
 
 def everything(few: tuple[str, int]) -> list[dict]:
-    """All cases. few: (sampler, S) of the few-step sampler."""
+    """All cases. few: (sampler, S) of the few-step sampler, which the transformer hasn't."""
     plans = [
-        plan(network, sampler, steps, batch)
-        for network, rows in PLANS.items()
-        for sampler, steps, batches in rows
-        for batch in batches
+        plan(network, *sampler, batch)
+        for network, sizes in NETWORKS.items()
+        for sampler in ((*PLANS, few) if "widths" in sizes else PLANS)
+        for batch in BATCHES
     ]
-    quick = [plan(network, *few, batch) for network, sizes in FEW.items() for batch in sizes]
-    return [*map(training, NETWORKS), *plans, *quick]
+    return [*map(training, NETWORKS), *plans]

@@ -11,6 +11,7 @@ import numpy as np
 
 from configs import pusht_image, pusht_state, pusht_state_transformer
 from dpjax import build, cpu, jobs, judges
+from dpjax.evaluation.facts import machine
 from dpjax.nets import conv
 from dpjax.run_config import Spec
 from dpjax.training import parallel
@@ -51,6 +52,7 @@ def prepare(case: dict):
     params = jax.jit(policy.init)(jax.random.key(0), example)
     sizes = {key: count(params[key]) for key in ("encoder", "denoiser")}
     facts = {"parameters": sum(sizes.values()), "device": jax.devices()[0].device_kind}
+    facts["machine"] = machine()  # the devices are this process's own, and not the parent's
     if case["kind"] == "train":
         facts["steps_a_call"] = STEPS_A_CALL
         if not spec.cameras:  # most of a camera's operations are 2-D convolutions
@@ -104,7 +106,7 @@ def training_flops(policy, params, batch) -> float:
 
 
 def products(jaxpr) -> float:
-    """2 M N K of every dot_general; of a choice by platform the one with products, the CPU's."""
+    """2 M N K of every dot_general; of a choice by platform the CPU's."""
     flops = 0.0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
@@ -115,8 +117,9 @@ def products(jaxpr) -> float:
             )
             continue
         inner = [products(sub) for sub in jax.extend.core.jaxprs_in_params(eqn.params)]
-        if inner:
-            flops += max(inner) if eqn.primitive.name == "cond" else sum(inner)
+        platforms = eqn.params.get("branches_platforms") or ()  # the last is None: all others
+        chosen = [some is None or "cpu" in some for some in platforms]
+        flops += inner[chosen.index(True)] if chosen else sum(inner)
     return flops
 
 
