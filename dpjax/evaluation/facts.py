@@ -43,7 +43,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the code that runs, with "+changes" where the tree differs from it."""
+    """The commit of the code that runs, with "+changes" where code or pins differ from it."""
     here = Path(__file__).parent
 
     def git(*arguments):
@@ -52,7 +52,8 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        code = (":(top)*.py", ":(top)requirements.txt")  # not the numbers that were just written
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "not a git checkout"
