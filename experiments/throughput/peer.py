@@ -89,21 +89,28 @@ class Transformer(torch.nn.Module):
         x = bar.sqrt() * actions + (1 - bar).sqrt() * eps
         return torch.nn.functional.mse_loss(self.denoise(x, level, batch["obs"]), eps)
 
-    def generate_actions(self, batch, steps=10):
-        """DDIM."""
+    def generate_actions(self, batch):
+        """DDIM, or DDPM over every level."""
         x = torch.randn_like(batch["action"])
-        levels = list(range(99, -1, -100 // steps))
+        levels = list(range(99, -1, -100 // self.steps))
         for now, after in zip(levels, [*levels[1:], None]):
             level = torch.full((len(x),), now, device=x.device)
             eps = self.denoise(x, level, batch["obs"])
             bar, to = self.bars[now], 1.0 if after is None else self.bars[after]
             x0 = ((x - (1 - bar).sqrt() * eps) / bar.sqrt()).clamp(-1, 1)
-            x = to**0.5 * x0 + (1 - to) ** 0.5 * eps
+            if self.sampler == "ddim":
+                x = to**0.5 * x0 + (1 - to) ** 0.5 * eps
+                continue
+            alpha, left = bar / to, (1 - to) / (1 - bar)
+            x = to**0.5 * (1 - alpha) / (1 - bar) * x0 + alpha.sqrt() * left * x
+            if after is not None:
+                x = x + (left * (1 - alpha)) ** 0.5 * torch.randn_like(x)
         return x
 
 
 def transformer(case: dict) -> tuple[torch.nn.Module, dict]:
     model = Transformer(**NETWORKS[case["network"]]).to(DEVICE)
+    model.sampler, model.steps = case.get("sampler", "ddpm"), case.get("steps", 100)
     if case["compiled"]:
         model.denoise = torch.compile(model.denoise, mode=MODE)
     data = {"obs": torch.rand(case["batch"], 2, 20), "action": torch.rand(case["batch"], 16, 2)}
