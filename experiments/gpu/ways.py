@@ -136,7 +136,7 @@ def main() -> int:
     if given.task:
         print(json.dumps(timed(*json.loads(given.task))))
         return 0
-    cases = {case["name"]: case for case in everything(("meanflow", 1))}
+    cases = {case["name"]: case for case in everything()}
     wanted = [(case, way) for case, ways in ROWS.items() for way in ways if given.only in case]
     if not wanted:
         raise UserError(f"--only {given.only}: no case has it in its name; there are {[*ROWS]}.")

@@ -186,6 +186,7 @@ def plot(path: Path, rows: dict) -> None:
     axes.axvline(1, color="black", lw=0.8)
     for y, ratio in enumerate(ratios):
         axes.text(ratio, y, f" {ratio:.2f}", va="center", fontsize=8)
+    axes.margins(y=0.01)
     axes.set(xlabel="times as fast as the faster of PyTorch eager and compiled")
     axes.spines[["top", "right"]].set_visible(False)
     FigureCanvasAgg(figure).print_png(str(path))
@@ -211,7 +212,9 @@ def write(folder: Path, rows: dict, machine: dict) -> None:
     end = "" if device == "cpu" else "-" + device.lower().replace(" ", "-")
     path = folder / f"results{end}.json"
     before = json.loads(path.read_text())["rows"] if path.exists() else {}
-    rows = {**before, **rows}
+    place = {case["name"]: i for i, case in enumerate(cases.everything())}
+    found = {**before, **rows}
+    rows = {name: found[name] for name in sorted(found, key=lambda x: place.get(x, len(place)))}
     result = {"gates": gates(rows), "rows": rows, **machine, "versions": facts.versions()}
     path.write_text(json.dumps(result, indent=2) + "\n")
     plot(folder / f"ratios{end}.png", rows)
@@ -223,10 +226,8 @@ def main() -> int:
     parser.add_argument("--gates", action="store_true", help="only the cases of the gates")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every side")
     parser.add_argument("--together", type=int, default=1, help="cases prepared at once")
-    parser.add_argument("--few", default="meanflow-1", help="few-step sampler and its steps")
     given = parser.parse_args()
-    sampler, _, steps = given.few.rpartition("-")
-    every = cases.everything((sampler, int(steps)))
+    every = cases.everything()
     named = lambda case: given.only in case["name"]
     wanted = [case for case in every if (case["name"] in GATED if given.gates else named(case))]
     if not wanted:

@@ -12,7 +12,8 @@ NETWORKS = {
 }
 TRAIN_BATCH = {"unet_small": 64, "unet_65m": 64, "image": 32, "transformer": 64}
 BATCHES = (1, 16, 64, 256)  # of plans
-PLANS = (("ddpm", 100), ("ddim", 10))  # and the few-step sampler of experiments/samplers
+PLANS = (("ddpm", 100), ("ddim", 10))
+FEW = ("meanflow", 1)  # the few-step sampler of experiments/samplers
 
 
 def training(network: str) -> dict:
@@ -26,12 +27,12 @@ def plan(network: str, sampler: str, steps: int, batch: int) -> dict:
     return {**found, "sampler": sampler, "steps": steps}
 
 
-def everything(few: tuple[str, int]) -> list[dict]:
-    """All cases. few: (sampler, S) of the few-step sampler, which the transformer hasn't."""
+def everything() -> list[dict]:
+    """All cases; the transformer has no few-step sampler."""
     plans = [
         plan(network, *sampler, batch)
         for network, sizes in NETWORKS.items()
-        for sampler in ((*PLANS, few) if "widths" in sizes else PLANS)
+        for sampler in ((*PLANS, FEW) if "widths" in sizes else PLANS)
         for batch in BATCHES
     ]
     return [*map(training, NETWORKS), *plans]
