@@ -1,22 +1,17 @@
 """What an accelerator is fastest with: ways to convolve along time, and settings of XLA.
 
-    python -m experiments.gpu.ways [--only train_] [--together 6]
+    python -m experiments.gpu.ways [--only train_] [--rounds 4]
 
-Every row is a process of its own: some compile at once, and all are timed one after another.
+Every way is a process of its own: those of a case are prepared at once, and then take turns.
 Plans say besides how far theirs is from that of float32 products ("exact"), over its size: a
 GPU's matrix units round what a float32 product multiplies to 10 bits. Writes ways-NAME.json
-beside this after every row; rows that were not measured this time stay as they were.
+beside this after every case; cases that were not measured this time stay as they were.
 """
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor, as_completed
-import fcntl
 import json
-import os
 from pathlib import Path
-import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -26,26 +21,26 @@ from dpjax import errors
 from dpjax.errors import UserError
 from dpjax.evaluation import facts
 from dpjax.nets import conv
+from experiments.throughput import ours
+from experiments.throughput.__main__ import Side, measure
 from experiments.throughput.cases import everything
 
 HERE = Path(__file__).parent
-SECONDS = 1.5  # of calls
-CUBLAS = "--xla_gpu_enable_triton_gemm=false"  # products by the vendor's library only
+CUBLAS = "XLA_FLAGS=--xla_gpu_enable_triton_gemm=false"  # products by the vendor's library only
 LOOP = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL,+DYNAMIC_SLICE_FUSION"
 UNTUNED = "--xla_gpu_autotune_level=0"
 EXACTLY = "library, without Triton, exact"
-EXACT = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
 # Way of `conv` on a GPU, and environment.
 WAYS = {
-    "beside": ("beside", {}),
-    "library": ("library", {}),
-    "taps": ("taps", {}),
-    "beside, without Triton": ("beside", {"XLA_FLAGS": CUBLAS}),
-    "library, without Triton": ("library", {"XLA_FLAGS": CUBLAS}),
-    "beside, without Triton, loop in a graph": ("beside", {"XLA_FLAGS": f"{CUBLAS} {LOOP}"}),
-    "beside, without Triton, untuned": ("beside", {"XLA_FLAGS": f"{CUBLAS} {UNTUNED}"}),
-    "library, without Triton, untuned": ("library", {"XLA_FLAGS": f"{CUBLAS} {UNTUNED}"}),
-    EXACTLY: ("library", {"XLA_FLAGS": CUBLAS, **EXACT}),
+    "beside": ("beside", []),
+    "library": ("library", []),
+    "taps": ("taps", []),
+    "beside, without Triton": ("beside", [CUBLAS]),
+    "library, without Triton": ("library", [CUBLAS]),
+    "beside, without Triton, loop in a graph": ("beside", [f"{CUBLAS} {LOOP}"]),
+    "beside, without Triton, untuned": ("beside", [f"{CUBLAS} {UNTUNED}"]),
+    "library, without Triton, untuned": ("library", [f"{CUBLAS} {UNTUNED}"]),
+    EXACTLY: ("library", [CUBLAS, "JAX_DEFAULT_MATMUL_PRECISION=highest"]),
 }
 PLAIN = ("beside", "library", "taps", "beside, without Triton", "library, without Triton")
 ROWS = {
@@ -67,41 +62,35 @@ def convolve(way: str) -> None:
         conv.conv_beside = conv.conv_taps
 
 
-def timed(case: dict, way: str, lock: str) -> dict:
-    """The calls of a case in this process, when no other one is timed."""
-    from experiments.throughput import ours
-
+def serve(way: str) -> None:
+    """`ours.serve` with this way of `conv`; the facts of a plan have it."""
     if jax.default_backend() != "gpu":
         raise UserError(f"these are ways of a GPU; jax computes on {jax.default_backend()} here.")
     convolve(way)
-    start = time.perf_counter()
-    call, found = ours.prepare(case)
-    plan, took = call(), []
-    found["compile_s"] = time.perf_counter() - start
-    with open(lock, "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        call()
-        until = time.perf_counter() + SECONDS
-        while time.perf_counter() < until:
-            start = time.perf_counter()
-            call()
-            took.append((time.perf_counter() - start) * 1e3 / found.get("steps_a_call", 1))
-    low, median, high = np.quantile(took, [0.1, 0.5, 0.9])
-    found.update(ms=median, ms_spread=[low, high], calls=len(took), peak_mb=ours.peak() / 2**20)
-    return {**found, "plan": None if plan is None else np.ravel(plan[:1]).tolist()}
+
+    def prepare(case: dict):
+        call, found = ours.prepare(case)
+        plan = call()
+        return call, {**found, "plan": None if plan is None else np.ravel(plan[:1]).tolist()}
+
+    ours.serve(prepare)
 
 
-def child(case: dict, name: str, lock: Path) -> dict:
-    """`timed` in a process of its own, or what it said last."""
-    way, more = WAYS[name]
-    task = json.dumps([case, way, str(lock)])
-    settings = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "DPJAX_CACHE": "", **more}
-    command = [sys.executable, "-m", "experiments.gpu.ways", "--task", task]
-    done = subprocess.run(command, capture_output=True, text=True, env=settings)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "rror" in line]
-        return {"failed": (lines or ["ended without a word"])[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+def timed(case: dict, ways: tuple[str, ...], rounds: int) -> dict[str, dict]:
+    """The ways of a case, or what those said last that could not be prepared."""
+    made, failed = {}, {}
+    for name in ways:
+        way, settings = WAYS[name]
+        command = ["env", "DPJAX_CACHE=", *settings, sys.executable, "-m", "experiments.gpu.ways"]
+        made[name] = Side([*command, "--serve", way], case)
+    for name, side in list(made.items()):
+        try:
+            side.wait()
+        except UserError as error:
+            failed[name] = {"failed": str(error)}
+            del made[name]
+    row = measure(case, made, rounds)
+    return {name: row[name] if name in made else failed[name] for name in ways}
 
 
 def far(row: dict, exact: dict) -> float | None:
@@ -112,46 +101,42 @@ def far(row: dict, exact: dict) -> float | None:
     return float(np.linalg.norm(difference) / np.linalg.norm(exact["plan"]))
 
 
-def write(rows: dict[tuple[str, str], dict]) -> None:
-    """These rows (case, way), in the place of their own among those that were there before."""
+def write(case: str, rows: dict[str, dict]) -> None:
+    """The ways of a case in the place of what was there before, in the file of their device."""
     device = next((row["device"] for row in rows.values() if "device" in row), None)
     if device is None:
         return
     path = HERE / f"ways-{device.lower().replace(' ', '-')}.json"
     results = json.loads(path.read_text())["rows"] if path.exists() else {}
-    for (case, way), row in rows.items():
-        kept = {key: row[key] for key in row if key not in ("plan", "device", "machine")}
-        kept["far"] = far(row, rows.get((case, EXACTLY), {}))
-        results.setdefault(case, {})[way] = kept
+    results[case] = {
+        way: {key: row[key] for key in row if key not in ("plan", "device", "machine")}
+        | {"far": far(row, rows.get(EXACTLY, {}))}
+        for way, row in rows.items()
+    }
     about = {"device": device, "versions": facts.versions(), "commit": facts.commit()}
     path.write_text(json.dumps({"rows": results, **about}, indent=2) + "\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.gpu.ways")
-    parser.add_argument("--task", help="JSON of one row: time it in this process, print JSON")
+    parser.add_argument("--serve", help="a way: be a process of it, as `worker.serve` has them")
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--together", type=int, default=6, help="processes at once")
+    parser.add_argument("--rounds", type=int, default=4, help="turns of every way")
     given = parser.parse_args()
-    if given.task:
-        print(json.dumps(timed(*json.loads(given.task))))
+    if given.serve:
+        serve(given.serve)
         return 0
-    cases = {case["name"]: case for case in everything()}
-    wanted = [(case, way) for case, ways in ROWS.items() for way in ways if given.only in case]
+    wanted = [case for case in everything() if case["name"] in ROWS and given.only in case["name"]]
     if not wanted:
         raise UserError(f"--only {given.only}: no case has it in its name; there are {[*ROWS]}.")
-    rows = {}
-    print("| case | way | ms | compile s | MB |\n|---|---|---|---|---|")
-    with ThreadPoolExecutor(given.together) as pool:
-        made = {pool.submit(child, cases[case], way, HERE / ".lock"): (case, way)
-                for case, way in wanted}  # fmt: skip
-        for one in tqdm(as_completed(made), total=len(made), unit="row"):
-            row = rows[made[one]] = one.result()
-            write(rows)
-            cells = [row.get("failed") or f"{row['ms']:.3f}"]
-            cells += [f"{row.get(key, np.nan):.0f}" for key in ("compile_s", "peak_mb")]
-            tqdm.write(f"| {' | '.join([*made[one], *cells])} |")
-    (HERE / ".lock").unlink()
+    print("| case | way | ms | prepared in s | MB |\n|---|---|---|---|---|")
+    for case in tqdm(wanted, unit="case"):
+        rows = timed(case, ROWS[case["name"]], given.rounds)
+        write(case["name"], rows)
+        for way, row in rows.items():
+            cells = [case["name"], way, row.get("failed") or f"{row['ms']:.3f}"]
+            cells += [f"{row.get(key, np.nan):.0f}" for key in ("build_s", "peak_mb")]
+            tqdm.write(f"| {' | '.join(cells)} |")
     return 0
 
 

@@ -80,8 +80,9 @@ class Side:
         answer = self.process.stdout.readline()
         if not answer:
             self.said.seek(0)
-            last = self.said.read().strip().splitlines()[-1:]
-            raise UserError(f"{' '.join(map(str, self.process.args))} ended: {' '.join(last)}")
+            lines = self.said.read().strip().splitlines()
+            last = ([line for line in lines if "rror" in line] or lines or [""])[-1]
+            raise UserError(f"{' '.join(map(str, self.process.args))} ended: {last}")
         return json.loads(answer)
 
     def turn(self) -> None:

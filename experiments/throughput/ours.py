@@ -20,8 +20,8 @@ from experiments import made_up
 from experiments.throughput import worker
 from experiments.throughput.cases import NETWORKS
 
-# config.train.steps_per_call of training, "about 2 s at most"; the small U-Net's own config's.
-STEPS_A_CALL, MORE = 4, {"unet_small": 10}
+# config.train.steps_per_call: that of the small U-Net's config, else "about 2 s at most".
+STEPS_A_CALL = {"unet_small": 10, "unet_65m": 4, "image": 4, "transformer": 4}
 
 
 def configured(case: dict):
@@ -55,9 +55,9 @@ def prepare(case: dict):
     facts = {"parameters": sum(sizes.values()), "device": jax.devices()[0].device_kind}
     facts["machine"] = machine()  # the devices are this process's own, and not the parent's
     if case["kind"] == "train":
-        facts["steps_a_call"] = steps = MORE.get(case["network"], STEPS_A_CALL)
+        facts["steps_a_call"] = steps = STEPS_A_CALL[case["network"]]
         if not spec.cameras:  # most of a camera's operations are 2-D convolutions
-            if jax.default_backend() == "cpu":  # elsewhere convolutions are the library's
+            if jax.default_backend() == "cpu":  # elsewhere no product is saved
                 facts["made_flops"] = training_flops(policy, params, example)
             with mock.patch.object(conv, "conv_matmul", conv.conv_taps):
                 facts["matmul_flops"] = training_flops(policy, params, example)
@@ -144,8 +144,13 @@ def peak() -> int:
     return stats["peak_bytes_in_use"] if stats else worker.host_peak()
 
 
-if __name__ == "__main__":
+def serve(prepare=prepare) -> None:
+    """`worker.serve` of dpjax's side."""
     cpu.set_up()  # as every command of dpjax
-    # The peers share the accelerator, and wait meanwhile.
+    # Others share the accelerator, and wait meanwhile.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     worker.serve(prepare, peak)
+
+
+if __name__ == "__main__":
+    serve()

@@ -56,8 +56,9 @@ def lerobot(case: dict) -> tuple[torch.nn.Module, dict]:
 class Transformer(torch.nn.Module):
     """torch's decoder with the sizes of Chi et al. 2023; the noise is one of 100 levels."""
 
-    def __init__(self, layers: int, heads: int, width: int):
+    def __init__(self, layers: int, heads: int, width: int, sampler: str, steps: int):
         super().__init__()
+        self.sampler, self.steps = sampler, steps
         nn = torch.nn
         self.action_in, self.obs_in = nn.Linear(2, width), nn.Linear(20, width)
         self.level = nn.Embedding(100, width)
@@ -109,8 +110,8 @@ class Transformer(torch.nn.Module):
 
 
 def transformer(case: dict) -> tuple[torch.nn.Module, dict]:
-    model = Transformer(**NETWORKS[case["network"]]).to(DEVICE)
-    model.sampler, model.steps = case.get("sampler", "ddpm"), case.get("steps", 100)
+    plans = dict(sampler=case.get("sampler", "ddpm"), steps=case.get("steps", 100))
+    model = Transformer(**NETWORKS[case["network"]], **plans).to(DEVICE)
     if case["compiled"]:
         model.denoise = torch.compile(model.denoise, mode=MODE)
     data = {"obs": torch.rand(case["batch"], 2, 20), "action": torch.rand(case["batch"], 16, 2)}
