@@ -3,6 +3,7 @@
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxprs import equations
 import numpy as np
 import pytest
 
@@ -69,6 +70,37 @@ def test_fewer_products_equal_xlas_convolution(batch, steps, size):
     )
 
 
+@pytest.mark.parametrize("steps, size", [(4, 5), (8, 3)])
+def test_tangents_of_tiles_are_xlas(steps, size):
+    """Forwards in either argument or in both, as MeanFlow goes, and backwards through that."""
+    x, kernel = normal(0, 2, steps, 6), normal(1, size, 6, 4)
+    exact = lambda x, kernel: conv.conv_xla(x, kernel, 1, size // 2)
+    along = lambda f: jax.jvp(lambda x: jnp.sin(f(x, kernel)), (x,), (x,))[1]
+    within = lambda f: jax.jvp(lambda kernel: f(x, kernel), (kernel,), (kernel,))[1]
+    both = lambda f: jax.jvp(f, (x, kernel), (x, kernel))[1]
+
+    def backwards(f):
+        speed = lambda kernel: jax.jvp(lambda x: jnp.sin(f(x, kernel)), (x,), (x,))[1]
+        return jax.grad(lambda kernel: jnp.sum(speed(kernel)))(kernel)
+
+    for way in (along, within, both, backwards):
+        np.testing.assert_allclose(way(winograd.conv_tiles), way(exact), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tangent_of_steps_alone_makes_no_product_with_zeros():
+    x, kernel = jnp.ones((2, 8, 6)), jnp.ones((5, 6, 4))
+    moved = lambda x: jax.jvp(lambda x: winograd.conv_tiles(x, kernel), (x,), (x,))
+    assert len([made for made in left_operands(moved, x) if made]) == 2 * 8
+
+
+def test_gradients_of_steps_come_before_those_of_kernels():
+    """8 forwards, 8 backwards, and after a barrier that keeps what those read 8 more."""
+    x, kernel = jnp.ones((2, 8, 6)), jnp.ones((5, 6, 4))
+    loss = lambda x, kernel: jnp.sum(winograd.conv_tiles(x, kernel) ** 2)
+    made = left_operands(jax.grad(loss, argnums=(0, 1)), x, kernel)
+    assert made == [*[(4, 6)] * 8, None, *[(4, 4)] * 8, None, *[(4, 4)] * 8]
+
+
 @pytest.mark.parametrize("platform, products", [("cpu", 8), ("cuda", 1), ("tpu", 0)])
 def test_every_platform_has_its_way(platform, products):
     """Products of a convolution in tiles, of neighbours side by side, and none in XLA's own."""
@@ -107,16 +139,23 @@ def conv_in_float64(x, kernel):
 def multiplications(batch, steps=4, size=5, channels=64, stride=1, padding=2, dtype=jnp.float32):
     """How many taps every row of the batch is multiplied by, in `conv` on a CPU."""
     x, kernel = jnp.ones((batch, steps, channels), dtype), jnp.ones((size, channels, 64), dtype)
-    eqns = jax.make_jaxpr(lambda x, kernel: conv.conv_matmul(x, kernel, stride, padding))(x, kernel)
-    left = [e.invars[0].aval.shape for e in eqns.eqns if e.primitive.name == "dot_general"]
-    return sum(rows * columns for rows, columns in left) / (batch * channels)
+    f = lambda x, kernel: conv.conv_matmul(x, kernel, stride, padding)
+    return sum(rows * columns for rows, columns in left_operands(f, x, kernel)) / (batch * channels)
+
+
+def left_operands(f, *args):
+    """Shapes of what is left in f's products, in order, and of optimization barriers None."""
+    eqns = equations(jax.make_jaxpr(f)(*args).jaxpr)
+    made = [e for e in eqns if e.primitive.name in ("dot_general", "optimization_barrier")]
+    products = [e.primitive.name == "dot_general" for e in made]
+    return [e.invars[0].aval.shape if p else None for e, p in zip(made, products)]
 
 
 def test_fewer_products_where_they_pay():
     assert multiplications(winograd.ALONE) == 7 * (winograd.ALONE + 1) / winograd.ALONE
     assert multiplications(128) == 7
     assert multiplications(128, size=3, padding=1) == 6
-    assert multiplications(32, steps=8) == 2 * 8 * 33 / 32  # 64 rows of tiles
+    assert multiplications(32, steps=8) == 2 * 8 * 65 / 64  # 64 rows of tiles
     assert multiplications(16, steps=8) == 2 * 8
     assert multiplications(32, steps=16) == 4 * 8
     assert multiplications(32, steps=16, size=3, padding=1) == 4 * 6

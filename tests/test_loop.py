@@ -3,6 +3,7 @@
 import jax
 from jax.extend.core import jaxprs_in_params
 import jax.numpy as jnp
+from jaxprs import equations
 import pytest
 
 from dpjax import policy as policies
@@ -58,11 +59,9 @@ def products(jaxpr) -> int:
 
 def loops(jaxpr):
     """The bodies of the scans of S steps, wherever they are."""
-    for equation in jaxpr.eqns:
+    for equation in equations(jaxpr):
         if equation.primitive.name == "scan" and equation.params["length"] == STEPS:
             yield equation.params["jaxpr"].jaxpr
-        for part in jaxprs_in_params(equation.params):
-            yield from loops(part)
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -3,8 +3,8 @@
 import functools
 
 import jax
-from jax.extend.core import Jaxpr, jaxprs_in_params
 import jax.numpy as jnp
+from jaxprs import equations
 import numpy as np
 import optax
 import pytest
@@ -158,14 +158,6 @@ def test_a_sampled_row_does_not_depend_on_its_batch_mates():
     np.testing.assert_array_equal(
         sample(params, jax.random.key(3), obs), sample(params, one_key, obs)
     )
-
-
-def equations(jaxpr: Jaxpr):
-    """Every equation of a jaxpr and of what is inside it."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
 
 
 def count(jaxpr, *names):
