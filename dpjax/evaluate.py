@@ -125,9 +125,7 @@ def write(run, given, episodes, seconds) -> tuple[dict, Path]:
         "sampler": label,
         "seeds": f"{episodes[0].seed}-{episodes[-1].seed}",
         "evaluation_seconds": round(seconds, 1),
-        **facts.machine(),
-        "commit": facts.commit(),
-        "versions": facts.versions(),
+        **facts.provenance(),
     }
     result = {**numbers, **made_with, "by_seed": scores.rows(episodes)}
     path.write_text(json.dumps(result, indent=2) + "\n")

@@ -173,9 +173,7 @@ def report(given, config, data, parts, found: list[Found]) -> int:
         "sampler": f"{config.sampler.name}-{config.sampler.num_steps}",
         "weights": given.weights,
         "data": data.val.source,
-        **facts.machine(),
-        "commit": facts.commit(),
-        "versions": facts.versions(),
+        **facts.provenance(),
     }
     out = Path(given.out or given.run)
     out.mkdir(parents=True, exist_ok=True)

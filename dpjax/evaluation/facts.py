@@ -42,6 +42,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def provenance() -> dict:
+    """All of it: machine, commit, versions."""
+    return {**machine(), "commit": commit(), "versions": versions()}
+
+
 def commit() -> str:
     """The commit of the code that runs, with "+changes" where code or pins differ from it."""
     here = Path(__file__).parent

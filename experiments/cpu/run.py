@@ -75,8 +75,7 @@ def main() -> int:
         found["faults"] = int(np.median([call["faults"] for call in calls]))
         rows[name] = found
         print(f"| {name} | {found['ms']:.0f} | {found['faults']:,} |")
-    result = {"rows": rows, **facts.machine(), "versions": facts.versions()}
-    result["commit"] = facts.commit()
+    result = {"rows": rows, **facts.provenance()}
     (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

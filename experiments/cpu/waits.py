@@ -22,6 +22,13 @@ import tempfile
 from typing import NamedTuple
 from unittest import mock
 
+import jax
+
+from dpjax import cpu, errors
+from dpjax.evaluation import facts
+from dpjax.nets import rows, winograd
+from experiments.throughput import cases, ours
+
 HERE = Path(__file__).parent
 CALLS = 2  # that are traced
 PROGRAM = "jit_call"  # `dpjax.jobs.caller`
@@ -165,20 +172,13 @@ def times(trace: Path) -> dict[str, float]:
     return {name: sum(each) / len(each) for name, each in took.items()}
 
 
-def one_by_one(rows: int, steps: list, kernels: list) -> list:
+def one_by_one(_: int, steps: list, kernels: list) -> list:
     """`winograd.products` as it would be without its order of gradients."""
-    from dpjax.nets.rows import dot
-
-    del rows
-    return list(map(dot, steps, kernels))
+    return list(map(rows.dot, steps, kernels))
 
 
 def step_of(case: dict, dump: Path) -> dict:
     """What `dump` and a trace say of a training step: milliseconds, and how many operations."""
-    import jax
-
-    from experiments.throughput import ours
-
     written = set(dump.iterdir())
     call, _ = ours.prepare(case)
     for _ in range(CALLS):
@@ -207,13 +207,6 @@ def step_of(case: dict, dump: Path) -> dict:
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DUMP.format(folder)}"
-        import jax  # after XLA_FLAGS
-
-        from dpjax import cpu
-        from dpjax.evaluation import facts
-        from dpjax.nets import winograd
-        from experiments.throughput import cases
-
         cpu.set_up()
         jax.config.update("jax_enable_compilation_cache", False)  # what is loaded writes no text
         case, found = cases.training("unet_small"), {}
@@ -225,13 +218,10 @@ def main() -> int:
     for name, row in found.items():
         numbers = (f"{row[key]:.1f}" for key in ("all_ms", "needs_ms", "waits_ms"))
         print(f"| {name} | {' | '.join(numbers)} | {row['waits']} |")
-    result = {"rows": found, **facts.machine(), "versions": facts.versions()}
-    result["commit"] = facts.commit()
+    result = {"rows": found, **facts.provenance()}
     (HERE / "waits.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    from dpjax import errors
-
     errors.run(main)

@@ -164,8 +164,7 @@ def main() -> int:
     for pair, _ in (*images, *times):
         plain, ours = found[pair.name]["rounding"] = rounding(pair)
         print(f"| {pair.name} | {plain:.1e} | {ours:.1e} |", flush=True)
-    result = {"rows": found, **facts.machine(), "versions": facts.versions()}
-    result["commit"] = facts.commit()
+    result = {"rows": found, **facts.provenance()}
     (HERE / "ways.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

@@ -161,8 +161,7 @@ def main() -> int:
             f"{found['mb_per_second']:.1f} | {found['peak_mb']:.0f} | "
             f"{found['load_seconds']:.2f} | {found['windows_per_second']:,.0f} |"
         )
-    result = {"rows": rows, **facts.machine(), "versions": facts.versions()}
-    result["commit"] = facts.commit()
+    result = {"rows": rows, **facts.provenance()}
     (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

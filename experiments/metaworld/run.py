@@ -88,9 +88,7 @@ def results(rows: dict[str, dict]) -> dict:
         "mean_interval": scores.wilson(successes, counted),
         "demonstrations_a_task": DEMONSTRATIONS,
         "train_minutes": sum(row["train_minutes"] for row in rows.values()),
-        **facts.machine(),
-        "versions": facts.versions(),
-        "commit": facts.commit(),
+        **facts.provenance(),
     }
 
 

@@ -81,9 +81,7 @@ def write(folder: Path, rows: dict[str, dict], run: str) -> None:
         "few_step": pick(best),
         "rows": rows,
         "run": run,
-        **facts.machine(),
-        "versions": facts.versions(),
-        "commit": facts.commit(),
+        **facts.provenance(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -129,7 +129,7 @@ def main() -> int:
             row = {"way": way, "devices": devices, **child(devices, "unet_small", way)}
             result["steps"].append(row)
             print(f"| {way} | {devices} | {row['seconds']:.3f} |", flush=True)
-    result.update(facts.machine(), versions=facts.versions(), commit=facts.commit())
+    result.update(facts.provenance())
     (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
