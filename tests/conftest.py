@@ -15,7 +15,9 @@ GOLDEN = Path(__file__).parent / "golden"
 def pytest_configure(config):
     """Compilation is quick, and what was compiled once is read from the disk in the next run."""
     # XLA reads it once, before it compiles anything; processes that tests start inherit it.
-    os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
+    # Numbers to be compared with those of an ordinary process ask for its compilation.
+    if not os.environ.get("DPJAX_TEST_ORDINARY"):
+        os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
     os.environ["DPJAX_CACHE"] = ""  # the user's cache is not the tests'; processes inherit this
     cache = getattr(config, "cache", None)  # none under `-p no:cacheprovider`
     if cache is not None:
