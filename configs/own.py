@@ -1,9 +1,9 @@
 """Demonstrations of your own, without a simulator.
 
-    python -m dpjax.convert robomimic mine.hdf5 data/mine
-    python -m dpjax.check --config configs/own.py --config.data.dir=data/mine
-    python -m dpjax.train --config configs/own.py --config.data.dir=data/mine --workdir runs/mine
-    python -m dpjax.validate --run runs/mine
+python -m dpjax.convert robomimic mine.hdf5 data/mine
+python -m dpjax.check --config configs/own.py --config.data.dir=data/mine
+python -m dpjax.train --config configs/own.py --config.data.dir=data/mine --workdir runs/mine
+python -m dpjax.validate --run runs/mine
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """What `make demo` trains: Push-T from the demonstrations in the repository.
 
-    python -m dpjax.train --config configs/pusht_demo.py --workdir runs/demo
+python -m dpjax.train --config configs/pusht_demo.py --workdir runs/demo
 """
 
 from configs import pusht_state_small

@@ -1,6 +1,6 @@
 """Push-T from a camera, sized for two CPU cores.
 
-    python -m dpjax.train --config configs/pusht_image_small.py --workdir runs/image_small
+python -m dpjax.train --config configs/pusht_image_small.py --workdir runs/image_small
 """
 
 from configs import pusht_image

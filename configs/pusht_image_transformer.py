@@ -1,6 +1,6 @@
 """Push-T from a camera with the paper's transformer: what the camera gives enters as tokens.
 
-    python -m dpjax.train --config configs/pusht_image_transformer.py --workdir runs/image_tf
+python -m dpjax.train --config configs/pusht_image_transformer.py --workdir runs/image_tf
 """
 
 from configs import pusht_image, pusht_state_transformer

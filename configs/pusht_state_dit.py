@@ -1,6 +1,6 @@
 """Push-T from state with adaLN-Zero transformer blocks (DiT, 13.1 M parameters).
 
-    python -m dpjax.train --config configs/pusht_state_dit.py --workdir runs/dit
+python -m dpjax.train --config configs/pusht_state_dit.py --workdir runs/dit
 """
 
 from configs import pusht_state_transformer

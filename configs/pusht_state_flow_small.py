@@ -1,6 +1,6 @@
 """Push-T from state by flow matching, sized for two CPU cores.
 
-    python -m dpjax.train --config configs/pusht_state_flow_small.py --workdir runs/pusht_flow
+python -m dpjax.train --config configs/pusht_state_flow_small.py --workdir runs/pusht_flow
 """
 
 from configs import pusht_state_small

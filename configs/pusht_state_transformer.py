@@ -1,6 +1,6 @@
 """Push-T from state with the paper's transformer (9.0 M parameters).
 
-    python -m dpjax.train --config configs/pusht_state_transformer.py --workdir runs/transformer
+python -m dpjax.train --config configs/pusht_state_transformer.py --workdir runs/transformer
 """
 
 from configs import base

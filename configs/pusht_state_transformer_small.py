@@ -1,6 +1,6 @@
 """Push-T from state with the paper's transformer, sized for two CPU cores (1.2 M parameters).
 
-    python -m dpjax.train --config configs/pusht_state_transformer_small.py --workdir runs/tf
+python -m dpjax.train --config configs/pusht_state_transformer_small.py --workdir runs/tf
 """
 
 from configs import pusht_state_small, pusht_state_transformer

@@ -1,7 +1,7 @@
 """Demonstrations as RLDS: rolls out a policy, or a task's scripted expert, keeps what succeeds.
 
-    python -m dpjax.demos --from-run RUN --episodes N --keep success [--max-steps M] --out DIR
-    python -m dpjax.demos --task metaworld/push --episodes 10 --keep success --out DIR
+python -m dpjax.demos --from-run RUN --episodes N --keep success [--max-steps M] --out DIR
+python -m dpjax.demos --task metaworld/push --episodes 10 --keep success --out DIR
 """
 
 import argparse
@@ -16,10 +16,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from dpjax import build, command_line, tasks
+from dpjax import tasks
+from dpjax.config import build, flags
+from dpjax.core.errors import UserError
 from dpjax.data import rlds
-from dpjax.errors import UserError
 from dpjax.evaluation import rollout
+from dpjax.runs import run as run_lib
+from dpjax.tasks import base
 
 NUM_ENVS = 50  # that a policy plans for together
 
@@ -32,7 +35,7 @@ class Source(NamedTuple):
     set's description.
     """
 
-    task: tasks.Task
+    task: base.Task
     plan: Callable
     observed: int
     executed: int
@@ -98,7 +101,7 @@ def seed_range(task, given) -> range:
 
 def policy_source(given) -> Source:
     """The policy of --from-run in its task."""
-    run = build.load(given.from_run, sampler=given.sampler, steps=given.steps)
+    run = run_lib.load(given.from_run, sampler=given.sampler, steps=given.steps)
     num_envs = given.num_envs or NUM_ENVS
     run.warm_up([num_envs])
     return Source(
@@ -218,4 +221,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    flags.run(main)

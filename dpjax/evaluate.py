@@ -1,6 +1,6 @@
 """Scores a trained policy on the official seeds; leaves JSON, a film and a report.
 
-    python -m dpjax.evaluate --run runs/demo --episodes 50 [--steps S] [--sampler ddim]
+python -m dpjax.evaluate --run runs/demo --episodes 50 [--steps S] [--sampler ddim]
 """
 
 import argparse
@@ -13,9 +13,12 @@ import time
 import jax
 import numpy as np
 
-from dpjax import build, command_line, pictures, tasks
-from dpjax.errors import UserError
-from dpjax.evaluation import facts, partial, report, rollout, scores, video
+from dpjax import tasks
+from dpjax.config import build, flags
+from dpjax.core.errors import UserError
+from dpjax.evaluation import provenance, report, resume, rollout, scores, video
+from dpjax.runs import figures
+from dpjax.runs import run as run_lib
 from dpjax.training import metrics
 
 log = logging.getLogger("dpjax")
@@ -53,7 +56,7 @@ def sampler_label(sampler: str, steps: int, warm_start: float) -> str:
     return f"{sampler}-{steps}" + (f"-warm-{warm_start:g}" if warm_start else "")
 
 
-def names(run: build.Run, given: argparse.Namespace) -> tuple[str, Path, Path]:
+def names(run: run_lib.Run, given: argparse.Namespace) -> tuple[str, Path, Path]:
     """The sampler's label, and the files of the numbers and of an unfinished evaluation."""
     sampler = run.config.sampler
     label = sampler_label(sampler.name, sampler.num_steps, sampler.warm_start)
@@ -78,7 +81,7 @@ def filmed_seeds(task, seeds) -> set[int]:
     return set(seeds)
 
 
-def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
+def evaluate(run: run_lib.Run, given: argparse.Namespace) -> tuple[list, float]:
     """The episodes, and the seconds that they took, compilation included.
 
     Those that an evaluation with the same settings had finished when it was killed are
@@ -93,7 +96,7 @@ def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
     settings.pop("since")
     settings = json.loads(json.dumps(settings))  # as it is read back: tuples are lists
     filmed = filmed_seeds(task, seeds[: given.film])
-    episodes = {e.seed: e for e in partial.begin(unfinished, settings) if e.seed not in filmed}
+    episodes = {e.seed: e for e in resume.begin(unfinished, settings) if e.seed not in filmed}
     missing = [seed for seed in seeds if seed not in episodes]
     start = time.perf_counter()
     if missing:
@@ -108,7 +111,7 @@ def evaluate(run: build.Run, given: argparse.Namespace) -> tuple[list, float]:
             rng=jax.random.key(run.config.seed),
             record=filmed,
             keep=filmed,
-            on_end=functools.partial(partial.add, unfinished),
+            on_end=functools.partial(resume.add, unfinished),
         )
         episodes.update((episode.seed, episode) for episode in new)
     return [episodes[seed] for seed in seeds], time.perf_counter() - start
@@ -125,7 +128,7 @@ def write(run, given, episodes, seconds) -> tuple[dict, Path]:
         "sampler": label,
         "seeds": f"{episodes[0].seed}-{episodes[-1].seed}",
         "evaluation_seconds": round(seconds, 1),
-        **facts.provenance(),
+        **provenance.provenance(),
     }
     result = {**numbers, **made_with, "by_seed": scores.rows(episodes)}
     path.write_text(json.dumps(result, indent=2) + "\n")
@@ -148,7 +151,7 @@ def write_report(run, given, episodes, out, label, numbers, made_with) -> Path:
         video.grid_video(film, clips, **labels)
         if given.gif:
             video.grid_gif(given.gif, clips, **labels)
-        stills = pictures.stills(run, filmed[0])
+        stills = figures.stills(run, filmed[0])
         missing = {} if stills else {"picture of plans": "none: the task has no `place`"}
     entries = metrics.read(Path(given.run) / "metrics.jsonl")
     curves = {"training": "loss", "validation": "val_loss"}
@@ -175,7 +178,7 @@ def main(argv=None) -> int:
     given = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     start = given.since or time.time()
-    run = build.load(
+    run = run_lib.load(
         given.run,
         sampler=given.sampler,
         steps=given.steps,
@@ -190,4 +193,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    flags.run(main)

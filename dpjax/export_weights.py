@@ -17,11 +17,13 @@ import shutil
 import jax
 import numpy as np
 
-from dpjax import build, command_line
-from dpjax.config_check import flatten
-from dpjax.errors import UserError
-from dpjax.interop import lerobot, lerobot_export, lerobot_stats
-from dpjax.run_config import read_config
+from dpjax.config import build, flags
+from dpjax.config.checks import flatten
+from dpjax.core import errors
+from dpjax.core.errors import UserError
+from dpjax.interop.lerobot import reader, writer
+from dpjax.interop.lerobot import stats as stats_lib
+from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
 log = logging.getLogger("dpjax")
@@ -48,7 +50,7 @@ def write(out: Path, documents: dict, arrays: dict) -> int:
         for name, content in documents.items():
             (temporary / name).write_text(json.dumps(content, indent=2) + "\n")
         for name, content in arrays.items():
-            lerobot_export.save(temporary / name, content)
+            writer.save(temporary / name, content)
         os.rename(temporary, out)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}.") from error
@@ -66,23 +68,23 @@ def main(argv=None) -> int:
     config, spec = read_config(given.run)
     config = build.sampling(config, sampler=given.sampler, steps=given.steps)
     settings = flatten(config.to_dict())
-    schedule = build.choose(build.SCHEDULES, config.schedule.name, "config.schedule.name")
+    schedule = errors.choose(build.SCHEDULES, config.schedule.name, "config.schedule.name")
     path = schedule(config.schedule.num_levels).path(
         config.sampler.num_steps, config.sampler.spacing
     )
-    lerobot_export.check(settings, spec.observations, np.asarray(path.now.t))
+    writer.check(settings, spec.observations, np.asarray(path.now.t))
     params, step, said = checkpoint.load_params(
         given.run, which=given.weights, step=given.checkpoint
     )
     params = jax.device_get(params)
-    features, parts = lerobot_export.features_of(spec.observations, spec.action)
+    features, parts = writer.features_of(spec.observations, spec.action)
     found = params["normalizer"]
     own = {key: (found.offset[key], found.scale[key]) for key in found.offset}
-    stats, inexact = lerobot_export.stats_of(features, parts, own)
-    documents = lerobot_export.processors(features)
-    documents[lerobot.CONFIG] = lerobot_export.config_json(settings, features)
-    arrays = {lerobot.WEIGHTS: lerobot_export.tensors_of(settings, features, params)}
-    for name, kept in ((lerobot_stats.INPUTS, stats), (lerobot_stats.OUTPUTS, stats)):
+    stats, inexact = writer.stats_of(features, parts, own)
+    documents = writer.processors(features)
+    documents[reader.CONFIG] = writer.config_json(settings, features)
+    arrays = {reader.WEIGHTS: writer.tensors_of(settings, features, params)}
+    for name, kept in ((stats_lib.INPUTS, stats), (stats_lib.OUTPUTS, stats)):
         file = next(x["state_file"] for x in documents[name]["steps"] if "state_file" in x)
         arrays[file] = kept
     size = write(out, documents, arrays)
@@ -93,10 +95,10 @@ def main(argv=None) -> int:
     for text in (*said, *inexact):
         log.warning(text)
     print(
-        f"{out}: step {step} of {given.run}, {len(arrays[lerobot.WEIGHTS])} tensors, {size:,} bytes"
+        f"{out}: step {step} of {given.run}, {len(arrays[reader.WEIGHTS])} tensors, {size:,} bytes"
     )
     return 0
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    flags.run(main)

@@ -24,18 +24,20 @@ from ml_collections import ConfigDict
 import numpy as np
 from tqdm import tqdm
 
-from configs import base
-from dpjax import build, cameras, command_line, dataset, tasks
-from dpjax.config_check import OPEN, check_type, flatten
-from dpjax.errors import UserError, choices, choose
-from dpjax.interop import lerobot, original, pieces
-from dpjax.interop.found import Found
-from dpjax.normalizer import Normalizer
-from dpjax.policy import ACTION
-from dpjax.run_config import Spec, restore_tuples, write_config
+from dpjax import tasks
+from dpjax.config import build, cameras, dataset, defaults, flags
+from dpjax.config.checks import OPEN, check_type, flatten
+from dpjax.core.errors import UserError, choices, choose
+from dpjax.core.normalizer import Normalizer
+from dpjax.core.spec import Spec
+from dpjax.core.types import ACTION, Batch, Params
+from dpjax.interop import weight_map
+from dpjax.interop.chi2023 import checkpoint
+from dpjax.interop.imported import Found
+from dpjax.interop.lerobot import reader
+from dpjax.runs.config_file import restore_tuples, write_config
 from dpjax.training.checkpoint import Checkpoints
 from dpjax.training.state import TrainState
-from dpjax.types import Batch, Params
 
 OBSERVES = {  # what a task's simulator gives
     "pusht": {"keypoints": 18, "agent_pos": 2},
@@ -85,7 +87,7 @@ def observations(text: str | None) -> dict[str, int]:
 def setting(text: str) -> tuple[str, Any]:
     """ "horizon.act=8" -> ("horizon.act", 8); the value as JSON, or else as text."""
     key, found, value = text.partition("=")
-    known = flatten(base.get_config().to_dict())
+    known = flatten(defaults.get_config().to_dict())
     inside = key.startswith(tuple(f"{name}." for name in OPEN))
     if not found or (key not in known and not inside):
         raise UserError(f"--set {text}: expected key=value; {choices(key, known)}.")
@@ -102,18 +104,18 @@ def setting(text: str) -> tuple[str, Any]:
 def read(source: Path, given: argparse.Namespace) -> Found:
     """Whoever's policy it is."""
     if source.is_dir():
-        return lerobot.read(source, given.observations, given.set)
+        return reader.read(source, given.observations, given.set)
     if source.suffix in (".safetensors", ".npz") and source.is_file():
         raise UserError(
             f"{source}: one file of a policy: give the folder, with config.json in it. (A ResNet's "
             "weights are for config.encoder.weights in a training.)"
         )
-    return original.read(source, given.observations, given.set)
+    return checkpoint.read(source, given.observations, given.set)
 
 
 def config_of(found: Found, given: argparse.Namespace) -> ConfigDict:
     """The config of the run: base.py's, what was found, and what was given; checked."""
-    config = base.get_config()
+    config = defaults.get_config()
     task, config.task = tasks.get(given.task), given.task
     config.denoiser = ConfigDict()
     if not task.columns:
@@ -137,7 +139,7 @@ def config_of(found: Found, given: argparse.Namespace) -> ConfigDict:
 
 def examples(denoiser: str) -> dict[str, Any]:
     """{config key: a value of its type} where the type is known."""
-    whole = flatten(base.get_config().to_dict())
+    whole = flatten(defaults.get_config().to_dict())
     found = {key: restore_tuples(x) for key, x in whole.items() if not key.startswith(OPEN)}
     network = choose(build.DENOISERS, denoiser, "config.denoiser.name")
     own = {f"denoiser.{field.name}": field.default for field in dataclasses.fields(network)}
@@ -173,10 +175,10 @@ def params_of(found: Found, like: Params, units: Normalizer) -> Params:
     """Our params out of all the tensors that were found; each is in one leaf, each leaf whole."""
     table, ours = [], {}
     for item, make in (("encoder", found.encoder), ("denoiser", found.denoiser)):
-        shapes = {path: leaf.shape for path, leaf in pieces.flatten(like[item]).items()}
+        shapes = {path: leaf.shape for path, leaf in weight_map.flatten(like[item]).items()}
         table += [piece._replace(path=(item, *piece.path)) for piece in make(shapes)]
         ours.update({(item, *path): shape for path, shape in shapes.items()})
-    made = pieces.assemble(found.source, table, ours, found.tensors)
+    made = weight_map.assemble(found.source, table, ours, found.tensors)
     return {"encoder": {}, **made, "normalizer": units}
 
 
@@ -240,4 +242,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    flags.run(main)

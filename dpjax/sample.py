@@ -1,6 +1,6 @@
 """One observation in, action chunks out, timed.
 
-    python -m dpjax.sample --run runs/demo [--observation obs.json] [--batch 1]
+python -m dpjax.sample --run runs/demo [--observation obs.json] [--batch 1]
 """
 
 import argparse
@@ -12,10 +12,12 @@ import time
 import jax
 import numpy as np
 
-from dpjax import build, command_line, tasks
+from dpjax import tasks
+from dpjax.config import build, flags
+from dpjax.core.errors import UserError
+from dpjax.core.spec import Spec
 from dpjax.data import images
-from dpjax.errors import UserError
-from dpjax.run_config import Spec
+from dpjax.runs import run as run_lib
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -72,9 +74,7 @@ def observation(given, task, spec: Spec, observed: int) -> dict:
         columns[key] = np.repeat(steps[None], given.batch, axis=0)
     try:
         obs = task.observe(columns)
-        sizes = {
-            key: x.shape[2:] if key in spec.cameras else x.shape[-1] for key, x in obs.items()
-        }
+        sizes = {key: x.shape[2:] if key in spec.cameras else x.shape[-1] for key, x in obs.items()}
     except (ValueError, IndexError) as error:
         raise UserError(f"--observation: {task.name} cannot read it ({error}).") from None
     if sizes != spec.observations:
@@ -91,7 +91,7 @@ def read_json(path: Path) -> dict:
 def main(argv=None) -> int:
     given = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
-    run = build.load(given.run, sampler=given.sampler, steps=given.steps)
+    run = run_lib.load(given.run, sampler=given.sampler, steps=given.steps)
     task = tasks.get(run.config.task)
     obs = observation(given, task, run.spec, run.config.horizon.obs)
     keys = jax.random.split(jax.random.key(given.seed or 0), given.repeat + 1)
@@ -117,4 +117,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    flags.run(main)

@@ -25,12 +25,13 @@ from ml_collections import ConfigDict, config_flags
 import numpy as np
 from tqdm import tqdm
 
-from configs import base
-from dpjax import beginning, build, cameras, command_line, dataset, jobs, judges, run_folder
+from dpjax.check import collect, rules
+from dpjax.config import build, cameras, dataset, defaults
+from dpjax.config import flags as flags_lib
+from dpjax.core.errors import UserError
 from dpjax.data import loader
-from dpjax.doctor import examine, read
-from dpjax.errors import UserError
-from dpjax.training import distributed, parallel, seeds
+from dpjax.runs import directory, evaluators, init_from, training_run
+from dpjax.training import distributed, multi_seed, parallel
 from dpjax.training import state as states
 from dpjax.training.metrics import averages, refuse_non_finite
 from dpjax.training.signals import Signals, Stopped
@@ -53,26 +54,26 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
         config = dataset.resolved(config)
         build.check(config)
         if profile:
-            jobs.check_profile(config, first=0)
+            training_run.check_profile(config, first=0)
         data = dataset.read(config)
         spec = dataset.spec(data)
         normalizer = dataset.normalizer(config, data.train)
         policy = build.policy(config, normalizer, spec)
         tx, backbone = build.optimizer(config), cameras.pretrained(config)
         windows = dataset.place(config, data)
-        example = judges.first_batch(config, windows, np.zeros(1, np.int32))
+        example = evaluators.first_batch(config, windows, np.zeros(1, np.int32))
         like = functools.partial(jax.eval_shape, policy.init, jax.random.key(0), example)
-        each = jobs.alone(config, workdir)  # the trainings: one, or several side by side
-        begun = beginning.read(config, spec, each[0][1], like, data.train.columns)
+        each = training_run.alone(config, workdir)  # the trainings: one, or several side by side
+        begun = init_from.read(config, spec, each[0][1], like, data.train.columns)
     distributed.check_same(config=json.dumps(config.to_dict()), data=spec.data)
     with distributed.together():
         if distributed.is_first():
-            panels = [judges.all_of(own, spec, data, signals) for own, _ in each]
-            held = [run_folder.claim(folder, own, spec) for own, folder in each]
+            panels = [evaluators.all_of(own, spec, data, signals) for own, _ in each]
+            held = [directory.claim(folder, own, spec) for own, folder in each]
     try:
         if held:
             say_start(config, data, workdir)
-            examine.warn(read.of_training(config, data, normalizer, windows))
+            rules.warn(collect.of_training(config, data, normalizer, windows))
         rngs = [jax.random.split(jax.random.key(own.seed)) for own, _ in each]
         start = functools.partial(cameras.begin_with, backbone=backbone)
         fresh = lambda rng, batch: start(policy.init(rng, batch))
@@ -80,7 +81,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
         like = jax.eval_shape(create, rngs[0][0], example, begun)
         with distributed.together():
             folders = [folder for _, folder in each]
-            found, meta = run_folder.resume_all(folders, like, jax.device_count())
+            found, meta = directory.resume_all(folders, like, jax.device_count())
         distributed.check_same(checkpoint=str(meta.get("step")))
         made = jax.jit(create)
         found = [
@@ -88,10 +89,13 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             for state, rng in zip(found, rngs)
         ]
         way = parallel.WAYS[config.train.parallel](parallel.all_devices())
-        state, step_rng = way.place(seeds.together(found)), seeds.together([rng[1] for rng in rngs])
+        state, step_rng = (
+            way.place(multi_seed.together(found)),
+            multi_seed.together([rng[1] for rng in rngs]),
+        )
         found.clear()  # a second state would stay in memory, the devices' too, to the end
-        step = jobs.stepper(config, policy, tx)
-        team = jobs.team(each, panels, spec, signals, way, profile)
+        step = training_run.stepper(config, policy, tx)
+        team = training_run.team(each, panels, spec, signals, way, profile)
         return loop(config, team, meta, state, step, step_rng, windows)
     finally:
         signals.close()
@@ -99,7 +103,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             lock.close()
 
 
-def loop(config, team: list[jobs.Job], meta: dict, state, step, rng, windows) -> int:
+def loop(config, team: list[training_run.Job], meta: dict, state, step, rng, windows) -> int:
     """Calls of `train.steps_per_call` steps, and between them whatever is due.
 
     team: the trainings side by side, of which `state` and `rng` are; nearly always one.
@@ -111,16 +115,16 @@ def loop(config, team: list[jobs.Job], meta: dict, state, step, rng, windows) ->
         log.info("%s is finished: step %d of %d", WORKDIR.value, first, total)
         return 0
     if team[0].profile:
-        jobs.check_profile(config, first)
+        training_run.check_profile(config, first)
 
-    clock, others = jobs.Clock(first, meta.get("seconds", 0.0)), not distributed.is_first()
+    clock, others = training_run.Clock(first, meta.get("seconds", 0.0)), not distributed.is_first()
     slow = 0.5 if sys.stderr.isatty() else 30.0  # a log file wants fewer lines
     about = dict(unit="step", desc="train", mininterval=slow, disable=others)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=total, initial=first, **about))
         if not others:
             for i, job in enumerate(team):
-                team[i], clock = jobs.written(job, clock, stack)
+                team[i], clock = training_run.written(job, clock, stack)
         clock, stop = calls(config, team, clock, bar, owed, state, step, rng, windows)
     distributed.largest(0)  # nobody leaves, and is missed, before the last save is complete
     if others:
@@ -137,11 +141,11 @@ def loop(config, team: list[jobs.Job], meta: dict, state, step, rng, windows) ->
     return 0
 
 
-def calls(config, team, clock: jobs.Clock, bar, owed: bool, state, step, rng, windows):
+def calls(config, team, clock: training_run.Clock, bar, owed: bool, state, step, rng, windows):
     """Trains from `clock.step` to the end or to a signal; returns the clock and the signal."""
     batch, way, signals = config.train.batch, team[0].way, team[0].signals
-    call = jobs.caller(config, way, step)
-    call = jobs.profiled(call, team[0].workdir / "profile") if team[0].profile else call
+    call = training_run.caller(config, way, step)
+    call = training_run.profiled(call, team[0].workdir / "profile") if team[0].profile else call
     table = way.place(windows.table)
     size, total, window = config.train.steps_per_call, config.train.steps, []
     share = parallel.share(batch, parallel.all_devices())
@@ -161,7 +165,7 @@ def calls(config, team, clock: jobs.Clock, bar, owed: bool, state, step, rng, wi
         clock = clock.after(n, took, waited)
         refuse_non_finite(sums, before)
         bar.update(n)
-        if signals.received or judges.due(config.log.every, before, clock.step, total):
+        if signals.received or evaluators.due(config.log.every, before, clock.step, total):
             for job in team:
                 values = averages(window, job.number)
                 job.write(clock, values)
@@ -173,7 +177,7 @@ def calls(config, team, clock: jobs.Clock, bar, owed: bool, state, step, rng, wi
             scores, owed = [None] * len(team), True
         # Read once: what comes later waits for the next call. All processes stop as one.
         stop = distributed.largest(signals.received or 0)
-        due = judges.due(config.save.every, before, clock.step, total)
+        due = evaluators.due(config.save.every, before, clock.step, total)
         for job, score in zip(team, scores):
             if stop or clock.step >= total or score is not None or due:
                 job.save(state, clock, score, owed)
@@ -213,11 +217,11 @@ def main(_):
 
 
 def parse(argv):
-    return command_line.parse(argv, __doc__, base.get_config().to_dict())
+    return flags_lib.parse(argv, __doc__, defaults.get_config().to_dict())
 
 
 def command():
-    command_line.run(lambda: app.run(main, flags_parser=parse))
+    flags_lib.run(lambda: app.run(main, flags_parser=parse))
 
 
 if __name__ == "__main__":

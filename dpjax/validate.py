@@ -18,12 +18,13 @@ from ml_collections import ConfigDict
 import numpy as np
 from tqdm import tqdm
 
-from dpjax import build, command_line, dataset, judges
-from dpjax.errors import UserError
-from dpjax.evaluation import facts, imitation
-from dpjax.run_config import read_config
-from dpjax.training import checkpoint, validation
-from dpjax.types import Batch
+from dpjax.config import build, dataset, flags
+from dpjax.core.errors import UserError
+from dpjax.core.types import Batch
+from dpjax.evaluation import imitation, plots, provenance
+from dpjax.runs import evaluators
+from dpjax.runs.config_file import read_config
+from dpjax.training import checkpoint
 
 ROWS = 64  # windows in one program
 
@@ -113,7 +114,7 @@ def batches(config: ConfigDict, data: dataset.Data, count: int) -> list[tuple[Ba
     for start in range(0, len(ids), size):
         part = ids[start : start + size]
         padded = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
-        made.append((judges.first_batch(config, windows, padded), len(part)))
+        made.append((evaluators.first_batch(config, windows, padded), len(part)))
     return made
 
 
@@ -130,7 +131,7 @@ def score(run, look, step: int, parts, which: str, bar) -> Found:
         bar.update(1)
     chunks = np.concatenate(chunks, 1)
     actions, mask = demonstrated(parts)
-    found = validation.errors(chunks, actions, mask)
+    found = imitation.errors(chunks, actions, mask)
     return Found(step, float(total / weight), chunks, np.asarray(found))
 
 
@@ -151,7 +152,7 @@ def main(argv=None) -> int:
     data = held_out(config, spec, given)
     parts = batches(config, data, given.windows)
     policy = build.policy(config, None, spec)
-    look = jax.jit(lambda *inputs: validation.look(policy, *inputs, given.samples))
+    look = jax.jit(lambda *inputs: imitation.look(policy, *inputs, given.samples))
     with tqdm(total=len(steps) * len(parts), unit="batch", desc="validate") as bar:
         found = [score(given.run, look, step, parts, given.weights, bar) for step in steps]
     return report(given, config, data, parts, found)
@@ -173,13 +174,15 @@ def report(given, config, data, parts, found: list[Found]) -> int:
         "sampler": f"{config.sampler.name}-{config.sampler.num_steps}",
         "weights": given.weights,
         "data": data.val.source,
-        **facts.provenance(),
+        **provenance.provenance(),
     }
     out = Path(given.out or given.run)
     out.mkdir(parents=True, exist_ok=True)
     (out / "validation.json").write_text(json.dumps(result, indent=2) + "\n")
     picture = out / "validation.png"
-    picture.write_bytes(imitation.picture(actions, mask, found[best].chunks, config.horizon))
+    picture.write_bytes(
+        plots.chunks_over_demonstrations(actions, mask, found[best].chunks, config.horizon)
+    )
     print(imitation.table(rows, best, given.samples))
     print(
         f"{len(actions)} windows of {len(data.val.ends)} held-out episodes, {given.samples} chunks "
@@ -190,4 +193,4 @@ def report(given, config, data, parts, found: list[Found]) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    flags.run(main)

@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dpjax import evaluate
-from dpjax.errors import UserError
-from dpjax.evaluation import facts, scores
+from dpjax.core.errors import UserError
+from dpjax.evaluation import provenance, scores
 from dpjax.training import metrics
 
 EPISODES = 500  # LeRobot's protocol; the first 50 are the paper's
@@ -119,8 +119,8 @@ def results(run: Path, headline: dict, rows: list[dict]) -> dict:
         "input_wait": sum(waits) / len(waits) if waits else None,  # share of the time
         "rows": rows,
         "learning_curve_selection_seeds": curve,
-        **facts.machine(),
-        "versions": facts.versions(),
+        **provenance.machine(),
+        "versions": provenance.versions(),
         "commit": headline["commit"],
     }
 

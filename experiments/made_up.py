@@ -3,11 +3,11 @@
 from ml_collections import ConfigDict
 import numpy as np
 
+from dpjax.core.normalizer import Normalizer
+from dpjax.core.spec import Spec
+from dpjax.core.types import ACTION
 from dpjax.data import loader
 from dpjax.data.frames import Store
-from dpjax.normalizer import Normalizer
-from dpjax.policy import ACTION
-from dpjax.run_config import Spec
 
 STEPS = 1000  # of data, and as many windows
 

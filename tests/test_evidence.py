@@ -11,15 +11,18 @@ from pathlib import Path
 import shutil
 import tarfile
 
-import checkpoints
 import jax
 import numpy as np
 import pytest
+from support import checkpoints
 
-from dpjax import build, cameras, exported, import_weights
+from dpjax import import_weights
+from dpjax.config import cameras
+from dpjax.inference import exported
+from dpjax.runs import run as run_lib
 
 EVIDENCE = Path(__file__).parent / "golden" / "cb7fdeb"
-RUNS = sorted(path.name.partition(".")[0] for path in (EVIDENCE / "runs").iterdir())
+RUNS = sorted(path.name.partition(".")[0] for path in (EVIDENCE / "trained").iterdir())
 KEY = 3
 
 
@@ -62,7 +65,7 @@ def check(run_dir, path):
     """The run's actions are those recorded, under each sampler."""
     for label, want in recorded(path).items():
         options = settings(label)
-        run = build.load(run_dir, **options)
+        run = run_lib.load(run_dir, **options)
         obs, previous = draw(run)
         last = previous if options["warm_start"] else None
         got = np.asarray(run.plan(jax.random.key(KEY), obs, last))
@@ -71,11 +74,11 @@ def check(run_dir, path):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_of_each_method_acts_as_it_did(name, tmp_path):
-    check(unpacked(f"runs/{name}", tmp_path), EVIDENCE / "actions" / f"{name}.npz")
+    check(unpacked(f"trained/{name}", tmp_path), EVIDENCE / "actions" / f"{name}.npz")
 
 
 def test_an_exported_file_acts_as_it_did(tmp_path):
-    obs, _ = draw(build.load(unpacked("runs/unet", tmp_path)))
+    obs, _ = draw(run_lib.load(unpacked("trained/unet", tmp_path)))
     want = recorded(EVIDENCE / "exported.npz")["exported"]
     got = exported.load(EVIDENCE / "policy.stablehlo")(jax.random.key(KEY), obs)
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())

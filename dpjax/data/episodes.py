@@ -57,8 +57,7 @@ def select(episodes: Episodes, ids: np.ndarray) -> Episodes:
 def join(first: Episodes, second: Episodes) -> Episodes:
     """The episodes of both, which have the same columns."""
     columns = {
-        key: frames.join(column, second.columns[key])
-        for key, column in first.columns.items()
+        key: frames.join(column, second.columns[key]) for key, column in first.columns.items()
     }
     ends = np.concatenate([first.ends, second.ends + first.lengths.sum(dtype=np.int64)])
     return Episodes(columns, ends, first.source)

@@ -16,11 +16,11 @@ from flax import struct
 import jax
 import numpy as np
 
-from dpjax.data import pools
+from dpjax.core.errors import UserError, choices
+from dpjax.core.types import Array, Batch
+from dpjax.data import mixture
 from dpjax.data.frames import Frames, split
-from dpjax.data.pools import Pools, permutation
-from dpjax.errors import UserError, choices
-from dpjax.types import Array, Batch
+from dpjax.data.mixture import Pools, permutation
 
 
 @struct.dataclass
@@ -51,7 +51,7 @@ class Windows(NamedTuple):
     table: Table
     frames: dict[str, Frames]
     observed: np.ndarray
-    pools: Pools | None = None
+    mixture: Pools | None = None
 
     def __len__(self) -> int:
         return len(self.observed)
@@ -65,7 +65,7 @@ class Windows(NamedTuple):
         """The windows [count, B] of `count` global batches from step `first` on."""
         if self.pools is None:
             return call_rows(len(self), batch_size, seed, first, count)
-        ids = pools.rows(self.pools, seed, first * batch_size, count * batch_size)
+        ids = mixture.rows(self.pools, seed, first * batch_size, count * batch_size)
         return ids.reshape(count, batch_size)
 
     def call(

@@ -9,7 +9,7 @@ and the very last too.
 
 import numpy as np
 
-from dpjax.errors import UserError
+from dpjax.core.errors import UserError
 
 
 def window_rows(

@@ -1,1 +1,1 @@
-"""The diffusion process: schedules, targets, samplers. Imports jax and nothing of nets."""
+"""The paper's equations: schedules, parameterizations, samplers."""

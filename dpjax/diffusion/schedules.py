@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.errors import UserError, choices
+from dpjax.core.errors import UserError, choices
 
 Array = jax.Array
 

@@ -1,0 +1,1 @@
+"""Rollouts, scores, and the pages that show them."""

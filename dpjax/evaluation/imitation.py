@@ -1,13 +1,16 @@
-"""How sampled chunks compare with demonstrated ones: a number, a table, a picture."""
+"""How sampled chunks compare with demonstrated ones: a number, a table, a picture.
+
+How well a policy imitates demonstrations that it was not trained on.
+"""
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from dpjax.evaluation.report import COLORS, png
-
-WINDOWS, DIMS = 5, 8  # columns and rows of the picture, at most
+from dpjax.core.types import Array, Batch, Metrics, Params
+from dpjax.policies.base import Policy
 
 
 def spread(actions: np.ndarray, mask: np.ndarray) -> float:
@@ -31,33 +34,33 @@ def table(rows: Sequence[Mapping], best: int, samples: int) -> str:
     return "\n".join(lines)
 
 
-def picture(actions: np.ndarray, mask: np.ndarray, chunks: np.ndarray, horizon: Mapping) -> bytes:
-    """Sampled chunks over the demonstrated actions, a row a dim, a column a window; png.
+def validate(policy: Policy, params: Params, rng: Array, batch: Batch, samples: int) -> Metrics:
+    """Loss, and distance of sampled chunks from the demonstrated one, data units.
 
-    actions: [B, Tp, Da]; chunks: [samples, B, Tp, Da]. The steps that would be executed
-    are shaded.
+    Of several samples the mean and the best, since a demonstration shows one of several
+    right ways (diffusion_policy issue 22).
     """
-    whole = np.flatnonzero(mask.all(1))
-    whole = whole if len(whole) else np.arange(len(actions))
-    shown = whole[np.unique(np.linspace(0, len(whole) - 1, WINDOWS).astype(int))]
-    dims = min(actions.shape[-1], DIMS)
-    figure = Figure(figsize=(2.4 * len(shown), 1.3 * dims + 0.6), layout="constrained")
-    grid = figure.subplots(dims, len(shown), squeeze=False, sharex=True, sharey="row")
-    first = horizon["obs"] - 1
-    for column, window in enumerate(shown):
-        grid[0, column].set_title(f"window {window}", fontsize=9)
-        for d in range(dims):
-            axes = grid[d, column]
-            axes.axvspan(first, first + horizon["act"] - 1, color="#000", alpha=0.06, lw=0)
-            axes.plot(chunks[:, window, :, d].T, color=COLORS[0], lw=0.8, alpha=0.6)
-            axes.plot(actions[window, :, d], color=COLORS[1], lw=1.6)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(labelsize=7)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            if column == 0:
-                axes.set_ylabel(f"action {d}", fontsize=8)
-        axes.set_xlabel("predicted step", fontsize=8)
-    left = actions.shape[-1] - dims
-    more = f" ({left} more dims are not shown)" if left else ""
-    figure.suptitle(f"demonstrated (orange), sampled (blue), executed (shaded){more}", fontsize=9)
-    return png(figure)
+    (total, sums), chunks = look(policy, params, rng, batch, samples)
+    found = errors(chunks, batch.actions, batch.mask)  # [samples, B]
+    return {
+        "val_loss": total / sums["weight"],
+        "val_action_error": found.mean(),
+        "val_action_error_best": found.min(0).mean(),
+    }
+
+
+def look(policy: Policy, params: Params, rng: Array, batch: Batch, samples: int):
+    """The loss of a batch, as `policy.loss` gives it, and chunks [samples, B, Tp, Da]."""
+    loss_rng, sample_rng = jax.random.split(rng)
+    sample = lambda key: policy.sample(params, key, batch.obs)
+    chunks = jax.lax.map(sample, jax.random.split(sample_rng, samples))
+    return policy.loss(params, loss_rng, batch), chunks
+
+
+def errors(chunks: Array, actions: Array, mask: Array) -> Array:
+    """Root mean square over recorded steps and dims of chunks [..., B, Tp, Da]: [..., B].
+
+    actions: [B, Tp, Da], demonstrated. mask: [B, Tp], 1 where the step was recorded.
+    """
+    square = jnp.square(chunks - actions).mean(-1) * mask
+    return jnp.sqrt(square.sum(-1) / mask.sum(-1))

@@ -12,8 +12,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 import numpy as np
 
-from dpjax.evaluation import webpage
-from dpjax.evaluation.webpage import COLORS, canvas, png
+from dpjax.evaluation import html
+from dpjax.evaluation.html import COLORS, canvas, png
 
 Curve = tuple[np.ndarray, np.ndarray]  # x [n], y [n]
 
@@ -40,23 +40,23 @@ def write_report(
     video: an mp4, its path or bytes. stills: (caption, png). facts: machine, versions, …
     """
     lines = [summary] if isinstance(summary, str) else summary
-    parts = [f'<p class="summary">{webpage.text(line)}</p>' for line in lines]
+    parts = [f'<p class="summary">{html.text(line)}</p>' for line in lines]
     if video is not None:
         data = video if isinstance(video, bytes) else Path(video).read_bytes()
-        parts += [webpage.heading("Episodes"), _film(data)]
+        parts += [html.heading("Episodes"), _film(data)]
     if scores or len(coverages):
-        parts += [webpage.heading("Results"), _results(scores or {}, coverages, threshold)]
+        parts += [html.heading("Results"), _results(scores or {}, coverages, threshold)]
     if table:
-        parts.append(webpage.table(table))
+        parts.append(html.table(table))
     if curves:
-        parts.append(webpage.heading("Training"))
-        parts.append(webpage.picture("Loss over steps", curves_plot(curves)))
+        parts.append(html.heading("Training"))
+        parts.append(html.picture("Loss over steps", curves_plot(curves)))
     if stills:
-        parts.append(webpage.heading("A closer look"))
-        parts += [webpage.picture(caption, png, kind="still") for caption, png in stills]
+        parts.append(html.heading("A closer look"))
+        parts += [html.picture(caption, png, kind="still") for caption, png in stills]
     if facts:
-        parts += [webpage.heading("Made with"), webpage.facts(facts)]
-    webpage.write(path, title, parts)
+        parts += [html.heading("Made with"), html.facts(facts)]
+    html.write(path, title, parts)
 
 
 def scores_plot(scores: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -144,10 +144,10 @@ def chunks_still(
 def _results(scores, coverages, threshold):
     plots = []
     if scores:
-        plots.append(webpage.picture("Both metrics, with 95 % intervals", scores_plot(scores)))
+        plots.append(html.picture("Both metrics, with 95 % intervals", scores_plot(scores)))
     if len(coverages):
         caption = "Largest coverage of each episode, sorted"
-        plots.append(webpage.picture(caption, coverage_plot(coverages, threshold)))
+        plots.append(html.picture(caption, coverage_plot(coverages, threshold)))
     return f'<div class="pair">{"".join(plots)}</div>'
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dpjax.control import Controller, finite_rows
-from dpjax.errors import UserError
-from dpjax.types import PRNGKey, row_keys
+from dpjax.core.errors import UserError
+from dpjax.core.types import PRNGKey, row_keys
+from dpjax.inference.controller import Controller, finite_rows
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Other people's weights as ours: one file a source."""
+"""Weights of other libraries as dpjax's, and dpjax's as theirs."""

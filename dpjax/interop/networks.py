@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dpjax.interop.pieces import Path, Piece, Shapes, linear, norm
+from dpjax.interop.weight_map import Path, Piece, Shapes, linear, norm
 
 EPSILON = 1e-5  # of torch's BatchNorm
 CONV1D = (2, 1, 0)  # [out, in, k] -> [k, in, out]

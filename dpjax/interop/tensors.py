@@ -15,7 +15,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from dpjax.errors import UserError
+from dpjax.core.errors import UserError
 
 MAX_HEADER = 100_000_000  # the format's own bound
 DTYPES = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from dpjax.errors import UserError
+from dpjax.core.errors import UserError
 from dpjax.nets.resnet import BLOCKS
 
 EPSILON = 1e-5  # torch's default, which torchvision keeps

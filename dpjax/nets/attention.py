@@ -1,6 +1,6 @@
 """Attention, its block and dropout: what the transformers of dpjax are made of.
 
-    attention(q, k, v) = softmax(q kᵀ / √d) v        (Vaswani et al. 2017, eq. 1)
+attention(q, k, v) = softmax(q kᵀ / √d) v        (Vaswani et al. 2017, eq. 1)
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from dpjax.nets.embeddings import Dense, zeros
-from dpjax.types import PRNGKey
+from dpjax.core.types import PRNGKey
+from dpjax.nets.layers import Dense, zeros
 
 Array = jax.Array
 Drop = Callable[[Array], Array]
@@ -60,9 +60,7 @@ def dropouts(rate: float, keys: PRNGKey | None) -> Drop:
     return drop
 
 
-def attention(
-    q: Array, k: Array, v: Array, heads: int, allowed: Array | None, drop: Drop
-) -> Array:
+def attention(q: Array, k: Array, v: Array, heads: int, allowed: Array | None, drop: Drop) -> Array:
     """q [B, T, E], k and v [B, M, E] -> [B, T, E], E split over the heads.
 
     allowed: bool [T, M], what each query may look at; None for everything.

@@ -5,6 +5,8 @@
 Shift, crop position and colours are random in training, one draw a sample: the To frames
 of a sample are treated alike. Without keys (evaluation) the crop is of the centre and
 nothing else is random. Units stay those of the data, 0..255.
+
+Crops of image sequences [B, To, H, W, C]: random in training, of the centre otherwise.
 """
 
 from collections.abc import Mapping
@@ -14,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.nets import crop
-from dpjax.types import Array, Observation, PRNGKey
+from dpjax.core.types import Array, Observation, PRNGKey
 
 # Brightness and two coordinates of colour (the television standard's of 1953).
 YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -31,7 +32,7 @@ class View(NamedTuple):
     """
 
     resize: tuple[int, ...] = ()
-    crop: tuple[int, ...] = ()
+    augment: tuple[int, ...] = ()
     shift: int = 0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -57,16 +58,16 @@ def one(view: View, x: Array, keys: PRNGKey | None) -> Array:
         shape = (*x.shape[:2], *view.resize, x.shape[-1])
         x = jax.image.resize(x.astype(jnp.float32), shape, "linear")
     if keys is None:
-        return crop.center(x, view.crop) if view.crop else x
+        return center_crop(x, view.crop) if view.crop else x
     shift_keys, crop_keys, color_keys = jnp.moveaxis(
         jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0
     )
     if view.shift:
         pad = (view.shift, view.shift)
         wide = jnp.pad(x, ((0, 0), (0, 0), pad, pad, (0, 0)), mode="edge")
-        x = crop.random(shift_keys, wide, x.shape[2:4])
+        x = random_crop(shift_keys, wide, x.shape[2:4])
     if view.crop:
-        x = crop.random(crop_keys, x, view.crop)
+        x = random_crop(crop_keys, x, view.crop)
     if any((view.brightness, view.contrast, view.saturation, view.hue)):
         x = jax.vmap(lambda key, frames: jitter(view, key, frames))(color_keys, x)
     return x
@@ -90,3 +91,27 @@ def jitter(view: View, key: PRNGKey, x: Array) -> Array:
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     turn = jnp.eye(3).at[1:, 1:].set(jnp.array([[cos, -sin], [sin, cos]]))
     return clip(x @ (np.linalg.inv(YIQ) @ turn @ YIQ).T)
+
+
+def center_crop(x: Array, size: tuple[int, int]) -> Array:
+    """The middle [h, w]; an odd margin as torchvision splits it (half to even)."""
+    top, left = (round((full - part) / 2) for full, part in zip(x.shape[-3:-1], size))
+    return x[..., top : top + size[0], left : left + size[1], :]
+
+
+def random_crop(keys: PRNGKey, x: Array, size: tuple[int, int]) -> Array:
+    """A window [h, w] of each sample, the same for its To frames; every offset is as likely.
+
+    keys: [B], one a sample.
+    """
+    margins = [full - part for full, part in zip(x.shape[-3:-1], size)]
+
+    def one(key, frames):
+        top, left = (
+            jax.random.randint(k, (), 0, margin + 1)
+            for k, margin in zip(jax.random.split(key), margins)
+        )
+        shape = (frames.shape[0], *size, frames.shape[-1])
+        return jax.lax.dynamic_slice(frames, (0, top, left, 0), shape)
+
+    return jax.vmap(one)(keys, x)

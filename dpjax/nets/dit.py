@@ -16,9 +16,9 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dpjax.core.types import Context, PRNGKey
 from dpjax.nets.attention import Drop, attention, dense, dropouts, normal
-from dpjax.nets.embeddings import Dense, rerun, sinusoidal, zeros
-from dpjax.types import Context, PRNGKey
+from dpjax.nets.layers import Dense, rerun, sinusoidal, zeros
 
 Array = jax.Array
 

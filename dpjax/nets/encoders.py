@@ -4,8 +4,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dpjax.core.types import PRNGKey
 from dpjax.nets.resnet import ImageEncoder
-from dpjax.types import PRNGKey
 
 Array = jax.Array
 

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.nets.conv2d import conv2d, max_pool
-from dpjax.nets.embeddings import Dense, rerun, torch_uniform
-from dpjax.nets.norms import FrozenNorm, GroupNorm
+from dpjax.nets.layers import Dense, FrozenNorm, GroupNorm, rerun, torch_uniform
+from dpjax.ops.conv2d import conv2d, max_pool
 
 Array = jax.Array
 

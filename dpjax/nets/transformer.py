@@ -18,10 +18,10 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from dpjax.errors import UserError
+from dpjax.core.errors import UserError
+from dpjax.core.types import Context, PRNGKey
 from dpjax.nets.attention import Block, dense, dropouts, layer_norm, normal
-from dpjax.nets.embeddings import mish, rerun, sinusoidal
-from dpjax.types import Context, PRNGKey
+from dpjax.nets.layers import mish, rerun, sinusoidal
 
 Array = jax.Array
 
@@ -145,6 +145,5 @@ def check_sizes(width: int, heads: int, name: str = "denoiser") -> None:
     """Refuses a width that the heads cannot split."""
     if width < 4 or heads < 1 or width % (2 * heads):
         raise UserError(
-            f"config.{name}.width={width} must be an even multiple of config.{name}.heads="
-            f"{heads}."
+            f"config.{name}.width={width} must be an even multiple of config.{name}.heads={heads}."
         )

@@ -16,12 +16,19 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from dpjax.errors import UserError
-from dpjax.nets.conv import conv, upsample
-from dpjax.nets.embeddings import Dense, mish, rerun, sinusoidal, torch_uniform
-from dpjax.nets.norms import group_norm, scale_and_bias
-from dpjax.nets.rows import weights
-from dpjax.types import Context, PRNGKey
+from dpjax.core.errors import UserError
+from dpjax.core.types import Context, PRNGKey
+from dpjax.nets.layers import (
+    Dense,
+    group_norm,
+    mish,
+    rerun,
+    scale_and_bias,
+    sinusoidal,
+    torch_uniform,
+)
+from dpjax.ops.conv1d import conv, upsample
+from dpjax.ops.transposed import weights
 
 Array = jax.Array
 

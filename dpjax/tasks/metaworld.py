@@ -24,8 +24,8 @@ import warnings
 
 import numpy as np
 
-from dpjax.errors import UserError, choices
-from dpjax.tasks import Columns, Task
+from dpjax.core.errors import UserError, choices
+from dpjax.tasks.base import Columns, Task
 
 VERSION = "-v3"
 # The paper that made ten demonstrations customary (DP3, Ze et al. 2024) stops there too.

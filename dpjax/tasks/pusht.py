@@ -21,9 +21,9 @@ import os
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dpjax.core.errors import UserError
 from dpjax.data.frames import antidiagonal
-from dpjax.errors import UserError
-from dpjax.tasks import Columns, Task
+from dpjax.tasks.base import Columns, Task
 
 SIZE = 512.0  # px, side of the scene
 FRAME = 384  # px, side of a rendered frame

@@ -1,0 +1,1 @@
+"""The training state, a step of it, and steps on many devices."""

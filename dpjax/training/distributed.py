@@ -17,7 +17,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from dpjax.errors import UserError
+from dpjax.core.errors import UserError
 
 # The processes of a cluster without a scheduler that jax knows; the address is jax's own.
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "DPJAX_NUM_PROCESSES", "DPJAX_PROCESS_ID"

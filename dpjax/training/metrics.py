@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from dpjax.errors import UserError
+from dpjax.core.errors import UserError
 
 log = logging.getLogger("dpjax")
 

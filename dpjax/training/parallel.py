@@ -19,9 +19,9 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
-from dpjax import cpu
-from dpjax.errors import UserError
-from dpjax.types import Array, Batch
+from dpjax.core import runtime
+from dpjax.core.errors import UserError
+from dpjax.core.types import Array, Batch
 
 AXIS = "devices"
 Gather = Callable[[Any, Array, Array], Batch]
@@ -127,7 +127,7 @@ def meshed(devices: list) -> Way:
         return jax.make_array_from_callback(leaf.shape, everywhere, lambda index: leaf[index])
 
     def repeat(step, gather):
-        options = dict(out_shardings=everywhere, compiler_options=cpu.compiler_options())
+        options = dict(out_shardings=everywhere, compiler_options=runtime.compiler_options())
 
         @functools.partial(jax.jit, donate_argnums=0, **options)
         def call(state, key, table, inputs, rows):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dpjax.types import Array, Params
+from dpjax.core.types import Array, Params
 
 
 @struct.dataclass

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dpjax.errors import UserError
-from dpjax.policy import Policy
+from dpjax.core.errors import UserError
+from dpjax.core.types import Array, Batch, Metrics
+from dpjax.policies.base import Policy
 from dpjax.training.optim import ema_decay, shrinkage
 from dpjax.training.state import TrainState, trained
-from dpjax.types import Array, Batch, Metrics
 
 
 def check_parts(rows: int, parts: int) -> None:

@@ -17,16 +17,16 @@ import time
 import jax
 import numpy as np
 
-from dpjax import cpu, errors
-from dpjax.evaluation import facts
+from dpjax.core import errors, runtime
+from dpjax.evaluation import provenance
 from dpjax.nets import resnet
 
 HERE = Path(__file__).parent
 SET_UPS = {
     "as it comes": lambda: None,
-    "memory kept": cpu.keep_memory,
-    "libraries chosen": cpu.choose_libraries,
-    "both": cpu.set_up,
+    "memory kept": runtime.keep_memory,
+    "libraries chosen": runtime.choose_libraries,
+    "both": runtime.set_up,
 }
 TURNS, CALLS = 3, 6
 
@@ -75,7 +75,7 @@ def main() -> int:
         found["faults"] = int(np.median([call["faults"] for call in calls]))
         rows[name] = found
         print(f"| {name} | {found['ms']:.0f} | {found['faults']:,} |")
-    result = {"rows": rows, **facts.provenance()}
+    result = {"rows": rows, **provenance.provenance()}
     (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

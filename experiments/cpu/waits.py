@@ -24,9 +24,9 @@ from unittest import mock
 
 import jax
 
-from dpjax import cpu, errors
-from dpjax.evaluation import facts
-from dpjax.nets import rows, winograd
+from dpjax.core import errors, runtime
+from dpjax.evaluation import provenance
+from dpjax.ops import transposed, winograd
 from experiments.throughput import cases, ours
 
 HERE = Path(__file__).parent
@@ -174,7 +174,7 @@ def times(trace: Path) -> dict[str, float]:
 
 def one_by_one(_: int, steps: list, kernels: list) -> list:
     """`winograd.products` as it would be without its order of gradients."""
-    return list(map(rows.dot, steps, kernels))
+    return list(map(transposed.dot, steps, kernels))
 
 
 def step_of(case: dict, dump: Path) -> dict:
@@ -207,7 +207,7 @@ def step_of(case: dict, dump: Path) -> dict:
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DUMP.format(folder)}"
-        cpu.set_up()
+        runtime.set_up()
         jax.config.update("jax_enable_compilation_cache", False)  # what is loaded writes no text
         case, found = cases.training("unet_small"), {}
         with mock.patch.object(winograd, "products", one_by_one):
@@ -218,7 +218,7 @@ def main() -> int:
     for name, row in found.items():
         numbers = (f"{row[key]:.1f}" for key in ("all_ms", "needs_ms", "waits_ms"))
         print(f"| {name} | {' | '.join(numbers)} | {row['waits']} |")
-    result = {"rows": found, **facts.provenance()}
+    result = {"rows": found, **provenance.provenance()}
     (HERE / "waits.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax import cpu, errors
-from dpjax.evaluation import facts
-from dpjax.nets import conv, conv2d, rows
+from dpjax.core import errors, runtime
+from dpjax.evaluation import provenance
+from dpjax.ops import conv1d, conv2d, transposed
 
 HERE = Path(__file__).parent
 TURNS = 9
@@ -73,10 +73,10 @@ def convolution(size: int, channels: int, features: int, taps: int, stride: int)
 def along_time(steps: int, inputs: int, outputs: int, taps: int) -> list[Pair]:
     """A convolution of 64 rows that keeps their steps, without and with `winograd`'s tiles."""
     x, kernel = normal(64, steps, inputs), normal(taps, inputs, outputs)
-    ours = lambda x, kernel: conv.conv_matmul(x, kernel, 1, taps // 2)
+    ours = lambda x, kernel: conv1d.conv_matmul(x, kernel, 1, taps // 2)
 
     def plain(x, kernel):
-        with mock.patch.object(conv, "TILED", ()):
+        with mock.patch.object(conv1d, "TILED", ()):
             return ours(x, kernel)
 
     name = f"{taps} taps, {steps} steps, {inputs} to {outputs} channels"
@@ -112,12 +112,12 @@ def weights(batch: int, inputs: int, outputs: int, number: int) -> list[Pair]:
     As XLA has them and as plans have them; and the turned weights whole and in halves.
     """
     kernels = [normal(inputs, outputs) for _ in range(number)]
-    whole = [rows.Rows((kernel.T,)) for kernel in kernels]
-    turned = [rows.Rows(rows.turn({"kernel": kernel})["rows"]) for kernel in kernels]
+    whole = [transposed.Rows((kernel.T,)) for kernel in kernels]
+    turned = [transposed.Rows(transposed.turn({"kernel": kernel})["rows"]) for kernel in kernels]
 
     def chain(x, kernels):
         for kernel in kernels:
-            x += 1e-6 * rows.dot(x, kernel).mean()
+            x += 1e-6 * transposed.dot(x, kernel).mean()
         return x
 
     def pair(what, plain):
@@ -143,7 +143,7 @@ def timed(pair: Pair) -> dict:
 
 
 def main() -> int:
-    cpu.set_up()
+    runtime.set_up()
     images = [convolution(*sizes, 3, 1) for sizes in IMAGES]
     times = [along_time(*sizes) for sizes in TIMES]
     pairs = [
@@ -164,7 +164,7 @@ def main() -> int:
     for pair, _ in (*images, *times):
         plain, ours = found[pair.name]["rounding"] = rounding(pair)
         print(f"| {pair.name} | {plain:.1e} | {ours:.1e} |", flush=True)
-    result = {"rows": found, **facts.provenance()}
+    result = {"rows": found, **provenance.provenance()}
     (HERE / "ways.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

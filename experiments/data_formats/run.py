@@ -20,10 +20,10 @@ import time
 import jax
 import numpy as np
 
-from dpjax import errors
+from dpjax.core import errors
+from dpjax.core.errors import UserError
 from dpjax.data import loader, rlds, windows
-from dpjax.errors import UserError
-from dpjax.evaluation import facts
+from dpjax.evaluation import provenance
 from experiments.data_formats import make
 
 HERE = Path(__file__).parent
@@ -161,7 +161,7 @@ def main() -> int:
             f"{found['mb_per_second']:.1f} | {found['peak_mb']:.0f} | "
             f"{found['load_seconds']:.2f} | {found['windows_per_second']:,.0f} |"
         )
-    result = {"rows": rows, **facts.provenance()}
+    result = {"rows": rows, **provenance.provenance()}
     (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

@@ -1,13 +1,14 @@
 """What `make demo` reaches: trains configs/pusht_demo.py and scores it, as the demo does.
 
-    python -m experiments.demo.run [--run runs/demo]
+python -m experiments.demo.run [--run runs/demo]
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from dpjax import errors, run_config
+from dpjax.core import errors
+from dpjax.runs import config_file
 from experiments import collect
 
 HERE = Path(__file__).parent
@@ -19,10 +20,8 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--wall-seconds", type=float, help="of make demo, as its last line says")
     given = parser.parse_args()
-    collect.command(
-        "dpjax.train", "--config", "configs/pusht_demo.py", "--workdir", given.run
-    )
-    config, _ = run_config.read_config(given.run)
+    collect.command("dpjax.train", "--config", "configs/pusht_demo.py", "--workdir", given.run)
+    config, _ = config_file.read_config(given.run)
     sampler = (config.sampler.name, config.sampler.num_steps)
     found = collect.evaluation(given.run, *sampler, given.episodes)
     rows = [collect.row(found, given.episodes)]

@@ -17,10 +17,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from dpjax import errors
-from dpjax.errors import UserError
-from dpjax.evaluation import facts
-from dpjax.nets import conv
+from dpjax.core import errors
+from dpjax.core.errors import UserError
+from dpjax.evaluation import provenance
+from dpjax.ops import conv1d
 from experiments.throughput import ours
 from experiments.throughput.__main__ import Side, measure
 from experiments.throughput.cases import everything
@@ -57,9 +57,9 @@ ROWS = {
 def convolve(way: str) -> None:
     """Has `conv` take this way on a GPU; "beside" is its own."""
     if way == "library":
-        conv.conv_beside, conv.upsample_matmul = conv.conv_xla, conv.upsample_xla
+        conv1d.conv_beside, conv1d.upsample_matmul = conv1d.conv_xla, conv1d.upsample_xla
     elif way == "taps":
-        conv.conv_beside = conv.conv_taps
+        conv1d.conv_beside = conv1d.conv_taps
 
 
 def serve(way: str) -> None:
@@ -113,7 +113,7 @@ def write(case: str, rows: dict[str, dict]) -> None:
         | {"far": far(row, rows.get(EXACTLY, {}))}
         for way, row in rows.items()
     }
-    about = {"device": device, "versions": facts.versions(), "commit": facts.commit()}
+    about = {"device": device, "versions": provenance.versions(), "commit": provenance.commit()}
     path.write_text(json.dumps({"rows": results, **about}, indent=2) + "\n")
 
 

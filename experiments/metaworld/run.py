@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dpjax import errors, run_config, tasks
-from dpjax.evaluation import facts, scores
+from dpjax import tasks
+from dpjax.core import errors
+from dpjax.evaluation import provenance, scores
+from dpjax.runs import config_file
 from dpjax.training import metrics
 from experiments import collect
 
@@ -52,7 +54,7 @@ def measure(task: str, data: Path, run: Path) -> dict:
     """One task from nothing to its row in results.json."""
     demonstrations = demonstrate(task, data)
     minutes = train(task, data, run)
-    config, _ = run_config.read_config(run)
+    config, _ = config_file.read_config(run)
     found = collect.evaluation(run, config.sampler.name, config.sampler.num_steps, EPISODES)
     first = tasks.get(config.task).official_seeds
     if found["by_seed"][0]["seed"] != first:
@@ -88,7 +90,7 @@ def results(rows: dict[str, dict]) -> dict:
         "mean_interval": scores.wilson(successes, counted),
         "demonstrations_a_task": DEMONSTRATIONS,
         "train_minutes": sum(row["train_minutes"] for row in rows.values()),
-        **facts.provenance(),
+        **provenance.provenance(),
     }
 
 

@@ -9,7 +9,7 @@ seeds with 10 DDPM steps, and writes results.json beside this.
 import argparse
 from pathlib import Path
 
-from dpjax import errors
+from dpjax.core import errors
 from experiments import collect
 
 HERE = Path(__file__).parent

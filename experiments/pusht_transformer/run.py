@@ -8,7 +8,7 @@ DDPM-100 and with 10 DDPM steps, and writes results.json beside this.
 
 from pathlib import Path
 
-from dpjax import errors
+from dpjax.core import errors
 from experiments import collect
 
 

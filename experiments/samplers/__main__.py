@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dpjax import command_line
-from dpjax.errors import UserError
+from dpjax.config import flags
+from dpjax.core.errors import UserError
 from dpjax.evaluate import sampler_label
 from dpjax.evaluation import scores
 from experiments import collect
@@ -88,4 +88,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    flags.run(main)

@@ -11,15 +11,16 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from dpjax import build, tasks
-from dpjax.control import Controller
-from dpjax.types import row_keys
+from dpjax import tasks
+from dpjax.core.types import row_keys
+from dpjax.inference.controller import Controller
+from dpjax.runs import run as run_lib
 from experiments.samplers.rows import Row
 
 CHUNKS, OBSERVATIONS, TURNS, TIMED = 32, 32, 6, 5
 
 
-def look(task, env, run: build.Run, seed: int) -> tuple[dict, np.ndarray]:
+def look(task, env, run: run_lib.Run, seed: int) -> tuple[dict, np.ndarray]:
     """{name: [1, To, ...]} and [1, Tp, Da]: what an episode's second plan is given."""
     horizon, given = run.config.horizon, []
 
@@ -36,7 +37,7 @@ def look(task, env, run: build.Run, seed: int) -> tuple[dict, np.ndarray]:
     return given[1]
 
 
-def looks(run: build.Run) -> tuple[dict, np.ndarray]:
+def looks(run: run_lib.Run) -> tuple[dict, np.ndarray]:
     """{name: [OBSERVATIONS, To, ...]} and [OBSERVATIONS, Tp, Da] of selection seeds."""
     task = tasks.get(run.config.task)
     env, first = task.make(), task.selection_seeds
@@ -45,7 +46,7 @@ def looks(run: build.Run) -> tuple[dict, np.ndarray]:
     return jax.tree.map(lambda *rows: np.concatenate(rows), *seen)
 
 
-def chunks(run: build.Run, seen, seed: int) -> np.ndarray:
+def chunks(run: run_lib.Run, seen, seed: int) -> np.ndarray:
     """[CHUNKS, OBSERVATIONS, Ta, Da]: what would be executed."""
     first = run.config.horizon.obs - 1
     keys = row_keys(jax.random.key(seed), np.arange(CHUNKS * OBSERVATIONS))
@@ -54,7 +55,7 @@ def chunks(run: build.Run, seen, seed: int) -> np.ndarray:
     return drawn[:, :, first : first + run.config.horizon.act]
 
 
-def timed(runs: dict[Row, build.Run], seen) -> dict[Row, dict]:
+def timed(runs: dict[Row, run_lib.Run], seen) -> dict[Row, dict]:
     """{row: ms, ms_first} of one plan at batch 1; in turns, so that noise hits all.
 
     A plan gets its key made, as in control, where the same key makes many.
@@ -74,7 +75,7 @@ def timed(runs: dict[Row, build.Run], seen) -> dict[Row, dict]:
     return {row: {"ms": middle(x[:, 1:]), "ms_first": middle(x[:, 0])} for row, x in turns.items()}
 
 
-def measured(runs: dict[Row, build.Run]) -> dict[Row, dict]:
+def measured(runs: dict[Row, run_lib.Run]) -> dict[Row, dict]:
     """{row: ms, ms_first, speedup, error, diversity}; the first row is the reference.
 
     Every plan is handed the one before it; only those with a warm start look at it.

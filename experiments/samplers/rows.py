@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dpjax import build
-from dpjax.errors import UserError, choices
+from dpjax.core.errors import UserError, choices
 from dpjax.evaluate import sampler_label
-from dpjax.run_config import read_config
+from dpjax.runs import run as run_lib
+from dpjax.runs.config_file import read_config
 
 OWN = (  # of the main run: sampler, steps, and what a warm start skips of them
     *(("ddpm", steps, 0.0) for steps in (100, 20, 10, 5)),
@@ -76,12 +76,10 @@ def check_names(rows: Iterable[Row]) -> None:
             )
 
 
-def load(rows: list[Row]) -> dict[Row, build.Run]:
+def load(rows: list[Row]) -> dict[Row, run_lib.Run]:
     """The runs as the rows ask for them; refused unless all observe and predict alike."""
     asked = ("sampler", "steps", "warm_start")
-    runs = {
-        row: build.load(row.run, **{key: getattr(row, key) for key in asked}) for row in rows
-    }
+    runs = {row: run_lib.load(row.run, **{key: getattr(row, key) for key in asked}) for row in rows}
     alike = lambda run: (run.config.task, run.config.horizon.to_dict(), run.spec.observations)
     for row, run in runs.items():
         if alike(run) != alike(runs[rows[0]]):

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from dpjax.evaluation import facts
+from dpjax.evaluation import provenance
 
 REFERENCE = "ddpm-100"
 LOSS, FASTER = 0.02, 20  # what a few-step sampler may lose of the score, and must gain in speed
@@ -81,7 +81,7 @@ def write(folder: Path, rows: dict[str, dict], run: str) -> None:
         "few_step": pick(best),
         "rows": rows,
         "run": run,
-        **facts.provenance(),
+        **provenance.provenance(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -21,8 +21,10 @@ import jax
 import numpy as np
 
 from configs import pusht_state, pusht_state_small
-from dpjax import build, cpu, errors, jobs, judges, run_config
-from dpjax.evaluation import facts
+from dpjax.config import build
+from dpjax.core import errors, runtime, spec
+from dpjax.evaluation import provenance
+from dpjax.runs import evaluators, training_run
 from dpjax.training import parallel
 from dpjax.training import state as states
 from experiments import made_up
@@ -30,7 +32,7 @@ from experiments import made_up
 HERE = Path(__file__).parent
 CONFIGS = {"unet": pusht_state, "unet_small": pusht_state_small}
 DEVICES, BATCH, STEPS, CALLS = (1, 2, 4, 8), 128, 5, 5
-SPEC = run_config.Spec({"keypoints": 18, "agent_pos": 2}, 2, "")
+SPEC = spec.Spec({"keypoints": 18, "agent_pos": 2}, 2, "")
 
 
 def training(name: str, batch: int):
@@ -40,9 +42,9 @@ def training(name: str, batch: int):
     data = made_up.windows(config, SPEC)
     policy = build.policy(config, made_up.units(SPEC), SPEC)
     tx = build.optimizer(config)
-    example = judges.first_batch(config, data, np.zeros(1, np.int32))
+    example = evaluators.first_batch(config, data, np.zeros(1, np.int32))
     state = jax.jit(lambda rng: states.create(policy.init(rng, example), tx))(jax.random.key(0))
-    return config, jobs.stepper(config, policy, tx), state, data
+    return config, training_run.stepper(config, policy, tx), state, data
 
 
 def arithmetic(name: str) -> dict:
@@ -50,7 +52,7 @@ def arithmetic(name: str) -> dict:
     batch = CONFIGS[name].get_config().train.batch
     config, step, state, data = training(name, batch)
     rows = np.arange(batch, dtype=np.int32)
-    gathered = lambda: judges.first_batch(config, data, rows)
+    gathered = lambda: evaluators.first_batch(config, data, rows)
     one = jax.jit(lambda state: step(state, jax.random.key(1), gathered()))
     cost = one.lower(state).compile().cost_analysis()
     size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -67,7 +69,7 @@ def timed(name: str, way: str) -> dict:
     """Seconds a step on this process's devices: of the calls after the first, the median."""
     config, step, state, data = training(name, BATCH)
     found = parallel.WAYS[way](parallel.all_devices())
-    call = jobs.caller(config, found, step)
+    call = training_run.caller(config, found, step)
     state, table = found.place((state, data.table))
     took = []
     for k in range(CALLS + 1):
@@ -129,11 +131,11 @@ def main() -> int:
             row = {"way": way, "devices": devices, **child(devices, "unet_small", way)}
             result["steps"].append(row)
             print(f"| {way} | {devices} | {row['seconds']:.3f} |", flush=True)
-    result.update(facts.provenance())
+    result.update(provenance.provenance())
     (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    cpu.set_up()  # as every command of dpjax
+    runtime.set_up()  # as every command of dpjax
     errors.run(main)

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 import numpy as np
 from tqdm import tqdm
 
-from dpjax import errors
-from dpjax.errors import UserError
-from dpjax.evaluation import facts
+from dpjax.core import errors
+from dpjax.core.errors import UserError
+from dpjax.evaluation import provenance
 from experiments.throughput import cases
 
 HERE = Path(__file__).parent
@@ -216,7 +216,7 @@ def write(folder: Path, rows: dict, machine: dict) -> None:
     place = {case["name"]: i for i, case in enumerate(cases.everything())}
     found = {**before, **rows}
     rows = {name: found[name] for name in sorted(found, key=lambda x: place.get(x, len(place)))}
-    result = {"gates": gates(rows), "rows": rows, **machine, "versions": facts.versions()}
+    result = {"gates": gates(rows), "rows": rows, **machine, "versions": provenance.versions()}
     path.write_text(json.dumps(result, indent=2) + "\n")
     plot(folder / f"ratios{end}.png", rows)
 
@@ -238,7 +238,7 @@ def main() -> int:
     if not peers:
         print(f"{PEERS} is not there (make bench-peers): dpjax alone")
     limits, rows = ceilings(given.rounds), {}
-    about = {"ceilings": limits, "commit": facts.commit()}
+    about = {"ceilings": limits, "commit": provenance.commit()}
     for case, made in tqdm(prepared(wanted, peers, given.together), unit="case", total=len(wanted)):
         machine = made["dpjax"].facts.pop("machine")
         row = measure(case, made, given.rounds)

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import pusht_image, pusht_state, pusht_state_transformer
-from dpjax import build, cpu, jobs, judges
-from dpjax.evaluation.facts import machine
-from dpjax.nets import conv
-from dpjax.run_config import Spec
+from dpjax.config import build
+from dpjax.core import runtime
+from dpjax.core.spec import Spec
+from dpjax.evaluation.provenance import machine
+from dpjax.ops import conv1d
+from dpjax.runs import evaluators, training_run
 from dpjax.training import parallel
 from dpjax.training import state as states
 from experiments import made_up
@@ -49,7 +51,7 @@ def prepare(case: dict):
     config, spec = configured(case)
     data = made_up.windows(config, spec)
     policy = build.policy(config, made_up.units(spec), spec)
-    example = judges.first_batch(config, data, np.arange(case["batch"], dtype=np.int32))
+    example = evaluators.first_batch(config, data, np.arange(case["batch"], dtype=np.int32))
     params = jax.jit(policy.init)(jax.random.key(0), example)
     sizes = {key: count(params[key]) for key in ("encoder", "denoiser")}
     facts = {"parameters": sum(sizes.values()), "device": jax.devices()[0].device_kind}
@@ -59,12 +61,12 @@ def prepare(case: dict):
         if not spec.cameras:  # most of a camera's operations are 2-D convolutions
             if jax.default_backend() == "cpu":  # elsewhere no product is saved
                 facts["made_flops"] = training_flops(policy, params, example)
-            with mock.patch.object(conv, "conv_matmul", conv.conv_taps):
+            with mock.patch.object(conv1d, "conv_matmul", conv1d.conv_taps):
                 facts["matmul_flops"] = training_flops(policy, params, example)
         return trainer(config, policy, params, data, steps), facts
     facts["loop_parameters"] = loop_parameters(params["denoiser"])
     act, params = jax.jit(policy.sample), build.acting(params, [jax.default_backend()])
-    cpu.use_large_pages(params)
+    runtime.use_large_pages(params)
     obs = {key: np.asarray(x) for key, x in example.obs.items()}
     key = jax.random.key(1)
     return lambda: np.asarray(act(params, key, obs)), facts
@@ -74,7 +76,7 @@ def trainer(config, policy, params, data, steps: int):
     """One call is `steps` optimizer steps, as `dpjax.train` makes them, with the EMA."""
     tx = build.optimizer(config)
     way = parallel.WAYS[config.train.parallel](parallel.all_devices())
-    call = jobs.caller(config, way, jobs.stepper(config, policy, tx))
+    call = training_run.caller(config, way, training_run.stepper(config, policy, tx))
     held, table = [way.place(states.create(params, tx))], way.place(data.table)
     inputs = data.call(config.train.batch, 0, 0, steps)
 
@@ -113,8 +115,10 @@ def products(jaxpr) -> float:
         if eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             shape = eqn.invars[0].aval.shape
-            flops += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(
-                shape[axis] for axis in contracted
+            flops += (
+                2
+                * math.prod(eqn.outvars[0].aval.shape)
+                * math.prod(shape[axis] for axis in contracted)
             )
             continue
         inner = [products(sub) for sub in jax.extend.core.jaxprs_in_params(eqn.params)]
@@ -146,7 +150,7 @@ def peak() -> int:
 
 def serve(prepare=prepare) -> None:
     """`worker.serve` of dpjax's side."""
-    cpu.set_up()  # as every command of dpjax
+    runtime.set_up()  # as every command of dpjax
     # Others share the accelerator, and wait meanwhile.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     worker.serve(prepare, peak)

@@ -15,9 +15,10 @@ import tempfile
 
 import jax
 
-from dpjax import errors, run_config
-from dpjax.errors import UserError, choices
-from dpjax.evaluation import facts
+from dpjax.core import errors
+from dpjax.core.errors import UserError, choices
+from dpjax.evaluation import provenance
+from dpjax.runs import config_file
 from dpjax.training import checkpoint, metrics
 from experiments import collect
 
@@ -58,7 +59,7 @@ def measure(name: str, folder: Path) -> dict:
     speeds = sorted(entry["steps_per_second"] for entry in logged)
     params, _, _ = checkpoint.load_params(run)
     leaves = jax.tree.leaves([params["encoder"], params["denoiser"]])
-    read, _ = run_config.read_config(run)
+    read, _ = config_file.read_config(run)
     return {
         "config": config,
         "options": list(options),
@@ -68,7 +69,7 @@ def measure(name: str, folder: Path) -> dict:
         "steps_per_second": speeds[len(speeds) // 2],
         "slowest_and_fastest": [speeds[0], speeds[-1]],
         "input_wait": sum(entry.get("input_wait", 0.0) for entry in logged) / len(logged),
-        "commit": facts.commit(),
+        "commit": provenance.commit(),
     }
 
 
@@ -88,7 +89,7 @@ def main() -> int:
         )
     path = HERE / "results.json"
     before = json.loads(path.read_text()) if path.exists() else {"rows": {}}
-    result = {**before, **facts.machine(), "versions": facts.versions()}
+    result = {**before, **provenance.machine(), "versions": provenance.versions()}
     result["rows"] = {**before["rows"], **rows}
     path.write_text(json.dumps(result, indent=2) + "\n")
     return 0

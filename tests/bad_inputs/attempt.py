@@ -12,7 +12,7 @@ import time
 import jax
 
 from dpjax import import_weights
-from dpjax.errors import UserError
+from dpjax.core.errors import UserError
 
 ROOM = 2**30  # bytes beyond what the process has mapped when it starts
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import resource
 from typing import NamedTuple
 
-from tiny import fork
+from support.tiny import fork
 
 SPARE = 2**32  # bytes of address space beyond what the imports took; an arena of pyarrow has 2^30
 SECONDS = 20  # of the processor
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
 
 def convert(arguments) -> None:
     """`python -m dpjax.convert` with these arguments."""
-    from dpjax import convert as command
+    from dpjax.convert import __main__ as command
 
     command.main(list(map(str, arguments)))
 
@@ -56,7 +56,7 @@ def _limited(function, arguments, report) -> None:
     import traceback
 
     import dpjax.convert  # noqa: F401  what the limit is measured without
-    from dpjax.errors import UserError
+    from dpjax.core.errors import UserError
 
     _to_nowhere()
     status = Path("/proc/self/statm").read_text().split()

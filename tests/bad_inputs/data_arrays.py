@@ -5,8 +5,8 @@ import struct
 import zipfile
 
 from bad_inputs.case import CANARY, HUGE, Case, Payload, npy_header, zip_of_zeros
-import made_sets
 import numpy as np
+from support import made_sets
 
 
 def _npz(folder, change, *words, options=()):

@@ -2,8 +2,8 @@
 
 from bad_inputs.case import HUGE, POINTER, Case
 import h5py
-import made_sets
 import numpy as np
+from support import made_sets
 
 
 def _hdf5(folder, change=lambda file: None, options=(), words=()):

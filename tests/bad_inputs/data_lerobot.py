@@ -3,10 +3,10 @@
 import json
 
 from bad_inputs.case import HUGE, POINTER, Case, png_header
-import made_sets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from support import made_sets
 
 
 def _v2(folder, *words, info=None, video=True):

@@ -5,7 +5,7 @@ import struct
 
 from bad_inputs.case import POINTER, ReadCase, png_header
 import google_crc32c
-import made_sets
+from support import made_sets
 
 FEATURES = {"state": "observation/state", "action": "action"}
 

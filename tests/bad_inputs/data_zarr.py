@@ -7,8 +7,8 @@ import struct
 import zipfile
 
 from bad_inputs.case import CANARY, HUGE, POINTER, Case, Payload, deflated_zeros, zip_of_zeros
-import made_sets
 import numpy as np
+from support import made_sets
 import zarr
 
 

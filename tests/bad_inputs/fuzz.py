@@ -1,6 +1,6 @@
 """Checkpoints changed at random: read, or refused in one line, and nothing else.
 
-    PYTHONPATH=.:tests python tests/bad_inputs/fuzz.py 10000
+PYTHONPATH=.:tests python tests/bad_inputs/fuzz.py 10000
 """
 
 import collections
@@ -11,12 +11,12 @@ import tempfile
 import time
 
 from bad_inputs import weights
-import checkpoints
 import numpy as np
+from support import checkpoints
 from tqdm import tqdm
 
-from dpjax.errors import UserError
-from dpjax.interop import original
+from dpjax.core.errors import UserError
+from dpjax.interop.chi2023 import checkpoint
 
 NEAR = 4000  # bytes after the start of the pickle, where most changes are
 
@@ -42,7 +42,7 @@ def fuzz(count: int, folder: Path, seed: int = 0) -> tuple[dict[str, int], float
         path.write_bytes(data[:at] + part + data[at + 1 :])
         began = time.perf_counter()
         try:
-            original.read(path, None, {})
+            checkpoint.read(path, None, {})
             found["read"] += 1
         except UserError as error:
             found["refused" if "\n" not in str(error) else "refused in several lines"] += 1

@@ -10,11 +10,10 @@ import struct
 import warnings
 import zipfile
 
-import checkpoints
 import numpy as np
 from safetensors.numpy import save_file
-import torch_file
-from torch_file import Call, Name, Raw, Tensor
+from support import checkpoints, torch_file
+from support.torch_file import Call, Name, Raw, Tensor
 
 CANARY = "canary"
 TOUCH = f"touch {CANARY}"

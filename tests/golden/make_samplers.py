@@ -116,9 +116,7 @@ def main():
     for spacing, num_steps in DDIM_PATHS:
         visited = out[f"timesteps/{spacing}/{num_steps}"]
         out[f"ddim_to/{spacing}/{num_steps}"] = visited - K // num_steps
-    for prediction, (spacing, num_steps), clip in itertools.product(
-        PREDICTIONS, DPM_PATHS, CLIPS
-    ):
+    for prediction, (spacing, num_steps), clip in itertools.product(PREDICTIONS, DPM_PATHS, CLIPS):
         end, visited = dpm(x, prediction, spacing, num_steps, clip)
         out[f"dpm/{prediction}/{spacing}/{num_steps}/{clip}"] = end
         out[f"dpm_timesteps/{spacing}/{num_steps}"] = visited

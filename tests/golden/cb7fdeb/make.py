@@ -2,7 +2,7 @@
 
     git checkout cb7fdeb && PYTHONPATH=.:tests python path/to/make.py OUT
 
-OUT/runs/<name>.tar.xz  a training of seconds by each method: a run folder as it was left
+OUT/trained/<name>.tar.xz  a training of seconds by each method: a run folder as it was left
 OUT/actions/<name>.npz  what its policy does with 20 observations, under each sampler
 OUT/imported/<name>.npz the same of imported checkpoints, one of each layout
 OUT/policy.stablehlo, .json    the run `unet` exported
@@ -133,21 +133,21 @@ def layouts(folder):
 def main(out):
     work = out / "work"
     shutil.rmtree(work, ignore_errors=True)
-    for name in ("actions", "imported", "runs"):
+    for name in ("actions", "imported", "trained"):
         (out / name).mkdir(parents=True, exist_ok=True)
     data(work)
     (work / "dit.py").write_text(DIT)
     for name, (config, which, changes) in TRAININGS.items():
-        if (out / "runs" / name / "checkpoints").exists():
+        if (out / "trained" / name / "checkpoints").exists():
             continue
         path = work / "dit.py" if config == "DIT" else TESTS / config
-        args = [f"--config={path}", f"--workdir=runs/{name}"]
+        args = [f"--config={path}", f"--workdir=trained/{name}"]
         args += [f"--config.{text}" for text in [f"data.dir=work/{which}", *BASE, *changes]]
         subprocess.run([sys.executable, "-m", "dpjax.train", *args], check=True, cwd=out)
-        shutil.rmtree(out / "runs" / name / "tensorboard", ignore_errors=True)
+        shutil.rmtree(out / "trained" / name / "tensorboard", ignore_errors=True)
     for name in TRAININGS:
         plans = SAMPLERS.get(name, USUAL)
-        np.savez_compressed(out / "actions" / f"{name}.npz", **act(out / "runs" / name, plans))
+        np.savez_compressed(out / "actions" / f"{name}.npz", **act(out / "trained" / name, plans))
         print(name, flush=True)
     for name, source in layouts(work).items():
         run_dir = out / name if name == "original_small" else work / f"run-{name}"
@@ -157,16 +157,16 @@ def main(out):
         made = act(run_dir, plans)
         np.savez_compressed(out / "imported" / f"{name}.npz", **made)
         print(name, flush=True)
-    export.main(["--run", str(out / "runs" / "unet"), "--out", str(out / "policy.stablehlo")])
-    run = build.load(out / "runs" / "unet")
+    export.main(["--run", str(out / "trained" / "unet"), "--out", str(out / "policy.stablehlo")])
+    run = build.load(out / "trained" / "unet")
     obs = observations(run.spec, run.config.horizon.obs, np.random.default_rng(7))
     actions = exported.load(out / "policy.stablehlo")(jax.random.key(3), obs)
     np.savez_compressed(out / "exported.npz", exported=actions)
     shutil.rmtree(work)
     # Only what acts is kept of the run with a camera: its optimizer would be 8 MB.
     for item in ("optimizer", "encoder", "denoiser"):
-        shutil.rmtree(out / "runs" / "image" / "checkpoints" / "4" / item)
-    for folder in (*(out / "runs").iterdir(), out / "original_small"):
+        shutil.rmtree(out / "trained" / "image" / "checkpoints" / "4" / item)
+    for folder in (*(out / "trained").iterdir(), out / "original_small"):
         subprocess.run(
             ["tar", "-cJf", f"{folder}.tar.xz", folder.name], check=True, cwd=folder.parent
         )

@@ -1,0 +1,1 @@
+"""The keys of a config, and the objects that they describe."""

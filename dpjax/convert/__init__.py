@@ -1,0 +1,1 @@
+"""Demonstrations in other formats, converted to RLDS (python -m dpjax.convert)."""

@@ -1,0 +1,1 @@
+"""What every layer shares: data types, errors, units, rotations, the process's settings."""

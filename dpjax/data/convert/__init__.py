@@ -1,1 +1,0 @@
-"""Other people's formats to RLDS: one file a format, each yields episodes."""

@@ -1,0 +1,119 @@
+"""What a page is made of: one HTML file with everything inside it.
+
+No script, no font, no address, so that it can be mailed, attached and opened in ten
+years. Light and dark follow the reader's setting.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLORS = ("#2563eb", "#e8590c", "#0f9d6b", "#9333ea", "#be123c", "#64748b")
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --ink: #1c2430; --soft: #667085; --page: #f6f7f9;
+  --card: #fff; --line: #e4e7ec; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #e6e9ef; --soft: #98a2b3; --page: #14171c; --card: #1a1a1a;
+    --line: #333a45; }}
+  .plot {{ filter: invert(.9) hue-rotate(180deg); }}
+}}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; color: var(--ink);
+  background: var(--page); font: 16px/1.5 system-ui, -apple-system, sans-serif; }}
+h1 {{ margin: 0 0 .5rem; font-size: 1.6rem; line-height: 1.2; }}
+h2 {{ margin: 2rem 0 .6rem; font-size: 1.05rem; }}
+.summary {{ margin: .2rem 0; font-size: 1.1rem; font-variant-numeric: tabular-nums; }}
+figure, .table {{ margin: 0 0 1rem; padding: .75rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: 10px; }}
+figcaption {{ margin: .2rem .2rem .6rem; color: var(--soft); font-size: .9rem; }}
+img, video {{ display: block; width: 100%; height: auto; border-radius: 6px; }}
+.pair {{ display: grid; gap: 0 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }}
+.table {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .35rem .7rem .35rem .2rem; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); white-space: nowrap; }}
+tr:last-child td {{ border-bottom: 0; }}
+th {{ color: var(--soft); font-weight: 600; }}
+.finding {{ margin: 0 0 .6rem; padding: .6rem .8rem; background: var(--card);
+  border: 1px solid var(--line); border-left: 5px solid #64748b; border-radius: 8px;
+  overflow-wrap: anywhere; }}
+.finding.error {{ border-left-color: #be123c; }}
+.finding.warning {{ border-left-color: #e8590c; }}
+.finding p {{ margin: 0; }}
+.finding .kind {{ color: var(--soft); font-size: .8rem; }}
+.facts td:last-child {{ white-space: normal; overflow-wrap: anywhere; }}
+</style></head><body>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+
+def write(path: str | Path, title: str, parts: Sequence[str]) -> None:
+    """A page of that title, the parts one below the other."""
+    page = PAGE.format(title=text(title), body="\n".join(parts))
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def canvas(width: float, height: float):
+    """A figure of one pair of axes, inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as it is kept in the page."""
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(out, dpi=160, format="png")
+    return out.getvalue()
+
+
+def text(value: Any) -> str:
+    """A value as HTML shows it, numbers to four digits."""
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def heading(words: str) -> str:
+    """A heading within the page."""
+    return f"<h2>{text(words)}</h2>"
+
+
+def picture(caption: str, png: bytes, kind: str = "plot") -> str:
+    """A png under its caption; kind: "plot" is inverted in the dark, "still" is not."""
+    data, words = base64.b64encode(png).decode(), text(caption)
+    image = f'<img class="{kind}" alt="{words}" src="data:image/png;base64,{data}">'
+    return f"<figure><figcaption>{words}</figcaption>{image}</figure>"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same columns, which the first one names."""
+    names = list(rows[0])
+    head = "".join(f"<th>{text(name)}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{text(row.get(name, ''))}</td>" for name in names) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def facts(items: Mapping[str, Any]) -> str:
+    """Names and values, a line each."""
+    body = "".join(f"<tr><th>{text(name)}</th><td>{text(x)}</td></tr>" for name, x in items.items())
+    return f'<div class="table facts"><table>{body}</table></div>'

@@ -1,0 +1,1 @@
+"""From a sampling function to the next action of a robot."""

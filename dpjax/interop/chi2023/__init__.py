@@ -1,0 +1,1 @@
+"""Checkpoints of Chi et al. 2023."""

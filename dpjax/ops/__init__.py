@@ -1,0 +1,1 @@
+"""Convolutions and products in the forms that are fast on a given machine."""

@@ -1,0 +1,1 @@
+"""A policy is three pure functions; how they are built."""

@@ -1,0 +1,178 @@
+"""A zarr replay buffer comes back bit for bit as RLDS, or nothing is written."""
+
+import json
+from pathlib import Path
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+
+from dpjax.convert import __main__ as convert
+from dpjax.core.errors import UserError
+from dpjax.data import rlds
+
+PUSHT = Path(__file__).parents[3] / "shared" / "data" / "pusht_cchi_v7_replay.zarr"
+ENDS = np.array([30, 41, 100])
+
+
+def put(path, array, chunks=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    chunks = chunks or (32, *array.shape[1:])
+    made = zarr.create_array(
+        store=str(path),
+        shape=array.shape,
+        chunks=chunks,
+        dtype=array.dtype,
+        zarr_format=2,
+        config={"write_empty_chunks": True},
+    )
+    made[...] = array
+
+
+@pytest.fixture(scope="module")
+def buffer(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("zarr") / "buffer.zarr", np.random.default_rng(0)
+    shapes = {"action": (2,), "state": (5,), "keypoint": (9, 2)}
+    for key, shape in shapes.items():
+        put(root / "data" / key, rng.normal(size=(100, *shape)).astype(np.float32))
+    pixels = rng.integers(0, 256, (100, 6, 4, 3))
+    put(root / "data" / "img", pixels.astype(np.float32))
+    put(root / "data" / "depth", np.zeros((100, 4, 4, 1), np.float32))
+    put(root / "data" / "count", np.zeros((100, 1), np.int64))
+    put(root / "meta" / "episode_ends", ENDS)
+    return root
+
+
+@pytest.fixture
+def source(buffer, tmp_path):
+    """A copy to spoil."""
+    return Path(shutil.copytree(buffer, tmp_path / "copy.zarr"))
+
+
+def refusal(source, tmp_path, *options):
+    out = tmp_path / "out"
+    with pytest.raises(UserError) as caught:
+        convert.main(["zarr", str(source), str(out), *options])
+    assert not list(tmp_path.glob("out*")), "something was written"
+    return str(caught.value)
+
+
+def test_what_was_in_the_buffer_is_in_the_set(buffer, tmp_path, capsys):
+    assert convert.main(["zarr", str(buffer), str(tmp_path / "out")]) == 0
+    features = {"s": "observation/state", "k": "observation/keypoint", "a": "action"}
+    read = rlds.read(tmp_path / "out", features=features)
+    for short, key in {"s": "state", "k": "keypoint", "a": "action"}.items():
+        want = zarr.open_array(str(buffer / "data" / key), mode="r")[...]
+        np.testing.assert_array_equal(read.columns[short], want)
+    np.testing.assert_array_equal(read.ends, ENDS)
+    said = capsys.readouterr().out
+    assert "3 episodes, 100 steps, 11 to 59 an episode" in said and "[9, 2]" in said
+
+
+def test_images_become_uint8_and_come_back_pixel_by_pixel(buffer, tmp_path, capsys):
+    convert.main(["zarr", str(buffer), str(tmp_path / "out"), "--keys", "img"])
+    assert "[6, 4, 3]" in capsys.readouterr().out
+    features = {"camera": "observation/img", "action": "action"}
+    camera = rlds.read(tmp_path / "out", features=features).columns["camera"]
+    assert camera.shape == (100, 6, 4, 3) and camera.dtype == np.uint8
+    want = zarr.open_array(str(buffer / "data" / "img"), mode="r")[...]
+    np.testing.assert_array_equal(camera.read(np.arange(100)), want)
+
+
+@pytest.mark.parametrize("value", [0.5, 256, -1, np.nan])
+def test_pixels_that_are_none_are_refused(source, tmp_path, value):
+    zarr.open_array(str(source / "data" / "img"), mode="a")[40, 1, 1, 1] = value
+    line = refusal(source, tmp_path, "--keys", "img")
+    assert "episode 1, img: step 10: expected whole numbers from 0 to 255" in line
+
+
+def test_what_is_not_converted_is_said_by_name(buffer, tmp_path, capsys):
+    convert.main(["zarr", str(buffer), str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "left out: depth (images are uint8 [T, H, W, 3], and it has shape [None, 4, 4, " in said
+    assert "count: int64 is cast to float32, where exact" in said
+
+
+def test_keys_choose_the_observations(buffer, tmp_path, capsys):
+    convert.main(["zarr", str(buffer), str(tmp_path / "out"), "--keys", "state"])
+    assert "keypoint" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="action, .*observation/state"):
+        rlds.read(tmp_path / "out", features={"k": "observation/keypoint"})
+
+
+def test_asking_for_what_cannot_be_converted_is_an_error(buffer, tmp_path):
+    line = refusal(buffer, tmp_path, "--keys", "state,depth")
+    assert "depth can't be converted: images are" in line
+    assert "did you mean 'state'" in refusal(buffer, tmp_path, "--keys", "stat")
+
+
+def test_an_output_that_exists_is_refused(buffer, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        convert.main(["zarr", str(buffer), str(tmp_path / "out")])
+
+
+def test_a_directory_that_is_no_buffer_is_named(source, tmp_path):
+    assert "no such file or directory" in refusal(tmp_path / "nowhere", tmp_path)
+    shutil.rmtree(source / "meta")
+    assert "expected meta/episode_ends" in refusal(source, tmp_path)
+    shutil.rmtree(source / "data")
+    assert "not a zarr (v2) replay buffer" in refusal(source, tmp_path)
+
+
+def test_a_missing_action_is_named(source, tmp_path):
+    shutil.rmtree(source / "data" / "action")
+    assert "no key 'action'" in refusal(source, tmp_path)
+
+
+@pytest.mark.parametrize("array, chunk", [("data/action", "1.0"), ("meta/episode_ends", "0")])
+def test_a_missing_chunk_is_named_and_not_read_as_zeros(source, tmp_path, array, chunk):
+    (source / array / chunk).unlink()
+    line = refusal(source, tmp_path)
+    assert str(source / array) in line and f"1 are missing, the first is {chunk}" in line
+
+
+def test_a_truncated_chunk_is_named(source, tmp_path):
+    chunk = source / "data" / "state" / "2.0"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    assert "data/state: a chunk can't be decoded" in refusal(source, tmp_path)
+
+
+def test_a_broken_zarray_is_named(source, tmp_path):
+    (source / "data" / "state" / ".zarray").write_text("{")
+    assert "data/state/.zarray: can't be read" in refusal(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "ends, words",
+    [
+        ([30, 41, 99], "expected the last episode to end at the last of 100 rows, got 99"),
+        ([30, 30, 100], "episode 1: expected an end after row 30, got 30"),
+        ([41, 30, 100], "episode 1: expected an end after row 41, got 30"),
+    ],
+)
+def test_ends_that_do_not_fit_are_refused(source, tmp_path, ends, words):
+    zarr.open_array(str(source / "meta" / "episode_ends"), mode="r+")[...] = ends
+    assert words in refusal(source, tmp_path)
+
+
+def test_a_non_finite_number_is_named_by_episode_and_step(source, tmp_path):
+    zarr.open_array(str(source / "data" / "keypoint"), mode="r+")[35, 4, 1] = np.nan
+    assert "episode 1, step 5, keypoint[4, 1]" in refusal(source, tmp_path)
+
+
+def test_float64_is_cast(source, tmp_path):
+    shutil.rmtree(source / "data" / "state")
+    put(source / "data" / "state", np.full((100, 5), 0.1))
+    convert.main(["zarr", str(source), str(tmp_path / "out")])
+    read = rlds.read(tmp_path / "out", features={"s": "observation/state"})
+    assert (read.columns["s"] == np.float32(0.1)).all()
+
+
+@pytest.mark.skipif(not PUSHT.is_dir(), reason="the human demonstrations are not here")
+def test_the_human_demonstrations_of_push_t(tmp_path, capsys):
+    convert.main(["zarr", str(PUSHT), str(tmp_path / "out"), "--keys", "state"])
+    assert "206 episodes, 25,650 steps, 49 to 246 an episode" in capsys.readouterr().out
+    info = json.loads((tmp_path / "out" / "1.0.0" / "dataset_info.json").read_text())
+    assert info["splits"][0]["shardLengths"] == ["206"]

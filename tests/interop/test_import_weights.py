@@ -1,0 +1,193 @@
+"""Imported policies are the policies: their numbers, their units, and every leaf of them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import checkpoints
+
+from dpjax import export_weights, import_weights
+from dpjax.config import build, cameras
+from dpjax.core import normalizer as normalizer_lib
+from dpjax.core import spec as spec_lib
+from dpjax.core.errors import UserError
+from dpjax.diffusion import sampling
+from dpjax.interop import imported as imported_lib
+from dpjax.interop import normalization
+from dpjax.nets import augment
+from dpjax.runs import run as run_lib
+from dpjax.training import checkpoint
+
+UNETS = ("global_scale", "global_bias", "inpainting", "local")
+TRANSFORMERS = ("cond_mlp", "cond_encoder", "bert")
+NETWORKS = [f"dp_unet1d_{n}" for n in UNETS] + [f"dp_transformer_{n}" for n in TRANSFORMERS]
+CAMERAS = ("lerobot_image_one_camera", "lerobot_image_two_cameras")
+
+
+def imported(source, out, *options):
+    """The run that the command makes."""
+    assert import_weights.main([str(source), "--run", str(out), *options]) == 0
+    return run_lib.load(out)
+
+
+def denoised(run, arrays):
+    """The run's network of a golden file's inputs."""
+    x, t = jnp.asarray(arrays["in/sample"]), jnp.asarray(arrays["in/timestep"])
+    cond = arrays.get("in/cond", arrays.get("in/local_cond"))
+    if cond is None:
+        flat = arrays.get("in/global_cond", np.zeros((len(x), 0), np.float32))
+        cond = flat.reshape(len(x), run.config.horizon.obs if flat.size else 1, -1)
+    network = build.denoiser(run.config, run.spec)
+    return jax.jit(network.apply)({"params": run.params["denoiser"]}, x, t, jnp.asarray(cond))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_originals_checkpoint_gives_the_originals_numbers(name, tmp_path):
+    state, cfg, _, arrays = checkpoints.lowdim(name)
+    source = checkpoints.save(tmp_path / "epoch=1.ckpt", state, cfg)
+    run = imported(source, tmp_path / "run")
+    np.testing.assert_allclose(denoised(run, arrays), arrays["out"], rtol=1e-5, atol=1e-5)
+    obs = np.random.default_rng(1).normal(size=(3, 2, run.spec.numbers["state"]))
+    part = lambda key: state[f"normalizer.params_dict.{key}"]
+    got = run.params["normalizer"].normalize({"state": obs})["state"]
+    np.testing.assert_allclose(got, obs * part("obs.scale") + part("obs.offset"), atol=1e-5)
+    action = run.params["normalizer"].restore("action", jnp.ones(run.spec.action))
+    want = (1 - part("action.offset")) / part("action.scale")
+    np.testing.assert_allclose(action, want, rtol=1e-5, atol=1e-5)
+
+
+def test_averaged_weights_are_taken_where_the_config_says_so(tmp_path):
+    state, cfg, _, _ = checkpoints.lowdim("dp_unet1d_global_bias")
+    for use, zero in ((True, False), (False, True)):
+        cfg["training"]["use_ema"] = use
+        source = checkpoints.save(tmp_path / f"{use}.ckpt", state, cfg)
+        if zero:  # the raw weights are zeros here, and so are their units
+            with pytest.raises(UserError, match=r"scale\[0\]: expected a number from 1e-08 to 1e"):
+                imported(source, tmp_path / "raw")
+        else:
+            imported(source, tmp_path / "ema")
+
+
+@pytest.mark.parametrize("name, old", list(zip(CAMERAS, (True, False))))
+def test_lerobots_policy_gives_lerobots_numbers(name, old, tmp_path, monkeypatch):
+    folder, meta, arrays = checkpoints.lerobot(tmp_path / "policy", name, old=old)
+    run = imported(folder, tmp_path / "run")
+    images = np.moveaxis(arrays["images"].astype(np.float32), 3, -1)
+    obs = {key: images[:, :, i] for i, key in enumerate(meta["cameras"])}
+    obs = jax.tree.map(jnp.asarray, {"state": arrays["state"], **obs})
+    noise = jnp.asarray(arrays["noise"])
+
+    def both(params):
+        seen = augment.see(cameras.views(run.config), obs)
+        cond = cameras.encoder(run.config, run.spec).apply({"params": params["encoder"]}, seen)
+        inputs = noise, jnp.asarray(arrays["timestep"]), cond
+        network = build.denoiser(run.config, run.spec)
+        return cond, network.apply({"params": params["denoiser"]}, *inputs)
+
+    cond, eps = jax.jit(both)(run.params)
+    np.testing.assert_allclose(cond.reshape(len(cond), -1), arrays["cond"], atol=1e-4)
+    np.testing.assert_allclose(eps, arrays["eps"], atol=1e-4)
+    monkeypatch.setattr(sampling, "draw_rows", lambda keys, shape: noise)
+    got = jax.jit(run.policy.sample)(run.params, jax.random.key(0), obs)
+    np.testing.assert_allclose(got, arrays["sample"], atol=1e-3)
+
+
+def leaves(run):
+    """Everything in a run's checkpoint that acts, bit for bit."""
+    return checkpoint.load_params(run)[0]
+
+
+def same(a, b):
+    """Whether two trees have the same leaves, bit for bit."""
+    equal = jax.tree.map(lambda x, y: x.dtype == y.dtype and x.tobytes() == y.tobytes(), a, b)
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(jax.tree.leaves(equal))
+
+
+def test_both_of_lerobots_layouts_are_the_same_policy(tmp_path):
+    for old in (False, True):
+        folder, _, _ = checkpoints.lerobot(tmp_path / f"p{old}", CAMERAS[1], old=old)
+        import_weights.main([str(folder), "--run", str(tmp_path / f"r{old}")])
+    assert same(leaves(tmp_path / "rTrue"), leaves(tmp_path / "rFalse"))
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_a_round_trip_through_lerobots_layout_loses_no_bit(name, tmp_path):
+    folder, _, _ = checkpoints.lerobot(tmp_path / "policy", name)
+    import_weights.main([str(folder), "--run", str(tmp_path / "a")])
+    export_weights.main(["--run", str(tmp_path / "a"), "--out", str(tmp_path / "again")])
+    import_weights.main([str(tmp_path / "again"), "--run", str(tmp_path / "b")])
+    assert same(leaves(tmp_path / "a"), leaves(tmp_path / "b"))
+    old, new = (json.loads((tmp_path / run / "config.json").read_text()) for run in "ab")
+    assert old["config"] == new["config"]
+    there = json.loads((folder / "config.json").read_text())
+    again = json.loads((tmp_path / "again" / "config.json").read_text())
+    modes = {**there.pop("normalization_mapping"), "ENV": "MIN_MAX"}
+    assert again["normalization_mapping"] == modes
+    assert {key: again[key] for key in there} == there
+
+
+def own_run(folder, changes=(), observations=None, seed=0):
+    """A run folder of our own with random weights and units, as if it had been trained."""
+    given = import_weights.arguments(["-", "--run", "-", "--task", "own"])
+    found = imported_lib.Found("-", dict(changes), observations, 3, {}, None, None, {}, [])
+    config = import_weights.config_of(found, given)
+    spec = spec_lib.Spec(observations, 3, "made up")
+    rng = np.random.default_rng(seed)
+    sizes = {k: 3 if isinstance(n, tuple) else n for k, n in {**observations, "action": 3}.items()}
+    draw = lambda low, high: {
+        key: rng.uniform(low, high, size).astype(np.float32) for key, size in sizes.items()
+    }
+    normalizer = normalizer_lib.Normalizer(draw(-2, 2), draw(0.5, 3))
+    shapes = import_weights.shapes_of(config, spec, normalizer)
+    make = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)
+    params = {**jax.tree.map(make, {k: shapes[k] for k in ("encoder", "denoiser")})}
+    import_weights.write(folder, config, spec, {**params, "normalizer": normalizer}, {})
+    return folder
+
+
+SMALL = {
+    "denoiser.name": "unet1d",
+    "denoiser.widths": (16, 32),
+    "denoiser.kernel_size": 3,
+    "denoiser.groups": 8,
+    "denoiser.time_features": 16,
+    "denoiser.film_scale": True,
+}
+ENCODER = {"encoder.keypoints": 4, "encoder.features": 8}
+
+
+def camera(*size):
+    return {"size": size, "resize": (), "crop": (32, 32)}
+
+
+@pytest.mark.parametrize("norm", ["group", "frozen"])
+def test_our_own_run_comes_back_from_lerobots_layout(norm, tmp_path):
+    cameras = {"cameras": {key: camera(40, 48) for key in ("left", "wrist")}}
+    seen = {"pose": 2, "left": (40, 48, 3), "gripper": 1, "wrist": (40, 48, 3)}
+    run = own_run(tmp_path / "a", {**SMALL, **ENCODER, **cameras, "encoder.norm": norm}, seen)
+    export_weights.main(["--run", str(run), "--out", str(tmp_path / "there")])
+    names = ["--observations", "pose=2,gripper=1"]
+    import_weights.main([str(tmp_path / "there"), "--run", str(tmp_path / "b"), *names])
+    there, here = leaves(run), leaves(tmp_path / "b")
+    both = there.pop("normalizer"), here.pop("normalizer")
+    assert same(there, here)
+    for part in ("offset", "scale"):
+        one, other = (getattr(normalizer, part) for normalizer in both)
+        for key in one:
+            np.testing.assert_allclose(other[key], one[key], rtol=3e-7, atol=1e-6)
+
+
+def test_units_come_back_bit_for_bit_wherever_float32_limits_can_say_them():
+    # Drawn as data draw them, from a minimum and a maximum in float32: such limits exist.
+    rng = np.random.default_rng(0)
+    low = rng.normal(0, 100, 5000).astype(np.float32)
+    high = low + rng.uniform(0.01, 500, 5000).astype(np.float32)
+    stats = {"min": low, "max": high}
+    offset, scale, _ = normalization.lerobot("here", "x", "MIN_MAX", stats, 5000)
+    first, second, off = normalization.limits(offset, scale)
+    assert not off
+    again = normalization.lerobot("here", "x", "MIN_MAX", {"min": first, "max": second}, 5000)
+    np.testing.assert_array_equal(again[0], offset)
+    np.testing.assert_array_equal(again[1], scale)
