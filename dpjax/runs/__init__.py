@@ -1,0 +1,1 @@
+"""Run folders: a training, and what it leaves."""

@@ -1,0 +1,56 @@
+"""config.json of a run folder: the resolved config, and the spec of its data."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from dpjax.config.checks import OPEN
+from dpjax.core.errors import UserError
+from dpjax.core.spec import Spec
+
+
+def write_config(run_dir: Path, config: ConfigDict, spec: Spec) -> None:
+    """config.json: the resolved config, and the spec of the data."""
+    temporary = run_dir / "config.tmp"
+    content = {"config": config.to_dict(), "spec": spec._asdict()}
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, run_dir / "config.json")
+
+
+def read_config(run_dir) -> tuple[ConfigDict, Spec]:
+    """What `write_config` wrote; JSON's lists become tuples again."""
+    path = Path(run_dir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
+    try:
+        content = json.loads(path.read_text())
+        complete(content["config"])
+        config = ConfigDict(restore_tuples(content["config"]))
+        return config.lock(), Spec(**restore_tuples(content["spec"]))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a config that dpjax.train wrote ({error!r}).") from None
+
+
+def complete(config: dict) -> None:
+    """Gives the config of an older run the keys that base.py got later.
+
+    A new key's default there is what dpjax did before it, so that those runs still load.
+    """
+    from dpjax.config import defaults
+
+    defaults = defaults.get_config().to_dict()
+    for section, values in defaults.items():
+        if section not in config:
+            config[section] = values
+        elif isinstance(values, dict) and section not in OPEN:
+            config[section] = {**values, **config[section]}
+
+
+def restore_tuples(tree: Any) -> Any:
+    """Lists made tuples: a list in a flax module can't be hashed."""
+    if isinstance(tree, dict):
+        return {key: restore_tuples(value) for key, value in tree.items()}
+    return tuple(map(restore_tuples, tree)) if isinstance(tree, list) else tree

@@ -1,0 +1,94 @@
+"""config.train.begin_with: the weights and the units of a run are where a new one starts."""
+
+import jax
+import numpy as np
+import pytest
+from support import tiny
+
+from dpjax.core import spec as spec_lib
+from dpjax.core.errors import UserError
+from dpjax.core.normalizer import Normalizer
+from dpjax.runs import config_file
+from dpjax.runs import init_from
+from dpjax.training import checkpoint
+
+data, cache = tiny.data, tiny.cache  # fixtures
+SHORT = ("train.steps=2", "optim.warmup=0", "val.every=0", "save.every=2")
+
+
+@pytest.fixture(scope="module")
+def began(data, cache, tmp_path_factory):
+    """A run of two steps."""
+    workdir = tmp_path_factory.mktemp("began") / "run"
+    tiny.finish(workdir, data, *SHORT, cache=cache)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Demonstrations that reach farther than those of `data`."""
+    made = list(tiny.episodes(seed=5))
+    made[0]["action"] = made[0]["action"] * 2
+    return tiny.write(tmp_path_factory.mktemp("others") / "set", made)
+
+
+def test_a_run_begins_with_the_averaged_weights_and_the_units_of_another(
+    began, others, cache, tmp_path
+):
+    workdir = tmp_path / "tuned"
+    options = (*SHORT, f"train.begin_with={began}", "optim.lr=1e-30")
+    said = tiny.finish(workdir, others, *options, cache=cache).text()
+    assert "beginning with step 2 of" in said and "its units in the place of those" in said
+    assert "of the new data reaches" in said and "beyond config.sampler.clip=1" in said
+    want, got = (checkpoint.load_params(run)[0] for run in (began, workdir))
+    assert tiny.differences(want, got) == []
+    raw = checkpoint.load_params(workdir, which="raw")[0]
+    assert tiny.differences(want["denoiser"], raw["denoiser"]) == []
+
+
+def test_a_run_that_has_checkpoints_goes_on_with_them_and_looks_at_no_other(began):
+    config, spec = config_file.read_config(began)
+    config.train.begin_with = "nowhere"
+    assert init_from.read(config, spec, began, None, None) is None
+    with pytest.raises(UserError, match="nowhere: no config.json there"):
+        init_from.read(config, spec, began / "new", None, None)
+
+
+def test_leaves_that_do_not_fit_are_named_and_nothing_is_made(began, others, cache, tmp_path):
+    workdir = tmp_path / "wider"
+    options = (*SHORT, f"train.begin_with={began}", "denoiser.widths=(16,64)")
+    refused = tiny.start(workdir, others, *options, cache=cache).wait()
+    assert refused.code == 2 and not workdir.exists()
+    assert "denoiser/blocks_2/block0/bias: (32,) there, (64,) in this config" in refused.last_line
+
+
+def test_leaves_that_are_nowhere_are_named():
+    like = {"a": np.zeros(2), "b": np.zeros((2, 3)), "c": np.zeros(1)}
+    there = {"a": np.zeros(2), "b": np.zeros((3, 2)), "d": np.zeros(1)}
+    with pytest.raises(UserError) as refused:
+        init_from.check_leaves("runs/x", there, like)
+    for text in (
+        "3 of 4 leaves",
+        "b: (3, 2) there, (2, 3)",
+        "c: none there",
+        "d: (1,) there, none",
+    ):
+        assert text in str(refused.value)
+
+
+def test_other_observations_are_refused():
+    spec = spec_lib.Spec({"state": 3, "goal": 2}, 2, "")
+    init_from.check_observations("runs/x", spec, spec._replace(data="other"))
+    for other in (spec._replace(action=3), spec._replace(observations={"goal": 2, "state": 3})):
+        with pytest.raises(UserError, match="expected .*, as in that run, got"):
+            init_from.check_observations("runs/x", spec, other)
+
+
+def test_actions_out_of_the_samplers_reach_are_counted_by_dim():
+    units = Normalizer(
+        {"action": jax.numpy.array([0.0, 5.0])}, {"action": jax.numpy.array([1, 2.0])}
+    )
+    columns = {"action": np.array([[1.0, 5.0], [-1.0, 12.0]])}
+    assert len(init_from.unreached(units, columns, 1.0)) == 1
+    assert "action[1] of the new data reaches 3.50" in init_from.unreached(units, columns, 1.0)[0]
+    assert init_from.unreached(units, columns, np.inf) == []
