@@ -1,0 +1,34 @@
+"""Makes a run the policy that comes with dpjax: its averaged weights, in half precision.
+
+make demo && python -m experiments.demo.ship --run runs/demo --name pusht_demo
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from dpjax.runs import shipped
+from dpjax.training import checkpoint
+
+LARGEST = 8 * 10**6  # bytes that a wheel should carry for it
+
+
+def main() -> None:
+    """Writes config.json and params.safetensors into dpjax/runs/policies/NAME."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.demo.ship")
+    parser.add_argument("--run", type=Path, required=True, help="run folder of dpjax.train")
+    parser.add_argument("--name", required=True, help="the name that dpjax.load will know")
+    args = parser.parse_args()
+    directory = shipped.FOLDER / args.name
+    directory.mkdir(parents=True, exist_ok=True)
+    params, step, *_ = checkpoint.load_params(args.run)
+    shipped.save_params(directory, params, step)
+    config = json.loads((args.run / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    size = (directory / shipped.PARAMS).stat().st_size
+    assert size <= LARGEST, f"{size} bytes are more than {LARGEST}"
+    print(f"{directory}: step {step}, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
