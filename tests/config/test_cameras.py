@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import lerobot, torch_unet
+from support import lerobot_weights, torch_unet
 
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.types import ACTION
@@ -25,12 +25,15 @@ def reference(golden, request):
     """(meta, arrays, encoder, U-Net, (params of both, observations), views)."""
     arrays = golden(request.param)
     meta = json.loads(str(arrays["meta"]))
-    made = lerobot.weights(meta)
+    made = lerobot_weights.weights(meta)
     names = tuple(meta["cameras"])
     encoder = Cameras(("state",), names, not meta["separate_encoders"])
     views = {name: augment.View(crop=tuple(meta["crop"])) for name in names}
-    net = torch_unet.network(lerobot.unet_meta(meta, arrays["cond"].shape[-1]))
-    params = {"encoder": lerobot.cameras(made, meta), "denoiser": lerobot.unet(made, meta)}
+    net = torch_unet.network(lerobot_weights.unet_meta(meta, arrays["cond"].shape[-1]))
+    params = {
+        "encoder": lerobot_weights.cameras(made, meta),
+        "denoiser": lerobot_weights.unet(made, meta),
+    }
     images = np.moveaxis(arrays["images"].astype(np.float32), 3, -1)  # channels last
     obs = {"state": arrays["state"], **{n: images[:, :, i] for i, n in enumerate(names)}}
     return meta, arrays, encoder, net, jax.tree.map(jnp.asarray, (params, obs)), views
@@ -67,7 +70,7 @@ def test_ten_ddim_steps_equal_lerobots(reference, monkeypatch):
         spacing="leading",
     )
     noise = jnp.asarray(arrays["noise"])
-    monkeypatch.setattr(sampling, "draw_rows", lambda keys, shape: noise)
+    monkeypatch.setattr(sampling, "draw_noise", lambda keys, shape: noise)
     got = jax.jit(policy.sample)({**params, "normalizer": units}, jax.random.key(0), obs)
     np.testing.assert_allclose(got, arrays["sample"], atol=1e-3)
 
