@@ -49,7 +49,7 @@ def of_config(config: ConfigDict) -> Case:
         [*labels[0], *labels[1]],
         dataset.learned(seen, train),
         fitted,
-        build.spaces_of(config),
+        build.representation(config),
         windows=len(mask) * (2 if config.data.mirror else 1),
         padding=1 - float(mask.mean()),
         refusal=_refusal(config),
@@ -62,8 +62,8 @@ def of_config(config: ConfigDict) -> Case:
 
 
 def of_directory(directory: str) -> Case:
-    """A data set without a config: as configs/own.py takes it, all of it observed."""
-    config = recipes.load("own")
+    """A data set without a config: as configs/custom.py takes it, all of it observed."""
+    config = recipes.load("custom")
     config.data.dir = str(directory)
     return of_config(config)
 
@@ -83,7 +83,7 @@ def of_training(
     labels += [f"held-out episode {e}" for e in range(len(data.val.ends))]
     learned = dataset.learned(config, train)
     padding = 1 - float(placed.table.mask.mean())
-    spaces = build.spaces_of(config)
+    spaces = build.representation(config)
     return Case(config, train, data.val, labels, learned, normalizer, spaces, len(placed), padding)
 
 
@@ -136,7 +136,7 @@ def _seen(config, features) -> ConfigDict:
                 del seen.cameras[name]
         seen.data.mirror = False
         if any(key not in seen.data.columns for key in tasks.get(config.task).columns):
-            seen.task = "own"
+            seen.task = "custom"
     return seen
 
 

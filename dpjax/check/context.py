@@ -60,7 +60,7 @@ class Case(NamedTuple):
     labels: Sequence[str]
     learned: Mapping[str, np.ndarray]
     normalizer: Normalizer
-    representations: representations.Spaces
+    representation: representations.Representation
     windows: int
     padding: float
     refusal: str = ""
@@ -115,8 +115,8 @@ def numbers_learned(case: Case) -> dict[str, np.ndarray]:
 
 
 def rotated(case: Case, key: str) -> np.ndarray:
-    """bool [D]: dims of a column that config.spaces.layouts makes rotations of."""
-    parts = representations.parts_of(case.spaces, key, case.numbers[key].shape[1])
+    """bool [D]: dims of a column that config.representation.layouts makes rotations of."""
+    parts = representations.parts_of(case.representation, key, case.numbers[key].shape[1])
     return np.repeat([bool(part.form) for part in parts], [part.size for part in parts])
 
 
@@ -139,7 +139,7 @@ def two_valued(x: np.ndarray) -> np.ndarray:
 
 def fixed(case: Case, key: str) -> np.ndarray:
     """bool [D']: learned dims that are rotations, which no normalizer scales."""
-    return representations.rotation_dims(case.spaces, key, case.numbers[key].shape[1])
+    return representations.rotation_dims(case.representation, key, case.numbers[key].shape[1])
 
 
 def place(case: Case, row: int) -> str:

@@ -32,7 +32,7 @@ class View(NamedTuple):
     """
 
     resize: tuple[int, ...] = ()
-    augment: tuple[int, ...] = ()
+    crop: tuple[int, ...] = ()
     shift: int = 0
     brightness: float = 0.0
     contrast: float = 0.0
