@@ -29,14 +29,14 @@ class Batch:
     obs: {name: [B, To, ...]} the observed steps, in the units of the data.
     actions: [B, Tp, Da] the actions of all the window's steps, in the same units.
     mask: [B, Tp] 1 where the step was recorded, 0 where an edge was repeated.
-    row: [B] int32, the row of the global batch; a row's noise depends on it and on
-        nothing else, so that one device and eight draw the same numbers.
+    index: [B] int32, the example's number in the global batch; its noise depends on it
+        and on nothing else, so that one device and eight draw the same numbers.
     """
 
     obs: Observation
     actions: Array
     mask: Array
-    row: Array
+    index: Array
 
 
 @struct.dataclass
@@ -79,7 +79,7 @@ def cast(tree: Any, dtype) -> Any:
     return jax.tree.map(change, tree)
 
 
-def row_keys(rng: PRNGKey, rows: Array) -> PRNGKey:
+def example_keys(rng: PRNGKey, rows: Array) -> PRNGKey:
     """One key a row, `fold_in(rng, r)`: [B] keys from one key and rows [B]."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, rows)
 

@@ -18,7 +18,7 @@ from dpjax.diffusion.schedules import Level, Path
 
 Array = jax.Array
 
-MIXTURES = {  # name: (α, σ) -> (a, b)
+PREDICTION_TYPES = {  # name: (α, σ) -> (a, b)
     "epsilon": lambda alpha, sigma: (0.0, 1.0),
     "sample": lambda alpha, sigma: (1.0, 0.0),
     "v": lambda alpha, sigma: (-sigma, alpha),  # Salimans & Ho 2022
@@ -49,34 +49,34 @@ def add_noise(x0: Array, eps: Array, level: Level) -> Array:
     return expand(level.alpha, x0) * x0 + expand(level.sigma, x0) * eps
 
 
-def target(kind: str, x0: Array, eps: Array, level: Level) -> Array:
-    """Equation (2): what a network that predicts `kind` should say."""
-    a, b = MIXTURES[kind](expand(level.alpha, x0), expand(level.sigma, x0))
+def prediction(prediction_type: str, x0: Array, eps: Array, level: Level) -> Array:
+    """Equation (2): what a network that predicts `prediction_type` should say."""
+    a, b = PREDICTION_TYPES[prediction_type](expand(level.alpha, x0), expand(level.sigma, x0))
     return a * x0 + b * eps
 
 
-def read(kind: str, y: Array, x: Array, level: Level) -> Estimate:
+def estimate(prediction_type: str, y: Array, x: Array, level: Level) -> Estimate:
     """Equation (3), and ε̂ by the other row: the network's y read as (x̂_0, ε̂)."""
     alpha, sigma = expand(level.alpha, x), expand(level.sigma, x)
-    a, b = MIXTURES[kind](alpha, sigma)
+    a, b = PREDICTION_TYPES[prediction_type](alpha, sigma)
     determinant = alpha * b - sigma * a
     return Estimate(x0=(b * x - sigma * y) / determinant, eps=(alpha * y - a * x) / determinant)
 
 
-def check(kind: str, path: Path) -> None:
+def check_prediction_type(prediction_type: str, path: Path) -> None:
     """Refuses a prediction that says nothing about x_0 somewhere on the path.
 
     Epsilon at pure noise (α = 0) is the usual case: ε̂ = x and x_0 is 0/0.
     """
-    if kind not in MIXTURES:
-        raise UserError(f"config.predict={kind!r} is unknown; {choices(kind, MIXTURES)}.")
+    if prediction_type not in PREDICTION_TYPES:
+        raise UserError(f"config.predict={prediction_type!r} is unknown; {choices(prediction_type, PREDICTION_TYPES)}.")
     alpha, sigma = np.asarray(path.now.alpha), np.asarray(path.now.sigma)
-    a, b = MIXTURES[kind](alpha, sigma)
+    a, b = PREDICTION_TYPES[prediction_type](alpha, sigma)
     singular = np.flatnonzero(np.abs(alpha * b - sigma * a) < 1e-12)
     if len(singular):
         level = float(np.asarray(path.now.t)[singular[0]])
         raise UserError(
-            f"config.predict={kind!r} cannot be read at level t={level:g} (α = "
+            f"config.predict={prediction_type!r} cannot be read at level t={level:g} (α = "
             f"{alpha[singular[0]]:g}): use predict 'v', 'velocity' or 'sample', or a path "
             "without it."
         )

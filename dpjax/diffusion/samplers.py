@@ -51,11 +51,11 @@ Array = jax.Array
 INF = float("inf")
 
 
-class Turns(NamedTuple):
+class Evaluations(NamedTuple):
     """A walk as the N evaluations of the network that it takes, in order.
 
     now, to: Level [N], where the network is asked and where (4) leads from there.
-    weight: [N], w of `Sampler.mixes`; None where nothing is remembered.
+    weight: [N], w of `Sampler.extrapolate`; None where nothing is remembered.
     step: int [N], the step of the path whose `now` it is; None: turn i is step i.
     done: int [S], the turn that ends each step; None: turn i ends step i.
     """
@@ -74,16 +74,16 @@ class Sampler(NamedTuple):
         draws nothing.
     rederive_eps: True where ε̂ follows the clipped x̂_0, False where it is the network's.
     x0_as_eps: True where the network's x̂_0 is taken for ε̂ (`dpjax.diffusion.published`).
-    mixes: "x0" or "x", the a of a ← a + w (a - a₋): x̂_0 before the step (4), or x after
-        it, with what it was a turn ago; "" mixes nothing.
-    turns: `path -> Turns`: one evaluation a step, or more.
+    extrapolate: "x0" or "x", the a of a ← a + w (a - a₋): x̂_0 before the step (4), or x after
+        it, with what it was a turn ago; "" extrapolate nothing.
+    evaluations: `path -> Evaluations`: one evaluation a step, or more.
     spacing: of the path's steps where nobody asked for one (`schedules.spaced_steps`).
     """
 
     fresh_noise: Callable[[Level, Level], Array] | None
     rederive_eps: bool
-    mixes: str = ""
-    turns: Callable[[Path], Turns] = lambda path: Turns(path.now, path.to)
+    extrapolate: str = ""
+    evaluations: Callable[[Path], Evaluations] = lambda path: Evaluations(path.now, path.to)
     x0_as_eps: bool = False
     spacing: str = "auto"
 
@@ -110,8 +110,8 @@ Array = jax.Array
 
 def dpm_solver() -> Sampler:
     """DPM-Solver++(2M), "midpoint", `lower_order_final`: as diffusers has it."""
-    extrapolated = lambda path: Turns(path.now, path.to, extrapolation(path))
-    return Sampler(None, rederive_eps=True, mixes="x0", turns=extrapolated)
+    extrapolated = lambda path: Evaluations(path.now, path.to, extrapolation(path))
+    return Sampler(None, rederive_eps=True, extrapolate="x0", evaluations=extrapolated)
 
 
 def extrapolation(path: Path) -> Array:
@@ -129,10 +129,10 @@ def heun() -> Sampler:
     It has no published result to agree with that walks leading steps, which give it pure
     noise at a level that has less: five start at level 80 of 100.
     """
-    return Sampler(None, rederive_eps=True, mixes="x", turns=twice, spacing="trailing")
+    return Sampler(None, rederive_eps=True, extrapolate="x", evaluations=twice, spacing="trailing")
 
 
-def twice(path: Path) -> Turns:
+def twice(path: Path) -> Evaluations:
     """Every step a turn to its end and a turn from there, which (6) averages.
 
     The second turn is asked at s, and as x' + Δα x̂_0' + Δσ ε̂' is equation (4) with a
@@ -147,4 +147,4 @@ def twice(path: Path) -> Turns:
     beyond = jax.tree.map(lambda s, t: 2 * s - t, end, start)
     to = jax.tree.map(lambda a, b: jnp.where(second, a, b), beyond, end)
     done = np.append(np.flatnonzero(second), len(step) - 1)
-    return Turns(now, to, weight=jnp.where(second, -0.5, 0.0), step=step, done=done)
+    return Evaluations(now, to, weight=jnp.where(second, -0.5, 0.0), step=step, done=done)

@@ -38,7 +38,7 @@ def step(
     return to.alpha * x0 + kept * eps + gamma * draw()
 
 
-def draw_rows(keys: Array, shape: tuple[int, ...]) -> Array:
+def draw_noise(keys: Array, shape: tuple[int, ...]) -> Array:
     """N(0, 1) of [B, *shape] from keys [B]: a row's noise is its own key's alone."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
@@ -48,7 +48,7 @@ def draw(
 ) -> tuple[Level, Array]:
     """A noise level [B] and noise [B, *shape], each row's from its own keys."""
     level = jax.vmap(lambda key: schedule.draw(key, ()))(level_keys)
-    return level, draw_rows(noise_keys, shape)
+    return level, draw_noise(noise_keys, shape)
 
 
 def sample(
@@ -71,11 +71,11 @@ def sample(
     path: S steps.
     keys: [B], one a row; turn i draws from `fold_in(key, first + i)`.
     each_step: a tree with leaves [S, …], what the predictor has prepared for each step.
-    unroll: turns that one iteration of the compiled loop holds.
+    unroll: evaluations that one iteration of the compiled loop holds.
     first: the number of this path's first turn, where it is the end of another.
     """
     body = _body(predict, keys, sampler, clip)
-    inputs = _inputs(sampler.turns(path), each_step, first)
+    inputs = _inputs(sampler.evaluations(path), each_step, first)
     turn = lambda carry, inputs: (body(carry, inputs), None)
     (x, _), _ = jax.lax.scan(turn, _carry(sampler, x), inputs, unroll=min(unroll, len(inputs[0])))
     return x
@@ -84,28 +84,28 @@ def sample(
 def trace(predict, x, path, keys, *, sampler, clip=INF, each_step=None, unroll=1) -> Array:
     """`sample`, and what it passes through: x after every step, [S, B, Tp, Da]."""
     body = _body(predict, keys, sampler, clip)
-    turns = sampler.turns(path)
-    inputs = _inputs(turns, each_step)
+    evaluations = sampler.evaluations(path)
+    inputs = _inputs(evaluations, each_step)
 
     def turn(carry, inputs):
         carry = body(carry, inputs)
         return carry, carry[0]
 
     _, xs = jax.lax.scan(turn, _carry(sampler, x), inputs, unroll=min(unroll, len(inputs[0])))
-    return xs if turns.done is None else xs[turns.done]
+    return xs if evaluations.done is None else xs[evaluations.done]
 
 
 def _carry(sampler, x):
     """x, and what is remembered of a turn before the first: nothing, whose weight is 0."""
-    return x, (jnp.zeros_like(x) if sampler.mixes else None)
+    return x, (jnp.zeros_like(x) if sampler.extrapolate else None)
 
 
-def _inputs(turns, each_step, first=0):
+def _inputs(evaluations, each_step, first=0):
     """What the loop gets turn by turn, leaves [N, …]."""
-    if turns.step is not None:
-        each_step = jax.tree.map(lambda leaf: leaf[turns.step], each_step)
-    turn = jnp.arange(first, first + turns.now.t.shape[0])
-    return turn, turns.now, turns.to, turns.weight, each_step
+    if evaluations.step is not None:
+        each_step = jax.tree.map(lambda leaf: leaf[evaluations.step], each_step)
+    turn = jnp.arange(first, first + evaluations.now.t.shape[0])
+    return turn, evaluations.now, evaluations.to, evaluations.weight, each_step
 
 
 def _body(predict, keys, sampler, clip):
@@ -118,14 +118,14 @@ def _body(predict, keys, sampler, clip):
 
         def draw():
             row = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
-            return draw_rows(row, x.shape[1:])
+            return draw_noise(row, x.shape[1:])
 
-        if sampler.mixes == "x0":
+        if sampler.extrapolate == "x0":
             x0 = jnp.clip(estimate.x0, -clip, clip)
             mixed = estimate.replace(x0=x0 + weight * (x0 - before))
             return step(sampler, x, mixed, now, to, draw, INF), x0
         new = step(sampler, x, estimate, now, to, draw, clip)
-        if sampler.mixes == "x":
+        if sampler.extrapolate == "x":
             return new + weight * (new - before), x
         return new, before
 
@@ -135,13 +135,13 @@ def _body(predict, keys, sampler, clip):
 Array = jax.Array
 
 
-def warm_start(walk, last: Array, skipped: int):
-    """`walk` (`samplers.sample`) for rows that have a last plan and rows that have none.
+def warm_start(sampling_loop, last: Array, skipped: int):
+    """`sampling_loop` (`samplers.sample`) for rows that have a last plan and rows that have none.
 
     last: [B, Tp, D] x_0 in network units, moved to the present; NaN from the step on of
         which nothing is known, and in all steps of a row without a plan.
     skipped: k of (7), at least 1. A row without a plan walks all steps; where every row
-        has one, the first k are not computed. Of second order, the walk begins anew at k.
+        has one, the first k are not computed. Of second order, the sampling_loop begins anew at k.
     """
 
     def warm(predict, x, path, keys, *, each_step=None, **options):
@@ -150,12 +150,12 @@ def warm_start(walk, last: Array, skipped: int):
         x0, known = extended(last)
 
         def from_noise(x):
-            return walk(predict, x, head[0], keys, each_step=head[1], **options)
+            return sampling_loop(predict, x, head[0], keys, each_step=head[1], **options)
 
         begun = parameterization.add_noise(x0, x, tail[0].now[0])
         cold = jax.lax.cond(known.all(), lambda x: x, from_noise, x)
         x = jnp.where(parameterization.expand(known, x), begun, cold)
-        return walk(predict, x, tail[0], keys, each_step=tail[1], first=skipped, **options)
+        return sampling_loop(predict, x, tail[0], keys, each_step=tail[1], first=skipped, **options)
 
     return warm
 

@@ -166,7 +166,7 @@ def sigmoid(num_levels: int = 100, beta_start: float = 1e-4, beta_end: float = 0
     return discrete(s * (beta_end - beta_start) + beta_start)
 
 
-def flow(num_levels: int = 100) -> Schedule:
+def rectified_flow(num_levels: int = 100) -> Schedule:
     """Straight lines from data to noise, x_u = (1 - u) x_0 + u ε, in continuous time.
 
     Rectified flow (Liu et al. 2023, eq. 1), flow matching's optimal-transport path

@@ -15,7 +15,7 @@ import numpy as np
 
 from dpjax.core.errors import UserError
 
-# types.row_keys, compiled; not imported, since that file needs flax and this one does not.
+# types.example_keys, compiled; not imported, since that file needs flax and this one does not.
 fold = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
 
 
@@ -31,7 +31,7 @@ def pad(x: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
 
 
-class Actor:
+class CompiledPolicy:
     """`act(params, rng, obs, previous=None) -> [B, Tp, Da]`; numpy in and out.
 
     A batch of B rows runs in the smallest program compiled of B to bucket(B) rows; where

@@ -20,7 +20,7 @@ from dpjax.core.errors import UserError
 from dpjax.core.types import PRNGKey
 
 # plan(keys [B], obs {name: [B, To, ...]}, previous [B, Tp, Da] | None) -> [B, Tp, Da]
-Plan = Callable[..., jax.Array]
+SampleActions = Callable[..., jax.Array]
 
 
 class Controller:
@@ -36,7 +36,7 @@ class Controller:
     that are not due are moved too; their plans are ignored.)
     """
 
-    def __init__(self, plan: Plan, *, observed: int, executed: int):
+    def __init__(self, plan: SampleActions, *, observed: int, executed: int):
         """observed: To. executed: Ta."""
         self.plan, self.observed, self.executed = plan, observed, executed
         self.chunk = None  # [B, Tp, Da] the last plan of every row

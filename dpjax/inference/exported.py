@@ -15,7 +15,7 @@ import jax.export
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.inference.compiled import Actor
+from dpjax.inference.compiled import CompiledPolicy
 
 KEY_WORDS = 2  # uint32 words of a row's key, jax's default (threefry2x32)
 
@@ -36,7 +36,7 @@ class Exported:
 
         wants = {name: row(given) for name, given in inputs["obs"].items()}
         previous = tuple(inputs["previous"]["shape"][1:]) if "previous" in inputs else None
-        self._act = Actor(sample, wants, previous, about["batch"])
+        self._act = CompiledPolicy(sample, wants, previous, about["batch"])
 
     def __call__(self, rng, obs, previous=None) -> np.ndarray:
         return self._act((), rng, obs, previous)

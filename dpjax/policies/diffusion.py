@@ -22,7 +22,7 @@ from dpjax.core.types import (
     Observation,
     Params,
     Problem,
-    row_keys,
+    example_keys,
     split_keys,
 )
 from dpjax.diffusion import parameterization, sampling
@@ -47,39 +47,39 @@ def diffusion_policy(
     mask_padding: bool = False,
     unroll: int = 1,
     warm_start: float = 0.0,
-    walk: Callable = sampling.sample,
-    pose: Callable[[Array, Array], Problem] = on_features,
+    sampling_loop: Callable = sampling.sample,
+    conditioning: Callable[[Array, Array], Problem] = on_features,
 ) -> Policy:
     """Diffusion Policy (Chi et al. 2023).
 
     normalizer: the one that `init` puts into params; `loss` and `sample` use params'.
     horizon: Tp. num_steps: S. clip: bound of |x̂_0| in network units while sampling.
     spacing: of the path's steps; "auto" takes the sampler's own.
-    walk: `samplers.trace` makes a policy whose `sample` shows its way, [S, B, Tp, Da].
+    sampling_loop: `samplers.trace` makes a policy whose `sample` shows its way, [S, B, Tp, Da].
     warm_start: share of the path that a row with a previous plan skips; below 1.
     mask_padding: leave steps that repeat an episode's edge out of the loss.
-    pose: (actions [B, Tp, Da], features [B, T, F]) -> Problem; `inpainting.inpaint` is
+    conditioning: (actions [B, Tp, Da], features [B, T, F]) -> Problem; `inpainting.inpaint` is
         the other one.
     """
     path = schedule.path(num_steps, sampler.spacing if spacing == "auto" else spacing)
-    parameterization.check(predict, path)
+    parameterization.check_prediction_type(predict, path)
     skipped = min(round(warm_start * num_steps), num_steps - 1)
     options = dict(sampler=sampler, clip=clip, unroll=unroll)
     return Policy(
-        diffusion_init(encoder, denoiser, pose, normalizer, path.now.t.shape[1:]),
-        diffusion_loss(encoder, denoiser, pose, schedule, predict, mask_padding),
-        diffusion_sample(encoder, denoiser, pose, path, predict, horizon, walk, skipped, options),
+        diffusion_init(encoder, denoiser, conditioning, normalizer, path.now.t.shape[1:]),
+        diffusion_loss(encoder, denoiser, conditioning, schedule, predict, mask_padding),
+        diffusion_sample(encoder, denoiser, conditioning, path, predict, horizon, sampling_loop, skipped, options),
     )
 
 
-def diffusion_init(encoder, denoiser, pose, normalizer, times: tuple[int, ...]):
+def diffusion_init(encoder, denoiser, conditioning, normalizer, times: tuple[int, ...]):
     """`init` of a Policy. times: the shape of what the denoiser is told as t, without [B]."""
 
     def init(rng, batch):
         encoder_rng, denoiser_rng = jax.random.split(rng)
         seen = normalizer.normalize(encoder.view(batch.obs))
         params = {"encoder": encoder.init(encoder_rng, seen), "normalizer": normalizer}
-        problem = read_batch(encoder, pose, params, batch)
+        problem = read_batch(encoder, conditioning, params, batch)
         t = jnp.zeros((len(problem.x0), *times), jnp.int32)
         params["denoiser"] = denoiser.init(denoiser_rng, problem.x0, t, problem.cond)
         return params
@@ -87,19 +87,19 @@ def diffusion_init(encoder, denoiser, pose, normalizer, times: tuple[int, ...]):
     return init
 
 
-def diffusion_loss(encoder, denoiser, pose, schedule, predict, mask_padding):
+def diffusion_loss(encoder, denoiser, conditioning, schedule, predict, mask_padding):
     """`loss` of a Policy: the squared error of what is predicted (Chi et al. 2023, eq. 5)."""
 
     def loss(params, rng, batch):
-        keys = split_keys(row_keys(rng, batch.row), 4)
+        keys = split_keys(example_keys(rng, batch.index), 4)
         level_keys, noise_keys, drop_keys, obs_keys = keys
-        problem = read_batch(encoder, pose, params, batch, obs_keys)
+        problem = read_batch(encoder, conditioning, params, batch, obs_keys)
         level, eps = sampling.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
         x = problem.give(parameterization.add_noise(problem.x0, eps, level))
         context = denoiser.prepare(params["denoiser"], problem.cond, level.t, drop_keys)
         y = denoiser.apply(params["denoiser"], x, context, drop_keys)
         # What is known has no loss, but counts in the denominator.
-        error = problem.still(y - parameterization.target(predict, problem.x0, eps, level))
+        error = problem.still(y - parameterization.prediction(predict, problem.x0, eps, level))
         error = jnp.square(error).mean(-1)  # [B, Tp]
         weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
@@ -107,31 +107,31 @@ def diffusion_loss(encoder, denoiser, pose, schedule, predict, mask_padding):
     return loss
 
 
-def diffusion_sample(encoder, denoiser, pose, path, predict, horizon, walk, skipped, options):
-    """`sample` of a Policy: a walk along the path, from noise or from the previous plan.
+def diffusion_sample(encoder, denoiser, conditioning, path, predict, horizon, sampling_loop, skipped, options):
+    """`sample` of a Policy: a sampling_loop along the path, from noise or from the previous plan.
 
-    skipped: steps that a row with a previous plan leaves out. options: of the walk.
+    skipped: steps that a row with a previous plan leaves out. options: of the sampling_loop.
     """
 
     def sample(params, rng, obs, previous=None):
         seen = features(encoder, params, obs)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
         batch = seen.shape[0]  # not len(): in an export it is a symbol
-        problem = pose(jnp.zeros((batch, horizon, action_dim), seen.dtype), seen)
+        problem = conditioning(jnp.zeros((batch, horizon, action_dim), seen.dtype), seen)
         context = denoiser.prepare(params["denoiser"], problem.cond, path.now.t)
-        keys = row_keys(rng, jnp.arange(batch)) if rng.ndim == 0 else rng
+        keys = example_keys(rng, jnp.arange(batch)) if rng.ndim == 0 else rng
         start_keys, walk_keys = split_keys(keys, 2)
 
         def read(x, level, at_level):
             x = problem.give(x)
             y = denoiser.apply(params["denoiser"], x, Context(at_level, context.plan))
-            return parameterization.read(predict, y, x, level)
+            return parameterization.estimate(predict, y, x, level)
 
-        run = walk
+        run = sampling_loop
         if skipped and previous is not None:
             last = params["normalizer"].normalize({ACTION: previous})[ACTION]
-            run = sampling.warm_start(walk, last, skipped)
-        noise = sampling.draw_rows(start_keys, problem.x0.shape[1:])
+            run = sampling.warm_start(sampling_loop, last, skipped)
+        noise = sampling.draw_noise(start_keys, problem.x0.shape[1:])
         x0 = run(read, noise, path, walk_keys, each_step=context.step, **options)
         return params["normalizer"].restore(ACTION, x0[..., :action_dim])
 
@@ -144,7 +144,7 @@ def features(encoder: Encoder, params: Params, obs: Observation, keys=None) -> A
     return encoder.apply(params["encoder"], seen, keys)
 
 
-def read_batch(encoder: Encoder, pose, params: Params, batch: Batch, keys=None) -> Problem:
+def read_batch(encoder: Encoder, conditioning, params: Params, batch: Batch, keys=None) -> Problem:
     """A batch in data units as what is to be learned: [B, Tp, D] in network units."""
     actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
-    return pose(actions, features(encoder, params, batch.obs, keys))
+    return conditioning(actions, features(encoder, params, batch.obs, keys))

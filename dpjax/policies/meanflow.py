@@ -20,12 +20,12 @@ import jax
 import jax.numpy as jnp
 
 from dpjax.core.normalizer import Normalizer
-from dpjax.core.types import Array, Problem, row_keys, split_keys
+from dpjax.core.types import Array, Problem, example_keys, split_keys
 from dpjax.diffusion import parameterization, samplers, sampling, schedules
 from dpjax.diffusion.schedules import Level, Path, Schedule
-from dpjax.policies import conditioning
 from dpjax.policies import diffusion as policies
 from dpjax.policies.base import Denoiser, Encoder, Policy
+from dpjax.policies.conditioning import on_features
 
 INTERVALS = 0.25  # share of rows with r < t (Geng et al. 2025, table 1a)
 POWER = 1.0  # p of the adaptive weight (table 1e)
@@ -34,12 +34,12 @@ TIME_MEAN, TIME_STD = -0.4, 1.0  # t and r are logit-normal (table 1d)
 
 
 def intervals(num_levels: int, share: float) -> Schedule:
-    """`schedules.flow` whose level's t is [..., 2]: K t and K (t - r).
+    """`schedules.rectified_flow` whose level's t is [..., 2]: K t and K (t - r).
 
     share: of the draws that have r < t; the others are of flow matching. A path's r is
     the time that the step leads to.
     """
-    flow = schedules.flow(num_levels)
+    flow = schedules.rectified_flow(num_levels)
 
     def draw(rng, shape):
         time_rng, share_rng = jax.random.split(rng)
@@ -66,8 +66,8 @@ def meanflow_policy(
     share: float = INTERVALS,
     power: float = POWER,
     mask_padding: bool = False,
-    walk: Callable = sampling.sample,
-    pose: Callable[[Array, Array], Problem] = conditioning.on_features,
+    sampling_loop: Callable = sampling.sample,
+    conditioning: Callable[[Array, Array], Problem] = on_features,
     **options,
 ) -> Policy:
     """A policy that samples in 1 to 4 steps; options as in `policy.diffusion_policy`, but
@@ -82,7 +82,7 @@ def meanflow_policy(
 
     def to_the_end(predict, x, path, keys, *, clip, **options):
         bound = jnp.where(path.to.sigma[-1] > 0, jnp.inf, clip)
-        return jnp.clip(walk(predict, x, path, keys, **options), -bound, bound)
+        return jnp.clip(sampling_loop(predict, x, path, keys, **options), -bound, bound)
 
     policy = policies.diffusion_policy(
         encoder,
@@ -92,15 +92,15 @@ def meanflow_policy(
         sampler=samplers.ddim(),
         predict="velocity",
         num_steps=num_steps,
-        walk=to_the_end,
-        pose=pose,
+        sampling_loop=to_the_end,
+        conditioning=conditioning,
         **options,
     )
-    learn = meanflow_loss(encoder, denoiser, schedule, pose, num_levels, power, mask_padding)
+    learn = meanflow_loss(encoder, denoiser, schedule, conditioning, num_levels, power, mask_padding)
     return policy._replace(loss=learn)
 
 
-def meanflow_loss(encoder, denoiser, schedule, pose, num_levels, power, mask_padding):
+def meanflow_loss(encoder, denoiser, schedule, conditioning, num_levels, power, mask_padding):
     """`loss` of a Policy: equation (2), a sum over the rows weighted by their own errors.
 
     power: p of a row's weight 1/(‖error‖² + c)^p: 0 is a plain square, 1 nearly ‖error‖.
@@ -108,9 +108,9 @@ def meanflow_loss(encoder, denoiser, schedule, pose, num_levels, power, mask_pad
     """
 
     def loss(params, rng, batch):
-        keys = split_keys(row_keys(rng, batch.row), 4)
+        keys = split_keys(example_keys(rng, batch.index), 4)
         level_keys, noise_keys, drop_keys, obs_keys = keys
-        problem = policies.read_batch(encoder, pose, params, batch, obs_keys)
+        problem = policies.read_batch(encoder, conditioning, params, batch, obs_keys)
         level, eps = sampling.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
         z = problem.give(parameterization.add_noise(problem.x0, eps, level))
         v = problem.still(eps - problem.x0)

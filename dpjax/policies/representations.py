@@ -40,7 +40,7 @@ class Part(NamedTuple):
         return rotations.FORMS[LEARNED][0] if self.form else self.size
 
 
-class Spaces(NamedTuple):
+class Representation(NamedTuple):
     """layouts: {column: its parts}; a column without is plain. relative: the observation
     that actions are taken from, "" for absolute ones. now: the place of the newest one, To - 1.
     """
@@ -50,9 +50,9 @@ class Spaces(NamedTuple):
     now: int
 
 
-def make(layouts: Mapping[str, str], relative: str, observed: int) -> Spaces:
-    """Spaces of layouts as text, {column: "3 axis_angle 1"}. observed: To."""
-    return Spaces({key: _parse(key, text) for key, text in layouts.items()}, relative, observed - 1)
+def parse(layouts: Mapping[str, str], relative: str, observed: int) -> Representation:
+    """Representation of layouts as text, {column: "3 axis_angle 1"}. observed: To."""
+    return Representation({key: _parse(key, text) for key, text in layouts.items()}, relative, observed - 1)
 
 
 def _parse(key, text):
@@ -64,42 +64,42 @@ def _parse(key, text):
             parts.append(Part(word, rotations.FORMS[word][0]))
         else:
             raise UserError(
-                f"config.spaces.layouts.{key}={text!r}: {word!r} is no number of plain dims, "
+                f"config.representation.layouts.{key}={text!r}: {word!r} is no number of plain dims, "
                 f"nor a rotation; {choices(word, rotations.FORMS)}."
             )
     if not parts:
-        raise UserError(f"config.spaces.layouts.{key} is empty: such as '3 axis_angle 1'.")
+        raise UserError(f"config.representation.layouts.{key} is empty: such as '3 axis_angle 1'.")
     return tuple(parts)
 
 
-def parts_of(spaces: Spaces, key: str, size: int) -> tuple[Part, ...]:
+def parts_of(representation: Representation, key: str, size: int) -> tuple[Part, ...]:
     """The parts of a column of that size; plain where no layout says more."""
-    parts = spaces.layouts.get(key, (Part("", size),))
+    parts = representation.layouts.get(key, (Part("", size),))
     described = sum(part.size for part in parts)
     if described != size:
         raise UserError(
-            f"config.spaces.layouts.{key} describes {described} dims "
+            f"config.representation.layouts.{key} describes {described} dims "
             f"({' '.join(part.form or str(part.size) for part in parts)}), and {key} has {size}."
         )
     return parts
 
 
-def encode(spaces: Spaces, key: str, x):
+def encode(representation: Representation, key: str, x):
     """One column [..., D] with its rotations as 6-D."""
-    parts = [(part, None) for part in parts_of(spaces, key, x.shape[-1])]
+    parts = [(part, None) for part in parts_of(representation, key, x.shape[-1])]
     return _each(_inward, parts, [part.size for part, _ in parts], x, None)
 
 
-def encode_actions(spaces: Spaces, actions, pose):
+def encode_actions(representation: Representation, actions, pose):
     """Actions [..., T, Da] as the network sees them: (1) and (2) of pose [..., D], or None."""
-    pairs = _pairs(spaces, actions.shape[-1], pose)
+    pairs = _pairs(representation, actions.shape[-1], pose)
     return _each(_inward, pairs, [part.size for part, _ in pairs], actions, pose)
 
 
-def decode_actions(spaces: Spaces, actions, pose):
+def decode_actions(representation: Representation, actions, pose):
     """The inverse of `encode_actions`: [..., T, learned size] -> [..., T, Da]."""
-    described = sum(part.size for part in spaces.layouts.get(ACTION, ()))
-    pairs = _pairs(spaces, described or actions.shape[-1], pose)
+    described = sum(part.size for part in representation.layouts.get(ACTION, ()))
+    pairs = _pairs(representation, described or actions.shape[-1], pose)
     return _each(_outward, pairs, [part.learned for part, _ in pairs], actions, pose)
 
 
@@ -135,23 +135,23 @@ def _each(turn, pairs, sizes, x, pose):
     return (np if isinstance(x, np.ndarray) else jnp).concatenate(out, -1)
 
 
-def _pairs(spaces: Spaces, size: int, pose):
+def _pairs(representation: Representation, size: int, pose):
     """[(part of the action, the pose's part that it is taken from, or None)], in order.
 
     The action begins with the pose's parts; its plain ones are cut to fit.
     """
-    action = list(parts_of(spaces, ACTION, size))
+    action = list(parts_of(representation, ACTION, size))
     if pose is None:
         return [(part, None) for part in action]
     pairs = []
-    for part in parts_of(spaces, spaces.relative, pose.shape[-1]):
+    for part in parts_of(representation, representation.relative, pose.shape[-1]):
         own = action.pop(0) if action else Part("", 0)
         if bool(own.form) != bool(part.form) or (not own.form and own.size < part.size):
             raise UserError(
-                f"config.spaces.relative={spaces.relative!r}: the action must begin with the "
-                f"parts of {spaces.relative}, whose part {len(pairs)} is "
+                f"config.representation.relative={representation.relative!r}: the action must begin with the "
+                f"parts of {representation.relative}, whose part {len(pairs)} is "
                 f"{part.form or part.size}; the action's is {own.form or own.size} "
-                "(config.spaces.layouts)."
+                "(config.representation.layouts)."
             )
         if not own.form and own.size > part.size:
             action.insert(0, Part("", own.size - part.size))
@@ -160,38 +160,38 @@ def _pairs(spaces: Spaces, size: int, pose):
     return pairs + [(part, None) for part in action]
 
 
-def pose_of(spaces: Spaces, obs: Mapping):
+def pose_of(representation: Representation, obs: Mapping):
     """The newest observation [B, D] of {name: [B, T, D]} that actions are relative to, or None."""
-    if not spaces.relative:
+    if not representation.relative:
         return None
-    if spaces.relative not in obs:
+    if representation.relative not in obs:
         raise UserError(
-            f"config.spaces.relative={spaces.relative!r} is no observation; "
-            f"{choices(spaces.relative, obs)}."
+            f"config.representation.relative={representation.relative!r} is no observation; "
+            f"{choices(representation.relative, obs)}."
         )
-    return obs[spaces.relative][:, spaces.now]
+    return obs[representation.relative][:, representation.now]
 
 
-def encode_obs(spaces: Spaces, obs: Mapping) -> dict:
+def encode_obs(representation: Representation, obs: Mapping) -> dict:
     """{name: [..., D]} with rotations as 6-D; images as they are."""
-    return {key: encode(spaces, key, x) if key in spaces.layouts else x for key, x in obs.items()}
+    return {key: encode(representation, key, x) if key in representation.layouts else x for key, x in obs.items()}
 
 
-def wrap(policy: Policy, spaces: Spaces) -> Policy:
-    """The policy, taught in these spaces: its batches, observations and plans are the data's."""
-    if not spaces.layouts and not spaces.relative:
+def wrap(policy: Policy, representation: Representation) -> Policy:
+    """The policy, taught in these representation: its batches, observations and plans are the data's."""
+    if not representation.layouts and not representation.relative:
         return policy
 
     def seen(batch: Batch) -> Batch:
-        actions = encode_actions(spaces, batch.actions, pose_of(spaces, batch.obs))
-        return batch.replace(obs=encode_obs(spaces, batch.obs), actions=actions)
+        actions = encode_actions(representation, batch.actions, pose_of(representation, batch.obs))
+        return batch.replace(obs=encode_obs(representation, batch.obs), actions=actions)
 
     def sample(params, rng, obs, previous=None) -> Array:
-        pose = pose_of(spaces, obs)
+        pose = pose_of(representation, obs)
         if previous is not None:
-            previous = encode_actions(spaces, previous, pose)
-        actions = policy.sample(params, rng, encode_obs(spaces, obs), previous)
-        return decode_actions(spaces, actions, pose)
+            previous = encode_actions(representation, previous, pose)
+        actions = policy.sample(params, rng, encode_obs(representation, obs), previous)
+        return decode_actions(representation, actions, pose)
 
     return Policy(
         init=lambda rng, batch: policy.init(rng, seen(batch)),
@@ -200,47 +200,47 @@ def wrap(policy: Policy, spaces: Spaces) -> Policy:
     )
 
 
-def learned_sizes(spaces: Spaces, observations: Mapping, action: int) -> tuple[dict, int]:
+def learned_sizes(representation: Representation, observations: Mapping, action: int) -> tuple[dict, int]:
     """The sizes of a spec's observations and action as the network sees them.
 
     observations: {key: size, or (H, W, 3)}. Refuses layouts that do not describe them.
     """
-    for key in (*spaces.layouts, *filter(None, [spaces.relative])):
+    for key in (*representation.layouts, *filter(None, [representation.relative])):
         if key != ACTION and not isinstance(observations.get(key), int):
             numbers = [name for name, size in observations.items() if isinstance(size, int)]
             raise UserError(
-                f"config.spaces names {key!r}, which is no observation of numbers; "
+                f"config.representation names {key!r}, which is no observation of numbers; "
                 f"{choices(key, [*numbers, ACTION])}."
             )
-    learned = lambda key, size: sum(part.learned for part in parts_of(spaces, key, size))
+    learned = lambda key, size: sum(part.learned for part in parts_of(representation, key, size))
     sizes = {
         key: learned(key, size) if isinstance(size, int) else size
         for key, size in observations.items()
     }
-    if spaces.relative:
-        _pairs(spaces, action, np.zeros(observations[spaces.relative]))
+    if representation.relative:
+        _pairs(representation, action, np.zeros(observations[representation.relative]))
     return sizes, learned(ACTION, action)
 
 
-def flat(spaces: Spaces, columns: Mapping, rows: np.ndarray | None) -> dict:
+def flat(representation: Representation, columns: Mapping, rows: np.ndarray | None) -> dict:
     """Columns {name: [N, ...]} as a normalizer is fitted to them.
 
     rows: [W, Tp] of the windows: relative actions are those of all windows, [W Tp, D]; not
         looked at for absolute ones.
     """
-    out = encode_obs(spaces, {key: x for key, x in columns.items() if key != ACTION})
+    out = encode_obs(representation, {key: x for key, x in columns.items() if key != ACTION})
     actions, pose = columns[ACTION], None
-    if spaces.relative:
-        pose = pose_of(spaces, {key: columns[key][rows] for key in [spaces.relative]})
+    if representation.relative:
+        pose = pose_of(representation, {key: columns[key][rows] for key in [representation.relative]})
         actions = actions[rows]
-    actions = encode_actions(spaces, actions, pose)
+    actions = encode_actions(representation, actions, pose)
     return {**out, ACTION: actions.reshape(-1, actions.shape[-1])}
 
 
-def rotation_dims(spaces: Spaces, key: str, size: int) -> np.ndarray:
+def rotation_dims(representation: Representation, key: str, size: int) -> np.ndarray:
     """Which of the learned numbers [D] of a column, `size` in the data, are rotations'.
 
     They are within [-1, 1] and belong together: no normalizer scales them.
     """
-    parts = parts_of(spaces, key, size)
+    parts = parts_of(representation, key, size)
     return np.repeat([bool(part.form) for part in parts], [part.learned for part in parts])

@@ -16,7 +16,7 @@ from dpjax.policies import base
 from dpjax.policies import diffusion as policies
 
 K = 100
-FLOW = schedules.flow(K)
+FLOW = schedules.rectified_flow(K)
 SECOND = {"heun": samplers.heun(), "dpm": samplers.dpm_solver()}
 
 
@@ -26,11 +26,11 @@ def velocity(x, t):
 
 
 def predict(x, level):
-    return parameterization.read("velocity", velocity(x, level.t), x, level)
+    return parameterization.estimate("velocity", velocity(x, level.t), x, level)
 
 
 def start():
-    return sampling.draw_rows(jax.random.split(jax.random.key(1), 3), (4, 2))
+    return sampling.draw_noise(jax.random.split(jax.random.key(1), 3), (4, 2))
 
 
 @pytest.mark.parametrize("num_steps", [1, 10])
@@ -59,7 +59,7 @@ def test_heun_on_a_flow_is_heun_in_time():
 def test_a_perfect_velocity_lands_on_the_data_in_one_step():
     x = start()
     x0 = jnp.tanh(x[::-1])
-    perfect = lambda x, level: parameterization.read("velocity", (x - x0) / level.sigma, x, level)
+    perfect = lambda x, level: parameterization.estimate("velocity", (x - x0) / level.sigma, x, level)
     for sampler in (samplers.ddim(), samplers.ddpm(), *SECOND.values()):
         for num_steps in (1, 7):
             got = sampling.sample(
@@ -94,9 +94,9 @@ def test_the_loss_is_flow_matchings():
     total, sums = policy.loss(params, rng, batch)
 
     # Lipman et al. 2023, eq. 23: ||v(x_u) - (ε - x_0)||² at x_u = (1 - u) x_0 + u ε.
-    keys = types.split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.row), 4)
+    keys = types.split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.index), 4)
     u = jax.vmap(jax.random.uniform)(keys[0])
-    eps = sampling.draw_rows(keys[1], batch.actions.shape[1:])
+    eps = sampling.draw_noise(keys[1], batch.actions.shape[1:])
     x0 = UNITS.normalize({ACTION: batch.actions})[ACTION]
     x = (1 - u[:, None, None]) * x0 + u[:, None, None] * eps
     net, weights = perceptron(), params["denoiser"]
@@ -107,6 +107,6 @@ def test_the_loss_is_flow_matchings():
 
 def test_epsilon_says_nothing_about_the_data_at_pure_noise():
     with pytest.raises(UserError, match="'epsilon' cannot be read at level t=100 .* 'velocity'"):
-        parameterization.check("epsilon", FLOW.path(4))
+        parameterization.check_prediction_type("epsilon", FLOW.path(4))
     for kind in ("velocity", "v", "sample"):
-        parameterization.check(kind, FLOW.path(4))
+        parameterization.check_prediction_type(kind, FLOW.path(4))

@@ -29,7 +29,7 @@ def walk(name, predict, num_steps, x, z, clip=1.0):
 
     def turn(x, inputs):
         now, to, fresh = inputs
-        estimate = parameterization.read(predict, network(x, now.t), x, now)
+        estimate = parameterization.estimate(predict, network(x, now.t), x, now)
         return sampling.step(sampler, x, estimate, now, to, lambda: fresh, clip), None
 
     z = jnp.asarray(z[: len(path.now.t)], jnp.float32)

@@ -29,7 +29,7 @@ def toy_network(x, t):
 
 
 def toy_predictor(kind):
-    return lambda x, level: parameterization.read(kind, toy_network(x, level.t), x, level)
+    return lambda x, level: parameterization.estimate(kind, toy_network(x, level.t), x, level)
 
 
 def walk(sampler, predict, x, path, z, clip):
@@ -112,7 +112,7 @@ def test_the_public_loop_equals_diffusers(golden):
 def noise(batch=3, shape=(4, 2), seed=0):
     """Start noise [B, Tp, Da], and keys [B]."""
     keys = jax.random.split(jax.random.key(seed), batch)
-    return sampling.draw_rows(keys, shape), keys
+    return sampling.draw_noise(keys, shape), keys
 
 
 def perfect(kind, x0):
@@ -120,13 +120,13 @@ def perfect(kind, x0):
 
     def predict(x, level):
         eps = (x - level.alpha * x0) / level.sigma
-        return parameterization.read(kind, parameterization.target(kind, x0, eps, level), x, level)
+        return parameterization.estimate(kind, parameterization.prediction(kind, x0, eps, level), x, level)
 
     return predict
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("kind", parameterization.MIXTURES)
+@pytest.mark.parametrize("kind", parameterization.PREDICTION_TYPES)
 @pytest.mark.parametrize("num_steps", [2, 37, 100])
 def test_perfect_denoiser_lands_on_the_data(name, kind, num_steps):
     z = jnp.asarray(np.random.default_rng(0).normal(size=(num_steps, 3, 4, 2)), jnp.float32)
@@ -151,7 +151,7 @@ def test_ddim_returns_the_linear_policy_exactly(num_steps):
     action = -jnp.einsum("td,btd->bt", gain, state)[..., None]
     x, keys = noise(shape=(4, 1))
     optimal = lambda x, level: (x - level.alpha * action) / level.sigma
-    predict = lambda x, level: parameterization.read("epsilon", optimal(x, level), x, level)
+    predict = lambda x, level: parameterization.estimate("epsilon", optimal(x, level), x, level)
     got = sampling.sample(predict, x, COSINE.path(num_steps), keys, sampler=samplers.ddim())
     np.testing.assert_allclose(got, action, rtol=1e-5, atol=1e-5)
 
@@ -238,7 +238,7 @@ def test_a_sampler_that_remembers_nothing_is_a_bare_scan_of_its_step(name):
     def body(x, inputs):
         i, now, to = inputs
         rows = lambda: jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-        draw = lambda: sampling.draw_rows(rows(), x.shape[1:])
+        draw = lambda: sampling.draw_noise(rows(), x.shape[1:])
         return sampling.step(sampler, x, predict(x, now), now, to, draw, 1.0), None
 
     bare = lambda x: jax.lax.scan(body, x, (jnp.arange(10), path.now, path.to))[0]

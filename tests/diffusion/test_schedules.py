@@ -106,7 +106,7 @@ def test_training_draws_every_level_equally_often():
 
 
 def test_a_flow_is_a_straight_line_from_noise_to_data():
-    now, to = schedules.flow(K).path(4)
+    now, to = schedules.rectified_flow(K).path(4)
     np.testing.assert_allclose(now.sigma, [1, 0.75, 0.5, 0.25])
     np.testing.assert_allclose(to.sigma, [0.75, 0.5, 0.25, 0])
     for level in (now, to):
@@ -115,7 +115,7 @@ def test_a_flow_is_a_straight_line_from_noise_to_data():
 
 
 def test_a_flow_trains_at_every_time_alike():
-    level = schedules.flow(K).draw(jax.random.key(0), (4000,))
+    level = schedules.rectified_flow(K).draw(jax.random.key(0), (4000,))
     counts, _ = np.histogram(level.sigma, bins=4, range=(0, 1))
     assert (abs(counts - 1000) < 120).all()  # 4 standard deviations
     np.testing.assert_allclose(level.alpha + level.sigma, 1, atol=1e-6)
@@ -124,7 +124,7 @@ def test_a_flow_trains_at_every_time_alike():
 
 def test_a_flow_refuses_what_it_has_no_levels_for():
     with pytest.raises(UserError, match="spacing='leading' is not for .*'flow'"):
-        schedules.flow(K).path(4, "leading")
+        schedules.rectified_flow(K).path(4, "leading")
     with pytest.raises(UserError, match="num_steps=0 must be 1 or more"):
-        schedules.flow(K).path(0)
-    schedules.flow(K).path(3 * K, "trailing")  # time is continuous: any number of steps
+        schedules.rectified_flow(K).path(0)
+    schedules.rectified_flow(K).path(3 * K, "trailing")  # time is continuous: any number of steps

@@ -22,7 +22,7 @@ def keys_of(x):
 
 def toy_predictor(kind):
     net = lambda x, t: 0.5 * jnp.tanh(x) + t / 10_000
-    return lambda x, level: parameterization.read(kind, net(x, level.t), x, level)
+    return lambda x, level: parameterization.estimate(kind, net(x, level.t), x, level)
 
 
 @jax.jit
@@ -59,7 +59,7 @@ def test_dpm_solver_equals_diffusers(golden, spacing, num_steps):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("num_steps", [1, 2, 37])
 def test_perfect_denoiser_lands_on_the_data(name, num_steps):
-    x = sampling.draw_rows(jax.random.split(jax.random.key(1), 3), (4, 2))
+    x = sampling.draw_noise(jax.random.split(jax.random.key(1), 3), (4, 2))
     x0 = jnp.tanh(x[::-1])
 
     def predict(x, level):
@@ -116,7 +116,7 @@ def test_heun_is_algorithm_1_of_karras_where_alpha_is_one():
     sigma = jnp.array([80.0, 20.0, 5.0, 1.0, 0.1, 0.0])
     levels = Level(jnp.log(sigma + 1), jnp.ones(6), sigma)
     denoiser = lambda x, t: x / (1 + t**2) + jnp.sin(x) / (1 + t)  # D(x; σ)
-    x = want = 80 * sampling.draw_rows(jax.random.split(jax.random.key(1), 3), (4, 2))
+    x = want = 80 * sampling.draw_noise(jax.random.split(jax.random.key(1), 3), (4, 2))
     for t, s in zip(sigma[:-1], sigma[1:]):
         slope = (want - denoiser(want, t)) / t
         end = want + (s - t) * slope
@@ -141,7 +141,7 @@ def walked(sampler, num_steps, spacing="auto"):
         paths.append(path)
         return x
 
-    policy = make(sampler=sampler, num_steps=num_steps, spacing=spacing, walk=walk)
+    policy = make(sampler=sampler, num_steps=num_steps, spacing=spacing, sampling_loop=walk)
     batch = batch_of([0])
     params = policy.init(jax.random.key(0), batch)
     policy.sample(params, jax.random.key(1), batch.obs)
@@ -166,7 +166,7 @@ def test_heun_asks_twice_a_step_but_once_in_the_last():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_what_was_prepared_for_a_step_comes_with_its_level(name):
-    x = sampling.draw_rows(jax.random.split(jax.random.key(1), 3), (4, 2))
+    x = sampling.draw_noise(jax.random.split(jax.random.key(1), 3), (4, 2))
     path, read = COSINE.path(5), toy_predictor("v")
     by_slice = lambda x, level, t: read(x, level.replace(t=t))
     at = lambda predict, each_step: sampling.trace(

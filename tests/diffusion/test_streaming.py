@@ -20,12 +20,12 @@ PATH = schedules.cosine(100).path(STEPS)
 
 
 def predict(x, level):
-    return parameterization.read("v", 0.5 * jnp.tanh(x) + level.t / 10_000, x, level)
+    return parameterization.estimate("v", 0.5 * jnp.tanh(x) + level.t / 10_000, x, level)
 
 
 def start(rows=3):
     keys = jax.random.split(jax.random.key(0), rows)
-    return sampling.draw_rows(keys, (HORIZON, 2)), keys
+    return sampling.draw_noise(keys, (HORIZON, 2)), keys
 
 
 @functools.cache
@@ -102,7 +102,7 @@ def test_the_first_plan_and_the_later_ones_are_one_program():
         return previous
 
     policy = diffusion.Policy(None, None, sample)
-    act = build.actor(config, policy, spec.Spec({"state": 3}, 2, ""))
+    act = build.compiled_policy(config, policy, spec.Spec({"state": 3}, 2, ""))
     obs = batch_of([0, 1]).obs
     first = act({}, jax.random.key(0), obs)
     assert np.isnan(first).all()

@@ -12,7 +12,7 @@ from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.types import ACTION, Batch
 from dpjax.inference import compiled
-from dpjax.inference.compiled import Actor
+from dpjax.inference.compiled import CompiledPolicy
 from dpjax.inference.controller import Controller
 
 SPEC = spec.Spec({"image": (96, 96, 3), "agent_pos": 2}, 2, "")
@@ -49,7 +49,7 @@ def tiny_policy():
 
 def test_nothing_is_compiled_in_a_thousand_control_steps(tiny_policy, compilations):
     config, policy, params = tiny_policy
-    act = build.actor(config, policy, SPEC)
+    act = build.compiled_policy(config, policy, SPEC)
     assert act.compile(params, [2]) > 0 and compilations
     plan = lambda rng, obs, previous=None: act(params, rng, obs, previous)
     controller = Controller(plan, observed=2, executed=4)
@@ -64,7 +64,7 @@ def test_nothing_is_compiled_in_a_thousand_control_steps(tiny_policy, compilatio
 
 def test_a_padded_batch_gives_each_row_what_it_gets_alone(tiny_policy, compilations):
     config, policy, params = tiny_policy
-    act, obs = build.actor(config, policy, SPEC), observe(3)
+    act, obs = build.compiled_policy(config, policy, SPEC), observe(3)
     keys = jax.random.split(jax.random.key(1), 3)
     together = act(params, keys, obs)
     count = len(compilations)
@@ -76,7 +76,7 @@ def test_a_padded_batch_gives_each_row_what_it_gets_alone(tiny_policy, compilati
 
 
 def counting(batch=None, previous=None):
-    """An Actor whose plan adds up what it gets, and the batch sizes it was traced for."""
+    """An CompiledPolicy whose plan adds up what it gets, and the batch sizes it was traced for."""
     sizes = []
 
     def sample(params, keys, obs, previous=None):
@@ -86,7 +86,7 @@ def counting(batch=None, previous=None):
         return params + start + noise + obs["x"].sum((1, 2))[:, None, None]
 
     wants = {"x": jax.ShapeDtypeStruct((2, 2), np.float32)}
-    return Actor(sample, wants, previous, batch), sizes
+    return CompiledPolicy(sample, wants, previous, batch), sizes
 
 
 def test_batches_share_the_programs_of_their_buckets():

@@ -74,7 +74,7 @@ def make(apply, **options):
         sampler=samplers.ddim(),
         num_steps=5,
         predict="sample",
-        pose=inpaint(TO),
+        conditioning=inpaint(TO),
         **options,
     )
 
@@ -86,7 +86,7 @@ def batch():
         obs={"state": jnp.asarray(draw(-0.9, 0.9, (6, TP, 3)), jnp.float32)},
         actions=jnp.asarray(draw(-0.9, 0.9, (6, TP, 2)), jnp.float32),
         mask=jnp.ones((6, TP)),
-        row=jnp.arange(6, dtype=jnp.int32),
+        index=jnp.arange(6, dtype=jnp.int32),
     )
 
 

@@ -54,7 +54,7 @@ def mean_flow(denoiser, num_steps=1, **options):
 
 def rectified_flow(denoiser, num_steps=1):
     return policies.diffusion_policy(
-        *(ENCODER, denoiser, schedules.flow(K), UNITS),
+        *(ENCODER, denoiser, schedules.rectified_flow(K), UNITS),
         **{"horizon": 1, "num_steps": num_steps, "sampler": samplers.ddim()},
         predict="velocity",
     )
@@ -117,7 +117,7 @@ def test_without_intervals_and_weights_it_is_flow_matchings_loss():
     total, sums = policy.loss(params, rng, batch)
 
     schedule = meanflow.intervals(K, 0.0)
-    keys = split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.row), 4)
+    keys = split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.index), 4)
     level, eps = sampling.draw(schedule, keys[0], keys[1], (1, 1))
     t = level.sigma[:, None, None]
     net, weights = perceptron(2), params["denoiser"]
@@ -137,7 +137,7 @@ def test_the_targets_derivative_is_that_of_finite_differences():
     params = policy.init(jax.random.key(0), batch)
     total, _ = policy.loss(params, rng, batch)
 
-    keys = split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.row), 4)
+    keys = split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.index), 4)
     level, eps = sampling.draw(meanflow.intervals(K, 1.0), keys[0], keys[1], (1, 1))
     t, r = level.sigma, level.sigma - level.t[:, 1] / K
     v = eps - batch.actions
@@ -173,7 +173,7 @@ def test_a_steps_interval_ends_where_it_leads():
 def test_the_unet_is_told_two_times_and_learns_from_both(pose):
     inpainted = pose is not conditioning.on_features
     unet = UNet1D(2 if inpainted else 1, (8,), 3, 4, 8, times=2)
-    policy = mean_flow(base.denoiser_of(unet), 2, horizon=4, pose=pose, share=1.0)
+    policy = mean_flow(base.denoiser_of(unet), 2, horizon=4, conditioning=pose, share=1.0)
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
     batch = Batch({"state": draw(6, 4, 1)}, draw(6, 4, 1), jnp.ones((6, 4)), jnp.arange(6))

@@ -72,7 +72,7 @@ def batch_of(rows, seed=0):
         obs={"state": per_row(0, 2, 3)},
         actions=UNITS.restore(ACTION, per_row(1, HORIZON, ACTIONS)),
         mask=(per_row(2, HORIZON) > 0).astype(jnp.float32),
-        row=jnp.asarray(rows, jnp.int32),
+        index=jnp.asarray(rows, jnp.int32),
     )
 
 
@@ -206,7 +206,7 @@ def test_a_tiny_policy_learns_one_trajectory_and_returns_it(predict):
     one = batch_of([3])
     actions = UNITS.restore(ACTION, jnp.tanh(UNITS.normalize({ACTION: one.actions})[ACTION]))
     repeat = lambda leaf: jnp.repeat(leaf, 64, axis=0)
-    batch = jax.tree.map(repeat, one.replace(actions=actions)).replace(row=jnp.arange(64))
+    batch = jax.tree.map(repeat, one.replace(actions=actions)).replace(index=jnp.arange(64))
     policy = make(predict=predict)
     params = policy.init(jax.random.key(0), batch)
     tx = optax.adam(optax.cosine_decay_schedule(2e-2, 600))

@@ -29,7 +29,7 @@ def random(seed=0, batch=4, steps=5):
 
 @pytest.mark.parametrize("relative", ["", "pose"])
 def test_there_and_back(relative):
-    known = representations.make(POSE, relative, 2)
+    known = representations.parse(POSE, relative, 2)
     pose, actions = random()
     at = representations.pose_of(known, {"pose": pose})
     learned = representations.encode_actions(known, actions, at)
@@ -40,7 +40,7 @@ def test_there_and_back(relative):
 
 
 def test_relative_actions_are_the_transforms_from_the_newest_pose():
-    known = representations.make(POSE, "pose", 2)
+    known = representations.parse(POSE, "pose", 2)
     pose, actions = random()
     learned = representations.encode_actions(
         known, actions, representations.pose_of(known, {"pose": pose})
@@ -53,7 +53,7 @@ def test_relative_actions_are_the_transforms_from_the_newest_pose():
 
 
 def test_the_pose_itself_is_no_movement():
-    known = representations.make({"pose": "3 axis_angle", ACTION: "3 axis_angle"}, "pose", 1)
+    known = representations.parse({"pose": "3 axis_angle", ACTION: "3 axis_angle"}, "pose", 1)
     pose = random()[1][:, :1, :6]
     learned = representations.encode_actions(known, pose, pose[:, 0])
     still = np.broadcast_to([0, 0, 0, 1, 0, 0, 0, 1, 0], learned.shape)
@@ -61,7 +61,7 @@ def test_the_pose_itself_is_no_movement():
 
 
 def test_plain_columns_need_no_layout():
-    known = representations.make({}, "state", 1)
+    known = representations.parse({}, "state", 1)
     actions, state = np.ones((2, 3, 4), np.float32), np.full((2, 1, 3), 5, np.float32)
     learned = representations.encode_actions(known, actions, state[:, 0])
     np.testing.assert_array_equal(learned[..., :3], -4)
@@ -78,7 +78,7 @@ def probe():
 
 
 def test_a_wrapped_policy_learns_one_form_and_plans_in_the_other():
-    known = representations.make(POSE, "pose", 2)
+    known = representations.parse(POSE, "pose", 2)
     pose, actions = random()
     batch = Batch({"pose": pose}, actions, np.ones((4, 5)), np.arange(4))
     seen = representations.wrap(probe(), known).loss(None, None, batch)
@@ -89,7 +89,7 @@ def test_a_wrapped_policy_learns_one_form_and_plans_in_the_other():
 
 
 def test_a_previous_plan_says_nothing_where_it_said_nothing():
-    known = representations.make(POSE, "pose", 2)
+    known = representations.parse(POSE, "pose", 2)
     pose, actions = random()
     actions[:, -2:] = np.nan
     learned = representations.encode_actions(known, actions, pose[:, 1])
@@ -98,11 +98,11 @@ def test_a_previous_plan_says_nothing_where_it_said_nothing():
 
 def test_without_spaces_the_policy_is_the_same():
     policy = probe()
-    assert representations.wrap(policy, representations.make({}, "", 2)) is policy
+    assert representations.wrap(policy, representations.parse({}, "", 2)) is policy
 
 
 def test_flat_gives_the_normalizer_every_relative_action_of_every_window():
-    known = representations.make({}, "state", 2)
+    known = representations.parse({}, "state", 2)
     columns = {"state": np.arange(6.0)[:, None], ACTION: np.arange(6.0)[:, None] + 1}
     rows = np.array([[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(
@@ -111,7 +111,7 @@ def test_flat_gives_the_normalizer_every_relative_action_of_every_window():
 
 
 def test_rotations_keep_their_units():
-    known = representations.make(POSE, "", 2)
+    known = representations.parse(POSE, "", 2)
     dims = representations.rotation_dims(known, ACTION, 7)
     np.testing.assert_array_equal(dims, [False] * 3 + [True] * 6 + [False])
 
@@ -120,10 +120,10 @@ def test_rotations_keep_their_units():
     "layouts, relative, said",
     [
         ({ACTION: "3 axis_angel"}, "", "'axis_angel' is no number of plain dims, nor a rotation"),
-        ({ACTION: ""}, "", "config.spaces.layouts.action is empty"),
+        ({ACTION: ""}, "", "config.representation.layouts.action is empty"),
         ({ACTION: "3 axis_angle"}, "", "describes 6 dims (3 axis_angle), and action has 7"),
-        ({"pos": "3"}, "", "config.spaces names 'pos', which is no observation of numbers"),
-        ({}, "image", "config.spaces names 'image', which is no observation of numbers"),
+        ({"pos": "3"}, "", "config.representation names 'pos', which is no observation of numbers"),
+        ({}, "image", "config.representation names 'image', which is no observation of numbers"),
         ({ACTION: "axis_angle 4"}, "pose", "whose part 0 is 7; the action's is axis_angle"),
         ({}, "long", "whose part 0 is 9; the action's is 7"),
     ],
@@ -131,14 +131,14 @@ def test_rotations_keep_their_units():
 def test_what_does_not_fit_is_one_line(layouts, relative, said):
     observations = {"pose": 7, "long": 9, "image": (8, 8, 3)}
     with pytest.raises(UserError) as caught:
-        representations.learned_sizes(representations.make(layouts, relative, 2), observations, 7)
+        representations.learned_sizes(representations.parse(layouts, relative, 2), observations, 7)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_every_form_can_be_learned():
     for form, (size, _, from_matrix) in rotations.FORMS.items():
         x = from_matrix(Rotation.random(9, random_state=1).as_matrix())
-        known = representations.make({ACTION: form}, "", 1)
+        known = representations.parse({ACTION: form}, "", 1)
         back = representations.decode_actions(
             known, representations.encode_actions(known, x, None), None
         )
