@@ -50,7 +50,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
     the first one alone judges and writes.
     """
     signals, panels, held = Signals(), None, []
-    with distributed.together():
+    with distributed.fail_together():
         config = dataset.resolved(config)
         build.check(config)
         if profile:
@@ -64,11 +64,11 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
         example = evaluators.first_batch(config, windows, np.zeros(1, np.int32))
         like = functools.partial(jax.eval_shape, policy.init, jax.random.key(0), example)
         each = training_run.alone(config, workdir)  # the trainings: one, or several side by side
-        begun = init_from.read(config, spec, each[0][1], like, data.train.columns)
+        begun = init_from.initial_params(config, spec, each[0][1], like, data.train.columns)
     distributed.check_same(config=json.dumps(config.to_dict()), data=spec.data)
-    with distributed.together():
+    with distributed.fail_together():
         if distributed.is_first():
-            panels = [evaluators.all_of(own, spec, data, signals) for own, _ in each]
+            panels = [evaluators.evaluators(own, spec, data, signals) for own, _ in each]
             held = [directory.claim(folder, own, spec) for own, folder in each]
     try:
         if held:
@@ -79,7 +79,7 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
         fresh = lambda rng, batch: start(policy.init(rng, batch))
         create = lambda rng, batch, begun: states.create(begun or fresh(rng, batch), tx)
         like = jax.eval_shape(create, rngs[0][0], example, begun)
-        with distributed.together():
+        with distributed.fail_together():
             folders = [folder for _, folder in each]
             found, meta = directory.resume_all(folders, like, jax.device_count())
         distributed.check_same(checkpoint=str(meta.get("step")))
@@ -88,14 +88,14 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             made(rng[0], example, begun) if state is None else state
             for state, rng in zip(found, rngs)
         ]
-        way = parallel.WAYS[config.train.parallel](parallel.all_devices())
+        strategy = parallel.STRATEGIES[config.train.parallel](parallel.all_devices())
         state, step_rng = (
-            way.place(multi_seed.together(found)),
-            multi_seed.together([rng[1] for rng in rngs]),
+            strategy.place(multi_seed.stack(found)),
+            multi_seed.stack([rng[1] for rng in rngs]),
         )
         found.clear()  # a second state would stay in memory, the devices' too, to the end
         step = training_run.stepper(config, policy, tx)
-        team = training_run.team(each, panels, spec, signals, way, profile)
+        team = training_run.team(each, panels, spec, signals, strategy, profile)
         return loop(config, team, meta, state, step, step_rng, windows)
     finally:
         signals.close()
@@ -103,11 +103,11 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             lock.close()
 
 
-def loop(config, team: list[training_run.Job], meta: dict, state, step, rng, windows) -> int:
+def loop(config, team: list[training_run.TrainingRun], meta: dict, state, step, rng, windows) -> int:
     """Calls of `train.steps_per_call` steps, and between them whatever is due.
 
     team: the trainings side by side, of which `state` and `rng` are; nearly always one.
-    state: placed (`parallel.Way`); the first call takes its memory.
+    state: placed (`parallel.Strategy`); the first call takes its memory.
     """
     first, total = meta.get("step", 0), config.train.steps
     owed = meta.get("owed", False)  # stopped before the judges had seen this step
@@ -126,7 +126,7 @@ def loop(config, team: list[training_run.Job], meta: dict, state, step, rng, win
             for i, job in enumerate(team):
                 team[i], clock = training_run.written(job, clock, stack)
         clock, stop = calls(config, team, clock, bar, owed, state, step, rng, windows)
-    distributed.largest(0)  # nobody leaves, and is missed, before the last save is complete
+    distributed.max_over_processes(0)  # nobody leaves, and is missed, before the last save is complete
     if others:
         return 128 + stop if stop else 0
     if stop:
@@ -143,15 +143,15 @@ def loop(config, team: list[training_run.Job], meta: dict, state, step, rng, win
 
 def calls(config, team, clock: training_run.Clock, bar, owed: bool, state, step, rng, windows):
     """Trains from `clock.step` to the end or to a signal; returns the clock and the signal."""
-    batch, way, signals = config.train.batch, team[0].way, team[0].signals
-    call = training_run.caller(config, way, step)
+    batch, strategy, signals = config.train.batch, team[0].strategy, team[0].signals
+    call = training_run.caller(config, strategy, step)
     call = training_run.profiled(call, team[0].workdir / "profile") if team[0].profile else call
-    table = way.place(windows.table)
+    table = strategy.place(windows.table)
     size, total, window = config.train.steps_per_call, config.train.steps, []
-    share = parallel.share(batch, parallel.all_devices())
+    share = parallel.local_slice(batch, parallel.all_devices())
     own_seeds = [job.config.seed for job in team]
     seed = own_seeds[0] if team[0].number is None else own_seeds
-    make = functools.partial(windows.call, batch, seed, share=share)
+    make = functools.partial(windows.call_inputs, batch, seed, share=share)
     if owed:
         for job in team:
             job.save(state, clock, job.judge(state, clock, clock.step - size), owed=False)
@@ -176,7 +176,7 @@ def calls(config, team, clock: training_run.Clock, bar, owed: bool, state, step,
         except Stopped:
             scores, owed = [None] * len(team), True
         # Read once: what comes later waits for the next call. All processes stop as one.
-        stop = distributed.largest(signals.received or 0)
+        stop = distributed.max_over_processes(signals.received or 0)
         due = evaluators.due(config.save.every, before, clock.step, total)
         for job, score in zip(team, scores):
             if stop or clock.step >= total or score is not None or due:

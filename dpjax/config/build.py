@@ -20,7 +20,7 @@ from dpjax.core.normalizer import Normalizer
 from dpjax.core.spec import Spec
 from dpjax.core.types import Params
 from dpjax.diffusion import diffusers_0_11, samplers, sampling, schedules
-from dpjax.inference.compiled import Actor
+from dpjax.inference.compiled import CompiledPolicy
 from dpjax.nets import dit, transformer, unet1d
 from dpjax.ops import transposed
 from dpjax.policies import base as base_lib
@@ -39,7 +39,7 @@ SCHEDULES = {
     "linear": schedules.linear,
     "scaled_linear": schedules.scaled_linear,
     "sigmoid": schedules.sigmoid,
-    "flow": schedules.flow,
+    "flow": schedules.rectified_flow,
 }
 SAMPLERS = {
     "ddpm": lambda config: samplers.ddpm(),
@@ -137,20 +137,20 @@ def denoiser(config: ConfigDict, spec: Spec):
     return network(**sizes, **given)
 
 
-def spaces_of(config: ConfigDict) -> representations.Spaces:
+def representation(config: ConfigDict) -> representations.Representation:
     """What the network learns in place of the data's rotations and absolute actions."""
-    return representations.make(config.spaces.layouts, config.spaces.relative, config.horizon.obs)
+    return representations.parse(config.representation.layouts, config.representation.relative, config.horizon.obs)
 
 
 def policy(
-    config: ConfigDict, normalizer: Normalizer | None, spec: Spec, walk=sampling.sample
+    config: ConfigDict, normalizer: Normalizer | None, spec: Spec, sampling_loop=sampling.sample
 ) -> Policy:
     """The three functions that the config describes, for data of that spec.
 
-    walk: see `policy.diffusion_policy`.
+    sampling_loop: see `policy.diffusion_policy`.
     """
     checks.check_method(config)
-    known = spaces_of(config)
+    known = representation(config)
     if spec.observations:
         observations, action = representations.learned_sizes(known, spec.observations, spec.action)
         spec = spec._replace(observations=observations, action=action)
@@ -167,8 +167,8 @@ def policy(
         mask_padding=config.loss.mask_padding,
         unroll=config.sampler.unroll,
         warm_start=config.sampler.warm_start,
-        walk=walk,
-        pose=choose(CONDITIONS, config.condition, "config.condition")(config.horizon),
+        sampling_loop=sampling_loop,
+        conditioning=choose(CONDITIONS, config.condition, "config.condition")(config.horizon),
     )
     if config.method == "meanflow":
         options.update(num_levels=config.schedule.num_levels, **config.meanflow)
@@ -206,13 +206,13 @@ def sampling(config: ConfigDict, *, sampler=None, steps=None, warm_start=None) -
     return config
 
 
-def actor(config: ConfigDict, policy: Policy, spec: Spec) -> Actor:
+def compiled_policy(config: ConfigDict, policy: Policy, spec: Spec) -> CompiledPolicy:
     """`(params, rng, obs, previous=None) -> [B, Tp, Da]`, compiled once a batch size."""
     step = (config.horizon.predict, spec.action) if config.sampler.warm_start else None
-    return Actor(policy.sample, cameras.rows(spec, config.horizon.obs), step)
+    return CompiledPolicy(policy.sample, cameras.rows(spec, config.horizon.obs), step)
 
 
-def acting(params: Params, platforms: Iterable[str]) -> Params:
+def inference_params(params: Params, platforms: Iterable[str]) -> Params:
     """The params as plans on these platforms take them: for CPUs the denoiser's are turned."""
     if set(platforms) != {"cpu"}:
         return params

@@ -15,13 +15,14 @@ from ml_collections import ConfigDict
 from dpjax import tasks
 from dpjax.core.errors import UserError, choices, choose
 from dpjax.core.types import ACTION
+from dpjax.config import renamed
 from dpjax.diffusion import diffusers_0_11
 from dpjax.training import parallel
-from dpjax.training.step import check_parts
+from dpjax.training.step import check_accumulation
 
 # Sections whose keys are the user's own, with texts as values: new ones may be given on the
 # command line too.
-TEXTS = ("data.columns", "data.goals", "spaces.layouts", "normalize.per_key")
+TEXTS = ("data.columns", "data.goals", "representation.layouts", "normalize.per_key")
 # Those, and sections whose keys follow from data or from a name that base's is not.
 OPEN = (*TEXTS, "denoiser", "cameras")
 
@@ -107,7 +108,7 @@ def check_columns(config: ConfigDict) -> None:
     if config.data.goals and task.columns:
         raise UserError(
             f"config.data.goals={dict(config.data.goals)}: the simulator of task {config.task!r} "
-            "gives no goals: use config.task=own."
+            "gives no goals: use config.task=custom."
         )
     if not tasks.observed(task, config.data.columns):
         raise UserError(
@@ -124,9 +125,9 @@ def check_training(config: ConfigDict) -> None:
             f"{config.train.steps}: the cosine begins where the warm-up ends."
         )
     choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
-    choose(parallel.WAYS, config.train.parallel, "config.train.parallel")
+    choose(parallel.STRATEGIES, config.train.parallel, "config.train.parallel")
     parallel.check_batch(config.train.batch, jax.device_count())
-    check_parts(config.train.batch // jax.device_count(), config.train.accumulate)
+    check_accumulation(config.train.batch // jax.device_count(), config.train.accumulate)
 
 
 METHODS = ("diffusion", "meanflow")
@@ -173,6 +174,8 @@ def check_keys(config: Mapping, complete: Mapping, where: str = "") -> None:
     """Refuses missing, unknown and wrongly typed keys of `config`, section by section."""
     for key in config:
         if key not in complete:
+            if renamed.new_key(where + key) != where + key:
+                raise UserError(f"config.{where}{key} is now config.{renamed.new_key(where + key)}.")
             raise UserError(f"config.{where}{key} is unknown; {choices(key, complete)}.")
     for key, example in complete.items():
         path = where + key

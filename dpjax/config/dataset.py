@@ -126,7 +126,7 @@ def read(config: ConfigDict) -> Data:
     train, val, shares = mixture.join(parts, sets, cameras.memory(config), config.data.spill)
     numbers, images = frames.split(train.columns)
     for key, column in images.items():
-        log.info(frames.say(key, column))
+        log.info(frames.describe(key, column))
     for text in checks.outliers(numbers, train.ends):
         log.warning("%s: %s", train.source, text)
     return Data(train, val, tuple(key for key in train.columns if key != ACTION), shares)
@@ -176,7 +176,7 @@ def see(task: base.Task, raw: Episodes) -> Episodes:
         sizes = ", ".join(f"{key} {list(x.shape[1:])}" for key, x in observed.items())
         raise UserError(
             f"{raw.source}: config.task={task.name!r} cannot observe {sizes} ({error}): set "
-            "config.data.columns to what it wants, or config.task=own to take them as they are."
+            "config.data.columns to what it wants, or config.task=custom to take them as they are."
         ) from error
     action = np.asarray(raw.columns[ACTION], np.float32)
     return raw._replace(columns={**obs, ACTION: action})
@@ -213,8 +213,8 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
 def learned(config: ConfigDict, episodes: Episodes) -> dict:
     """Columns {key: [N, ...]} in the network's spaces, as a normalizer is fitted to them."""
     # Only relative actions differ from window to window.
-    rows = windows_of(config, episodes)[0] if config.spaces.relative else None
-    return representations.flat(build.spaces_of(config), episodes.columns, rows)
+    rows = windows_of(config, episodes)[0] if config.representation.relative else None
+    return representations.flat(build.representation(config), episodes.columns, rows)
 
 
 def fit(config: ConfigDict, episodes: Episodes) -> tuple[Normalizer, list[str]]:
@@ -231,7 +231,7 @@ def fit(config: ConfigDict, episodes: Episodes) -> tuple[Normalizer, list[str]]:
         for key in episodes.columns
     }
     modes.update({ACTION: config.normalize.action, **own})
-    known = build.spaces_of(config)
+    known = build.representation(config)
     fixed = {
         key: representations.rotation_dims(known, key, episodes.columns[key].shape[-1])
         for key in known.layouts
@@ -253,9 +253,9 @@ def observed_steps(config: ConfigDict) -> int:
 
 
 def windows_of(config: ConfigDict, episodes: Episodes):
-    """`windows.window_rows` of the episodes: rows [W, Tp], mask [W, Tp], what to say."""
+    """`windows.window_indices` of the episodes: rows [W, Tp], mask [W, Tp], what to say."""
     horizon = config.horizon
-    return windows.window_rows(episodes.ends, horizon.predict, horizon.obs - 1, horizon.act - 1)
+    return windows.window_indices(episodes.ends, horizon.predict, horizon.obs - 1, horizon.act - 1)
 
 
 def place(config: ConfigDict, data: Data, part: str = "train") -> loader.Windows:

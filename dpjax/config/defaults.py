@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             weights="",  # of several, "2,1": their shares of every batch; "": as their sizes
             split="train",
             # column: path inside an RLDS step; the task turns columns into observations.
-            # Task own: empty for all that there is
+            # Task custom: empty for all that there is
             columns=dict(state="observation/state", action="action"),
             on_bad="refuse",  # or "skip": leave bad episodes out, counted and said
             val_fraction=0.02,  # share of episodes held out (paper)
@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
             spill="",  # folder for them; "": the system's temporary one
         )
     )
-    config.spaces = ConfigDict(
+    config.representation = ConfigDict(
         dict(
             # {column: "3 axis_angle 1"}: which of its dims are a rotation, and in what form
             # (dpjax/core/rotations.py); the network sees it as 6-D (Zhou et al. 2019)
@@ -152,7 +152,7 @@ def get_config() -> ConfigDict:
             # its own in <workdir>/seed_<n>, with the weights that it would have alone
             seeds=1,
             accumulate=1,  # parts that a step's batch is worked through in: less memory
-            begin_with="",  # a run folder whose averaged weights and units are the start
+            init_from="",  # a run folder whose averaged weights and units are the start
         )
     )
     config.compute = ConfigDict(

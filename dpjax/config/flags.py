@@ -14,6 +14,7 @@ import traceback
 
 from absl import flags
 
+from dpjax.config import renamed
 from dpjax.config.checks import TEXTS, flatten, type_name
 from dpjax.core import errors, runtime
 from dpjax.core.errors import UserError, choices
@@ -37,6 +38,7 @@ def parse(
     usage: what --help prints. keys: the config that it lists where none is given.
     values: where the flags are defined.
     """
+    argv[:] = renamed.arguments(argv)  # in place: config_flags reads the same list later
     path = _config_path(argv)
     config = read_config_file(path) if path is not None else keys
     if set(HELP) & set(argv[1:]):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from dpjax.config import defaults, renamed
 from dpjax.config.checks import OPEN
 from dpjax.core.errors import UserError
 from dpjax.core.spec import Spec
@@ -27,26 +28,25 @@ def read_config(run_dir) -> tuple[ConfigDict, Spec]:
         raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
     try:
         content = json.loads(path.read_text())
-        complete(content["config"])
-        config = ConfigDict(restore_tuples(content["config"]))
+        config = ConfigDict(restore_tuples(complete(content["config"])))
         return config.lock(), Spec(**restore_tuples(content["spec"]))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a config that dpjax.train wrote ({error!r}).") from None
 
 
-def complete(config: dict) -> None:
-    """Gives the config of an older run the keys that base.py got later.
+def complete(config: dict) -> dict:
+    """The config of an older run with today's names, and with the keys that came later.
 
-    A new key's default there is what dpjax did before it, so that those runs still load.
+    The default of a new key is what dpjax did before it had the key.
     """
-    from dpjax.config import defaults
+    config = renamed.upgrade(config)
 
-    defaults = defaults.get_config().to_dict()
-    for section, values in defaults.items():
+    for section, values in defaults.get_config().to_dict().items():
         if section not in config:
             config[section] = values
         elif isinstance(values, dict) and section not in OPEN:
             config[section] = {**values, **config[section]}
+    return config
 
 
 def restore_tuples(tree: Any) -> Any:

@@ -20,7 +20,7 @@ from dpjax.evaluation.imitation import validate
 from dpjax.training.signals import Signals
 
 
-class Judge(NamedTuple):
+class Evaluator(NamedTuple):
     """`run(params) -> {name: number}`, every so many steps and at the end; 0 is never."""
 
     every: int
@@ -32,11 +32,11 @@ def due(every: int, before: int, after: int, total: int) -> bool:
     return bool(every) and (before // every != after // every or after >= total)
 
 
-def all_of(config, spec, data, signals: Signals) -> list[Judge]:
+def evaluators(config, spec, data, signals: Signals) -> list[Evaluator]:
     """The judges that the config wants and the data allows."""
     return [
-        Judge(config.val.every, validation(config, spec, data)),
-        Judge(config.eval.every, evaluation(config, spec, signals)),
+        Evaluator(config.val.every, validation(config, spec, data)),
+        Evaluator(config.eval.every, evaluation(config, spec, signals)),
     ]
 
 
@@ -73,12 +73,12 @@ def evaluation(config, spec, signals: Signals):
     task = tasks.get(config.task)
     task.make()  # a missing simulator is said now, not in an hour
     few = build.sampling(config, steps=config.eval.num_steps)
-    act = build.actor(few, build.policy(few, None, spec), spec)
+    act = build.compiled_policy(few, build.policy(few, None, spec), spec)
 
     num_envs = min(config.eval.num_envs, config.eval.episodes)
 
     def evaluate(params):
-        params = build.acting(params, [jax.default_backend()])
+        params = build.inference_params(params, [jax.default_backend()])
         act.compile(params, [num_envs])
 
         def plan(rng, obs, previous=None):

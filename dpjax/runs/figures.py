@@ -42,7 +42,7 @@ def noise_still(run: run_lib.Run, episode) -> bytes:
     task, horizon = tasks.get(run.config.task), run.config.horizon
     at = min(episode.steps - 1, 40)
     obs = observations(task, episode, [at] * CHUNKS, horizon.obs)
-    policy = build.policy(run.config, None, run.spec, walk=sampling.trace)
+    policy = build.policy(run.config, None, run.spec, sampling_loop=sampling.trace)
     way = np.asarray(jax.jit(policy.sample)(run.params, jax.random.key(0), obs))
     steps = np.unique(np.linspace(0, len(way) - 1, PANELS).astype(int))
     panels = [(f"step {i + 1} of {len(way)}", way[i]) for i in steps]
@@ -62,9 +62,9 @@ def seen_still(run: run_lib.Run, episode) -> bytes:
     task = tasks.get(run.config.task)
     steps = np.unique(np.linspace(0, episode.steps - 1, PANELS).astype(int))
     obs = observations(task, episode, steps, run.config.horizon.obs)
-    seen = representations.encode_obs(build.spaces_of(run.config), obs)
+    seen = representations.encode_obs(build.representation(run.config), obs)
     crops, points = jax.device_get(cameras.look(run.config, run.spec, run.params, seen))
-    chunks, env, moments = run.plan(jax.random.key(0), obs), task.make(), []
+    chunks, env, moments = run.sample_actions(jax.random.key(0), obs), task.make(), []
     for i, step in enumerate(steps):
         task.place(env, {key: column[step] for key, column in episode.columns.items()})
         scene = task.draw_actions(task.render(env), chunks[i])

@@ -1,4 +1,4 @@
-"""config.train.begin_with: a training that starts with the weights of a run.
+"""config.train.init_from: a training that starts with the weights of a run.
 
 They are its averaged weights, and its units with them: what the network learned is in
 those. So the new data's own units are not used, which is said, and so is what the sampler
@@ -22,13 +22,13 @@ from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
 # Keys that say how the weights are meant, and that no leaf's shape shows.
-MEANT = ("predict", "schedule", "method", "condition", "denoiser", "encoder", "spaces", "cameras")
+MEANT = ("predict", "schedule", "method", "condition", "denoiser", "encoder", "representation", "cameras")
 SHOWN = 20  # names of leaves in an error
 
 log = logging.getLogger("dpjax")
 
 
-def read(
+def initial_params(
     config: ConfigDict,
     spec: Spec,
     workdir,
@@ -40,12 +40,12 @@ def read(
     like: () -> params of the run's own policy, as shapes. columns: what it is trained on. A run
     that has checkpoints goes on with them, and the run that it began with is not looked at.
     """
-    source = config.train.begin_with
+    source = config.train.init_from
     if not source or checkpoint.steps(workdir):
         return None
     if config.encoder.weights and config.cameras:
         raise UserError(
-            f"config.train.begin_with={source!r} and config.encoder.weights="
+            f"config.train.init_from={source!r} and config.encoder.weights="
             f"{config.encoder.weights!r} both name the encoders' weights: give one."
         )
     began, began_spec = read_config(source)
@@ -56,11 +56,11 @@ def read(
     check_leaves(source, params, like())
     log.warning(
         "beginning with step %d of %s: its averaged weights, and its units in the place of those "
-        "of the new data (config.train.begin_with)",
+        "of the new data (config.train.init_from)",
         *(step, source),
     )
     said = differences(began, config)
-    if not (config.spaces.layouts or config.spaces.relative):  # else they are not the columns
+    if not (config.representation.layouts or config.representation.relative):  # else they are not the columns
         said += unreached(params["normalizer"], columns, config.sampler.clip)
     for text in said:
         log.warning("%s: %s", source, text)
@@ -75,7 +75,7 @@ def check_observations(source: str, began: Spec, spec: Spec) -> None:
     ):
         if old != new:
             raise UserError(
-                f"config.train.begin_with={source!r}: {what}: expected {old}, as in that run, got "
+                f"config.train.init_from={source!r}: {what}: expected {old}, as in that run, got "
                 f"{new}: change config.data.columns, or begin with another run."
             )
 
@@ -95,7 +95,7 @@ def check_leaves(source: str, params: Params, like: Params) -> None:
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise UserError(
-            f"config.train.begin_with={source!r}: {len(wrong)} of {len({*there, *here})} leaves do "
+            f"config.train.init_from={source!r}: {len(wrong)} of {len({*there, *here})} leaves do "
             f"not fit: {'; '.join(wrong[:SHOWN])}{more}."
         )
 

@@ -15,8 +15,8 @@ import optax
 
 from dpjax.config import cameras
 from dpjax.config import checks
-from dpjax.config.build import acting
-from dpjax.config.build import actor
+from dpjax.config.build import inference_params
+from dpjax.config.build import compiled_policy
 from dpjax.config.build import log
 from dpjax.config.build import policy
 from dpjax.config.build import sampling
@@ -32,7 +32,7 @@ from dpjax.diffusion import diffusers_0_11
 from dpjax.diffusion import samplers
 from dpjax.diffusion import schedules
 from dpjax.inference import controller
-from dpjax.inference.compiled import Actor
+from dpjax.inference.compiled import CompiledPolicy
 from dpjax.nets import dit
 from dpjax.nets import transformer
 from dpjax.nets import unet1d
@@ -52,17 +52,17 @@ class Run(NamedTuple):
 
     policy: Policy
     params: Params  # as they were trained
-    acting: Params  # as `act` and `plan` take them
-    act: Actor
-    plan: controller.Plan
+    inference_params: Params  # as `compiled` and `sample_actions` take them
+    compiled: CompiledPolicy
+    sample_actions: controller.SampleActions
     config: ConfigDict
     spec: Spec
     step: int
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> float:
         """Compiles `plan` for these numbers of rows, before a robot waits; the seconds."""
-        runtime.use_large_pages(self.acting)  # here, since what only exports or validates waits in vain
-        return self.act.compile(self.acting, batch_sizes)
+        runtime.use_large_pages(self.inference_params)  # here, since what only exports or validates waits in vain
+        return self.compiled.compile(self.inference_params, batch_sizes)
 
 
 def load(run_dir, *, sampler=None, steps=None, warm_start=None, which="ema", step=None) -> Run:
@@ -76,5 +76,5 @@ def load(run_dir, *, sampler=None, steps=None, warm_start=None, which="ema", ste
     for text in said:
         log.warning(text)
     built, params = policy(config, params["normalizer"], spec), jax.device_put(params)
-    act, taken = actor(config, built, spec), acting(params, [jax.default_backend()])
-    return Run(built, params, taken, act, functools.partial(act, taken), config, spec, at)
+    compiled, taken = compiled_policy(config, built, spec), inference_params(params, [jax.default_backend()])
+    return Run(built, params, taken, compiled, functools.partial(compiled, taken), config, spec, at)

@@ -1,4 +1,4 @@
-"""A training under way: its calls, what stays the same in it, who is told, how far it is."""
+"""A training under strategy: its calls, what stays the same in it, who is told, how far it is."""
 
 from collections.abc import Callable
 import contextlib
@@ -37,7 +37,7 @@ def stepper(config: ConfigDict, policy: Policy, tx: optax.GradientTransformation
     return functools.partial(train_step, policy, tx, **options)
 
 
-def caller(config: ConfigDict, way: parallel.Way, step: Callable) -> Callable:
+def caller(config: ConfigDict, strategy: parallel.Strategy, step: Callable) -> Callable:
     """`call(state, rng, table, inputs)`: steps on the windows that the inputs name.
 
     One program for all of them; with cameras on a CPU, one a step (`parallel.one_by_one`).
@@ -45,7 +45,7 @@ def caller(config: ConfigDict, way: parallel.Way, step: Callable) -> Callable:
     gather = functools.partial(loader.gather, num_observed=dataset.observed_steps(config))
     if config.train.seeds > 1:
         step, gather = multi_seed.side_by_side(step, gather)
-    call = way.repeat(step, gather)
+    call = strategy.repeat(step, gather)
     slow = config.cameras and jax.default_backend() == "cpu"
     return parallel.one_by_one(call) if slow else call
 
@@ -97,7 +97,7 @@ class Clock(NamedTuple):
         return later._replace(timed=self.timed + took, waited=self.waited + waited)
 
 
-class Job(NamedTuple):
+class TrainingRun(NamedTuple):
     """What stays the same all through a run, and who is told about it.
 
     metrics, checkpoints: None in all processes but the first. profile: trace one call.
@@ -108,8 +108,8 @@ class Job(NamedTuple):
     workdir: Path
     spec: spec_lib.Spec
     signals: Signals
-    evaluators: list[evaluators.Judge]
-    way: parallel.Way
+    evaluators: list[evaluators.Evaluator]
+    strategy: parallel.Strategy
     metrics: Metrics | None = None
     checkpoints: checkpoint.Checkpoints | None = None
     profile: bool = False
@@ -117,7 +117,7 @@ class Job(NamedTuple):
 
     def own(self, tree):
         """This training's part of a tree on the devices, on the host."""
-        return multi_seed.pick(self.way.fetch(tree), self.number)
+        return multi_seed.pick(self.strategy.fetch(tree), self.number)
 
     def judge(self, state, clock: Clock, before: int) -> float | None:
         """Validation and evaluation as far as they are due; what ranks this step, if anything.
@@ -125,7 +125,7 @@ class Job(NamedTuple):
         The score of rollouts; of tasks without a simulator what their judge calls "rank".
         """
         values, total = {}, self.config.train.steps
-        for every, run in self.judges:
+        for every, run in self.evaluators:
             if run and evaluators.due(every, before, clock.step, total):
                 self.signals.stop_if_received()
                 values.update(run(self.own(state.ema)))
@@ -149,7 +149,7 @@ class Job(NamedTuple):
         self.checkpoints.save(one, config=config, score=score, extra=extra)
 
 
-def written(job: Job, clock: Clock, stack: contextlib.ExitStack) -> tuple[Job, Clock]:
+def written(job: TrainingRun, clock: Clock, stack: contextlib.ExitStack) -> tuple[TrainingRun, Clock]:
     """The job with its writers, which the stack closes, and the clock as they know it."""
     metrics = stack.enter_context(contextlib.closing(Metrics(job.workdir, clock.step)))
     if metrics.removed:
@@ -179,10 +179,10 @@ def alone(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
     return each
 
 
-def team(each, panels, spec, signals: Signals, way: parallel.Way, profile: bool) -> list[Job]:
+def team(each, panels, spec, signals: Signals, strategy: parallel.Strategy, profile: bool) -> list[TrainingRun]:
     """A job for each training of `alone`. panels: the judges of each; None: no judging here."""
     numbers = [None] if len(each) == 1 else range(len(each))
     return [
-        Job(own, folder, spec, signals, panel, way, profile=profile, number=number)
+        TrainingRun(own, folder, spec, signals, panel, strategy, profile=profile, number=number)
         for number, (own, folder), panel in zip(numbers, each, panels or [[] for _ in each])
     ]

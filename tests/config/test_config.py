@@ -11,9 +11,9 @@ from support import tiny, tiny_config, tiny_image
 
 from configs import (
     base,
+    custom,
     metaworld,
     metaworld_image,
-    own,
     pusht_demo,
     pusht_image,
     pusht_image_small,
@@ -55,7 +55,7 @@ def changed(key, value, module=tiny_config):
     "module",
     [
         *(base, pusht_demo, pusht_state, pusht_state_small, metaworld),
-        *(metaworld_image, own),
+        *(metaworld_image, custom),
         *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
         *(pusht_state_transformer_small, pusht_state_inpainting_small),
         *(pusht_state_flow_small, pusht_state_meanflow_small),
@@ -227,7 +227,7 @@ def refused(tmp_path, args):
         ("horizon.predict=7", "cannot be halved"),
         ("data.dir=nowhere", "nowhere: no such directory"),
         ("data.dir=", "config.data.dir is empty"),
-        ("spaces.layouts.action=2 axis_angel", "did you mean 'axis_angle'?"),
+        ("representation.layouts.action=2 axis_angel", "did you mean 'axis_angle'?"),
         ("data.columns.extra=", "config.data.columns has no 'extra'"),
         ("data.goals.goal=state", "the simulator of task 'pusht' gives no goals"),
     ],

@@ -5,7 +5,7 @@ import logging
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
-from support import tiny, tiny_own
+from support import tiny, tiny_custom
 
 from dpjax.config import build, dataset, flags
 from dpjax.core.errors import UserError
@@ -32,8 +32,8 @@ def write(directory, seed=0, lengths=(9, 12, 11, 10), camera=False, scale=1.0):
 
 
 def config_of(directory, **changes):
-    """tiny_own's config of that directory, resolved."""
-    config = tiny_own.get_config()
+    """tiny_custom's config of that directory, resolved."""
+    config = tiny_custom.get_config()
     config.data.dir = directory
     config.data.update(changes)
     return dataset.resolved(config)
@@ -57,13 +57,13 @@ def test_a_set_without_named_columns_is_observed_whole(tmp_path, caplog):
 
 def test_columns_that_are_named_are_left_as_they_are(tmp_path):
     named = ConfigDict(dict(state="observation/pose", action="action"))
-    config = tiny_own.get_config()
+    config = tiny_custom.get_config()
     config.data.columns = named
     assert dataset.resolved(config).data.columns.to_dict() == named.to_dict()
 
 
 def test_the_given_config_is_not_changed(tmp_path):
-    config = tiny_own.get_config()
+    config = tiny_custom.get_config()
     config.data.dir = write(tmp_path / "set")
     dataset.resolved(config)
     assert not config.data.columns
@@ -87,7 +87,7 @@ def test_a_goal_needs_a_new_name_and_an_observation(tmp_path, goals):
 
 
 def test_goals_need_a_task_without_a_simulator():
-    config = tiny_own.get_config()
+    config = tiny_custom.get_config()
     config.task = "pusht"
     config.data.columns = ConfigDict(dict(state="observation/state", action="action"))
     config.data.goals = ConfigDict(dict(goal="state"))
@@ -118,7 +118,7 @@ def test_batches_of_a_mixture_hold_each_set_by_its_weight(tmp_path):
     data = dataset.read(config)
     placed = dataset.place(config, data)
     border = data.shares[names[0]][0]
-    ids = placed.call(256, 0, 0, 4).ids
+    ids = placed.call_inputs(256, 0, 0, 4).ids
     first = placed.observed[ids][..., 0] < border
     assert ids.shape == (4, 256) and first.sum() == 768
 
@@ -127,13 +127,13 @@ def test_without_weights_every_window_is_drawn_as_often(tmp_path):
     names = [write(tmp_path / f"set{i}", seed=i) for i in range(2)]
     config = config_of(",".join(names))
     placed = dataset.place(config, dataset.read(config))
-    ids = placed.call(len(placed), 0, 0, 1).ids
+    ids = placed.call_inputs(len(placed), 0, 0, 1).ids
     np.testing.assert_array_equal(np.sort(ids[0]), np.arange(len(placed)))
 
 
 @pytest.mark.parametrize("weights", ["1", "1,2,3", "1,-1", "1,nan", "a,b"])
 def test_weights_are_one_number_a_set(weights):
-    config = tiny_own.get_config()
+    config = tiny_custom.get_config()
     config.data.update(dir="a,b", weights=weights)
     with pytest.raises(UserError, match="must be 2 numbers above 0"):
         dataset.directories(config)
@@ -166,7 +166,7 @@ def test_a_key_may_be_normalized_apart(tmp_path):
 
 def test_relative_actions_have_the_units_of_all_windows(tmp_path):
     config = config_of(write(tmp_path / "set"))
-    config.spaces.relative = "pose"
+    config.representation.relative = "pose"
     data = dataset.read(config)
     fitted = dataset.normalizer(config, data.train)
     rows = dataset.windows_of(config, data.train)[0]
@@ -177,7 +177,7 @@ def test_relative_actions_have_the_units_of_all_windows(tmp_path):
 
 def test_rotations_are_not_scaled(tmp_path):
     config = config_of(write(tmp_path / "set", scale=0.3))
-    config.spaces.layouts = ConfigDict(dict(action="3 axis_angle 1"))
+    config.representation.layouts = ConfigDict(dict(action="3 axis_angle 1"))
     fitted = dataset.normalizer(config, dataset.read(config).train)
     assert fitted.scale["action"].shape == (10,)
     np.testing.assert_array_equal(fitted.scale["action"][3:9], 1)
@@ -188,13 +188,13 @@ data, cache = tiny.data, tiny.cache  # fixtures
 
 
 def test_new_keys_of_open_sections_are_given_on_the_command_line():
-    there = tiny_own.get_config().to_dict()
-    argv = ["train", "--config.spaces.layouts.action=3 axis_angle", "--config.seed=3"]
+    there = tiny_custom.get_config().to_dict()
+    argv = ["train", "--config.representation.layouts.action=3 axis_angle", "--config.seed=3"]
     rest, own = flags.own_keys(argv, there)
-    assert rest == ["train", "--config.seed=3"] and own == {"spaces.layouts.action": "3 axis_angle"}
-    config = tiny_own.get_config().lock()
+    assert rest == ["train", "--config.seed=3"] and own == {"representation.layouts.action": "3 axis_angle"}
+    config = tiny_custom.get_config().lock()
     flags.put(own, config)
-    assert config.spaces.layouts.action == "3 axis_angle" and config.is_locked
+    assert config.representation.layouts.action == "3 axis_angle" and config.is_locked
     assert flags.own_keys(["train", "--config.denoiser.new=1"], there)[1] == {}
 
 
@@ -203,7 +203,7 @@ def test_a_run_without_a_simulator_trains_and_keeps_the_best_by_held_out_error(
 ):
     folder = tmp_path_factory.mktemp("own")
     directory = write(folder / "set", lengths=(20, 25, 30, 22, 24), scale=0.3)
-    config = tiny.CONFIG.with_name("tiny_own.py")
+    config = tiny.CONFIG.with_name("tiny_custom.py")
     run = tiny.finish(folder / "run", directory, "val.every=20", config=config, cache=cache)
     assert "config.data.columns is empty: using all of" in run.text()
     loaded = run_lib.load(folder / "run")

@@ -1,4 +1,4 @@
-"""config.train.begin_with: the weights and the units of a run are where a new one starts."""
+"""config.train.init_from: the weights and the units of a run are where a new one starts."""
 
 import jax
 import numpy as np
@@ -36,7 +36,7 @@ def test_a_run_begins_with_the_averaged_weights_and_the_units_of_another(
     began, others, cache, tmp_path
 ):
     workdir = tmp_path / "tuned"
-    options = (*SHORT, f"train.begin_with={began}", "optim.lr=1e-30")
+    options = (*SHORT, f"train.init_from={began}", "optim.lr=1e-30")
     said = tiny.finish(workdir, others, *options, cache=cache).text()
     assert "beginning with step 2 of" in said and "its units in the place of those" in said
     assert "of the new data reaches" in said and "beyond config.sampler.clip=1" in said
@@ -48,15 +48,15 @@ def test_a_run_begins_with_the_averaged_weights_and_the_units_of_another(
 
 def test_a_run_that_has_checkpoints_goes_on_with_them_and_looks_at_no_other(began):
     config, spec = config_file.read_config(began)
-    config.train.begin_with = "nowhere"
-    assert init_from.read(config, spec, began, None, None) is None
+    config.train.init_from = "nowhere"
+    assert init_from.initial_params(config, spec, began, None, None) is None
     with pytest.raises(UserError, match="nowhere: no config.json there"):
-        init_from.read(config, spec, began / "new", None, None)
+        init_from.initial_params(config, spec, began / "new", None, None)
 
 
 def test_leaves_that_do_not_fit_are_named_and_nothing_is_made(began, others, cache, tmp_path):
     workdir = tmp_path / "wider"
-    options = (*SHORT, f"train.begin_with={began}", "denoiser.widths=(16,64)")
+    options = (*SHORT, f"train.init_from={began}", "denoiser.widths=(16,64)")
     refused = tiny.start(workdir, others, *options, cache=cache).wait()
     assert refused.code == 2 and not workdir.exists()
     assert "denoiser/blocks_2/block0/bias: (32,) there, (64,) in this config" in refused.last_line

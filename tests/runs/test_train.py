@@ -75,7 +75,7 @@ def test_a_run_leaves_its_files(run, data):
 def test_the_run_loads_as_a_policy(run):
     loaded = run_lib.load(run[0])
     obs = {key: np.zeros((1, 2, size)) for key, size in loaded.spec.observations.items()}
-    chunk = loaded.plan(jax.random.key(0), obs)
+    chunk = loaded.sample_actions(jax.random.key(0), obs)
     assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
 
 
@@ -109,7 +109,7 @@ def test_other_networks_and_conditions_train_and_act(data, cache, tmp_path, conf
     assert {"loss", "val_loss", "val_action_error"} <= found
     loaded = run_lib.load(workdir)
     obs = {key: np.zeros((1, 2, size)) for key, size in loaded.spec.observations.items()}
-    chunk = loaded.plan(jax.random.key(0), obs)
+    chunk = loaded.sample_actions(jax.random.key(0), obs)
     assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
 
 
@@ -128,16 +128,16 @@ def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tm
     loaded = run_lib.load(tmp_path / "whole")
     assert loaded.spec.cameras == {"image": (96, 96, 3)}
     obs = {"image": np.zeros((1, 2, 96, 96, 3), np.uint8), "agent_pos": np.zeros((1, 2, 2))}
-    assert np.isfinite(loaded.plan(jax.random.key(0), obs)).all()
+    assert np.isfinite(loaded.sample_actions(jax.random.key(0), obs)).all()
     for wrong, said in (
         ({"image": obs["image"] / 255.0}, "expected uint8 images .B, To, 96, 96, 3., got float64"),
         ({"image": np.moveaxis(obs["image"], -1, 2)}, r"got uint8 \[1, 2, 3, 96, 96\]"),
         ({"image": obs["image"][:, :, :48]}, r"got uint8 \[1, 2, 48, 96, 3\]"),
     ):
         with pytest.raises(UserError, match=said):
-            loaded.plan(jax.random.key(0), {**obs, **wrong})
+            loaded.sample_actions(jax.random.key(0), {**obs, **wrong})
     with pytest.raises(UserError, match="observation: 'image' is missing; got agent_pos"):
-        loaded.plan(jax.random.key(0), {"agent_pos": obs["agent_pos"]})
+        loaded.sample_actions(jax.random.key(0), {"agent_pos": obs["agent_pos"]})
 
 
 def test_the_saved_config_is_the_given_one(run, data):
@@ -266,10 +266,10 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
     data = tiny.write(tmp_path / "set", made)
     train_ids, _ = episodes_lib.split(len(made), 0.2, defaults.get_config().data.val_seed)
     ends = np.cumsum([len(made[i]["state"]) for i in train_ids])
-    rows, _, _ = windows.window_rows(ends, 8, 1, 3)
+    rows, _, _ = windows.window_indices(ends, 8, 1, 3)
     window = np.flatnonzero((rows == ends[list(train_ids).index(bad)] - 1).all(1))[0]
     seen = lambda seed: np.flatnonzero(
-        (loader.call_rows(len(rows), 16, seed, 0, 9) == window).any(1)
+        (loader.call_indices(len(rows), 16, seed, 0, 9) == window).any(1)
     )
     seed = next(seed for seed in range(99) if seen(seed)[0] in (4, 5))
     step = int(seen(seed)[0]) + 1

@@ -1,8 +1,8 @@
 """Demonstrations of your own, without a simulator.
 
 python -m dpjax.convert robomimic mine.hdf5 data/mine
-python -m dpjax.check --config configs/own.py --config.data.dir=data/mine
-python -m dpjax.train --config configs/own.py --config.data.dir=data/mine --workdir runs/mine
+python -m dpjax.check --config configs/custom.py --config.data.dir=data/mine
+python -m dpjax.train --config configs/custom.py --config.data.dir=data/mine --workdir runs/mine
 python -m dpjax.validate --run runs/mine
 """
 
@@ -18,7 +18,7 @@ def get_config():
     crop of 90 % of its image (config.cameras), and start from 18 layers of width 64.
     """
     config = base.get_config()
-    config.task = "own"
+    config.task = "custom"
     config.data.columns = ConfigDict()  # all; or {column: path inside an RLDS step}
     config.data.val_fraction = 0.1
     config.denoiser.widths = (64, 128, 256)

@@ -8,6 +8,6 @@ from support import tiny_config
 def get_config():
     """tiny_config.py, its task and columns left open."""
     config = tiny_config.get_config()
-    config.task = "own"
+    config.task = "custom"
     config.data.columns = ConfigDict()
     return config
