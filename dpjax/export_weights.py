@@ -73,7 +73,8 @@ def main(argv=None) -> int:
         config.sampler.num_steps, config.sampler.spacing
     )
     writer.check(settings, spec.observations, np.asarray(path.now.t))
-    params, step, said = checkpoint.load_params(
+    said = []
+    params, step = checkpoint.load_params(
         given.run, which=given.weights, step=given.checkpoint
     )
     params = jax.device_get(params)

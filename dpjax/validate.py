@@ -120,7 +120,7 @@ def batches(config: ConfigDict, data: dataset.Data, count: int) -> list[tuple[Ba
 
 def score(run, look, step: int, parts, which: str, bar) -> Found:
     """One checkpoint on all batches. look: jitted `validation.look`."""
-    params, _, _ = checkpoint.load_params(run, which=which, step=step)
+    params, _ = checkpoint.load_params(run, which=which, step=step)
     params, total, weight, chunks = jax.device_put(params), 0.0, 0.0, []
     for i, (batch, rows) in enumerate(parts):
         rng = jax.random.fold_in(jax.random.key(0), i)  # the same noise for every checkpoint

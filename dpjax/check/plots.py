@@ -23,8 +23,8 @@ def first_batch(case: Case, seen: bool) -> bytes:
     """
     horizon, config = case.config.horizon, case.config
     sizes = (horizon.predict, horizon.obs - 1, horizon.act - 1)
-    rows = windows.window_rows(case.train.ends, *sizes)[0][:, horizon.obs - 1]
-    ids = loader.batch_rows(len(rows), config.train.batch, config.seed, 0)[:WINDOWS]
+    rows = windows.window_indices(case.train.ends, *sizes)[0][:, horizon.obs - 1]
+    ids = loader.batch_indices(len(rows), config.train.batch, config.seed, 0)[:WINDOWS]
     images = frames.split(case.train.columns)[1]
     whole = {name: x.read(rows[ids])[:, None] for name, x in images.items()}
     keys = jax.random.split(jax.random.key(config.seed), len(ids))

@@ -91,7 +91,7 @@ def check_columns(config: ConfigDict, raw: Episodes) -> None:
 
 def check_image(where: str, shape, dtype, size) -> None:
     """Refuses an image of another shape or type than uint8 [*size, 3]."""
-    why = checks.why_no_image(tuple(shape), dtype)
+    why = checks.image_problem(tuple(shape), dtype)
     if not why and tuple(shape[:2]) != tuple(size):
         why = f"expected images of {tuple(size)} px, got {tuple(shape[:2])}"
     if why:

@@ -110,7 +110,7 @@ def check_columns(config: ConfigDict) -> None:
             f"config.data.goals={dict(config.data.goals)}: the simulator of task {config.task!r} "
             "gives no goals: use config.task=custom."
         )
-    if not tasks.observed(task, config.data.columns):
+    if not tasks.observed_columns(task, config.data.columns):
         raise UserError(
             "config.data.columns names no observation: add one, such as "
             "state=observation/state, or leave it empty for all that the data has."

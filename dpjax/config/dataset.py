@@ -127,8 +127,9 @@ def read(config: ConfigDict) -> Data:
     numbers, images = frames.split(train.columns)
     for key, column in images.items():
         log.info(frames.describe(key, column))
-    for text in checks.outliers(numbers, train.ends):
-        log.warning("%s: %s", train.source, text)
+    for outlier in checks.outliers(numbers, train.ends):
+        text = outlier.describe(f"episode {outlier.episode}")
+        log.warning("%s: %s: mend the data, or normalize by 'quantile'", train.source, text)
     return Data(train, val, tuple(key for key in train.columns if key != ACTION), shares)
 
 
@@ -159,7 +160,7 @@ def split_ids(config: ConfigDict, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def parts(config: ConfigDict, task: base.Task, raw: Episodes, ids) -> tuple[Episodes, Episodes]:
     """The episodes of raw columns with these ids, as the policy sees them."""
-    observed = tasks.observed(task, config.data.columns)
+    observed = tasks.observed_columns(task, config.data.columns)
     raw = raw._replace(columns={key: raw.columns[key] for key in (*observed, ACTION)})
     train, val = (episodes_lib.select(raw, part) for part in ids)
     if config.data.mirror:
@@ -252,18 +253,23 @@ def observed_steps(config: ConfigDict) -> int:
     return horizon.predict if config.condition == "inpaint" else horizon.obs
 
 
-def windows_of(config: ConfigDict, episodes: Episodes):
-    """`windows.window_indices` of the episodes: rows [W, Tp], mask [W, Tp], what to say."""
+def windows_of(
+    config: ConfigDict, episodes: Episodes, source: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`windows.window_indices` of the episodes: indices [W, Tp] and mask [W, Tp].
+
+    source: name of the data set for a warning about episodes that are too short; None for none.
+    """
     horizon = config.horizon
-    return windows.window_indices(episodes.ends, horizon.predict, horizon.obs - 1, horizon.act - 1)
+    before = horizon.obs - 1
+    after = horizon.act - 1
+    return windows.window_indices(episodes.ends, horizon.predict, before, after, source=source)
 
 
 def place(config: ConfigDict, data: Data, part: str = "train") -> loader.Windows:
     """The windows of data.train (or val), with their columns, ready to be gathered from."""
     episodes = getattr(data, part)
-    rows, mask, said = windows_of(config, episodes)
-    for text in said:
-        log.warning("%s: %s", episodes.source, text)
+    rows, mask = windows_of(config, episodes, source=episodes.source)
     observed = observed_steps(config)
     mixed = mixture.of_windows(rows, data.shares) if part == "train" else None
     return loader.place(episodes.columns, rows, mask, data.obs_keys, ACTION, observed, mixed)

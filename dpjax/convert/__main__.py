@@ -150,7 +150,7 @@ def _write(args: argparse.Namespace, source: Source, choice: Choice) -> str:
     fps = source.fps or args.fps
     observations = [name for name in choice.names.values() if name != ACTION]
     given = {key: value for key, value in sorted(vars(args).items()) if key != "out"}
-    job = resumable_writer.Job(
+    job = resumable_writer.Conversion(
         asked={
             **{key: str(value) for key, value in given.items()},
             "source": str(args.source.resolve()),

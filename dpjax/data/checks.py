@@ -1,10 +1,11 @@
 """What must be true of demonstrations, whatever file they came from.
 
-A NaN passes every clamp and every normalizer and ends in the weights, so it is
-found here, at the door, and named: episode, step, key and dimension.
+A NaN passes every clamp and every normalizer and ends in the weights. So it is refused where data
+is read or written, and named: episode, step, key and dimension.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,14 +13,17 @@ from dpjax.core.errors import UserError
 
 Shape = tuple[int, ...]
 
-FAR = 50  # ranges of the middle 98 %: no sensor moves like that, a wrong unit or decimal does
+# An outlier lies this many ranges of the middle 98 % away from the median: no sensor moves like
+# that, but a wrong unit or a misplaced decimal point does.
+FAR = 50
 
 
 def check_episode(columns: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> list[str]:
-    """What is wrong with one episode, a line each; [] where it is good.
+    """The faults of one episode, one line each; [] if it is good.
 
-    columns: {key: [T, ...]}.
-    shapes: {key: shape of one step}, what the data set promises.
+    Args:
+        columns: {key: [T, ...]}.
+        shapes: {key: shape of one step}, as the data set promises it.
     """
     lengths = {key: len(column) for key, column in columns.items()}
     if not any(lengths.values()):
@@ -34,12 +38,12 @@ def check_episode(columns: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]
 
 
 def is_image(shape: Shape, dtype: np.dtype) -> bool:
-    """Whether a step of this shape and type is an image, uint8 [H, W, 3]."""
+    """Whether a step of this shape and type is an image: uint8 [H, W, 3]."""
     return np.dtype(dtype) == np.uint8 and len(shape) == 3 and shape[-1] == 3
 
 
-def why_no_image(shape: Shape, dtype: np.dtype) -> str:
-    """What a step of this shape and type lacks to be an image, or ""."""
+def image_problem(shape: Shape, dtype: np.dtype) -> str:
+    """Why a step of this shape and type is not an image, with a hint; "" if it is one."""
     if is_image(shape, dtype):
         return ""
     hint = ""
@@ -51,16 +55,17 @@ def why_no_image(shape: Shape, dtype: np.dtype) -> str:
 
 
 def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
+    """The faults of one column [T, ...] of an episode: shape, type, numbers that are not finite."""
     if column.shape[1:] != tuple(shape):
-        return [f"{key}: expected shape {tuple(shape)} a step, got {column.shape[1:]}"]
+        return [f"{key}: expected shape {tuple(shape)} per step, got {column.shape[1:]}"]
     if is_image(shape, column.dtype):
         return []
     if column.dtype == np.uint8:
-        return [f"{key}: {why_no_image(shape, column.dtype)}"]
+        return [f"{key}: {image_problem(shape, column.dtype)}"]
     if column.dtype != np.float32:
         return [f"{key}: expected float32 or images, got {column.dtype}"]
-    # A sum is finite only if all its terms are, and makes no [T, ...] array of flags;
-    # an overflow of finite terms is sorted out below.
+    # A sum is finite only if all its terms are, and needs no array of flags. A sum of finite terms
+    # may overflow, which the second look below finds out.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(column.sum()):
             return []
@@ -74,60 +79,94 @@ def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
     return [f"step {step}, {where}: expected finite numbers, got {value} ({count})"]
 
 
-def outliers(
-    columns: Mapping[str, np.ndarray], ends: np.ndarray, labels: Sequence[str] | None = None
-) -> list[str]:
-    """A line on each dim [N, D] with numbers far outside what it usually is.
+class Outlier(NamedTuple):
+    """One dimension of a column with numbers far outside of what it usually holds.
 
-    labels: [E] what the episodes are called; by their numbers where it is not given.
-
-    Far: beyond the middle by FAR times the range of the middle 98 %. "limits" would
-    squeeze all the rest into a corner of [-1, 1] for them.
+    key, dim: the column and the dimension.
+    episode, step, value: the first such number, where it is and what it is.
+    low, high: between them lie 98 % of the numbers.
+    count: how many numbers are far outside.
     """
-    said = []
+
+    key: str
+    dim: int
+    episode: int
+    step: int
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def describe(self, episode: str) -> str:
+        """The finding in one line, for an episode of that name."""
+        return (
+            f"{self.key}[{self.dim}] is {self.value:g} at {episode}, step {self.step}, where 98 % "
+            f"lie in [{self.low:g}, {self.high:g}] ({self.count} such "
+            f"value{'s' * (self.count > 1)})"
+        )
+
+
+def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[Outlier]:
+    """Dimensions with numbers further from the median than FAR times the range of the middle 98 %.
+
+    The normalization "limits" would squeeze everything else into a corner of [-1, 1].
+
+    Args:
+        columns: {key: [N, D]}.
+        ends: [E], the step after the last one of each episode.
+    """
+    findings = []
     for key, column in columns.items():
-        low, middle, high = np.quantile(column, [0.01, 0.5, 0.99], axis=0)
-        far = np.abs(column - middle) > FAR * np.maximum(high - low, np.finfo(np.float32).tiny)
-        for d in np.flatnonzero(far.any(0) & (high > low)):
-            rows = np.flatnonzero(far[:, d])
-            e = int(np.searchsorted(ends, rows[0], side="right"))
-            step = rows[0] - (ends[e - 1] if e else 0)
-            name = labels[e] if labels else f"episode {e}"
-            said.append(
-                f"{key}[{d}] is {column[rows[0], d]:g} at {name}, step {step}, where 98 % lie "
-                f"in [{low[d]:g}, {high[d]:g}] ({len(rows)} such value{'s' * (len(rows) > 1)}): "
-                "mend the data, or normalize by 'quantile'"
+        low, median, high = np.quantile(column, [0.01, 0.5, 0.99], axis=0)
+        # Without the smallest positive number a constant dimension would be all outliers.
+        limit = FAR * np.maximum(high - low, np.finfo(np.float32).tiny)
+        far = np.abs(column - median) > limit  # [N, D]
+        for dim in np.flatnonzero(far.any(0) & (high > low)):
+            steps = np.flatnonzero(far[:, dim])
+            episode = int(np.searchsorted(ends, steps[0], side="right"))
+            start = ends[episode - 1] if episode else 0
+            findings.append(
+                Outlier(
+                    key=key,
+                    dim=int(dim),
+                    episode=episode,
+                    step=int(steps[0] - start),
+                    value=column[steps[0], dim],
+                    low=low[dim],
+                    high=high[dim],
+                    count=len(steps),
+                )
             )
-    return said
+    return findings
 
 
 def check_ends(ends: np.ndarray, num_steps: int, source: str) -> None:
-    """Refuses ends [E] that don't cut `num_steps` rows into episodes of 1 step or more."""
+    """Raises a UserError if ends [E] do not cut `num_steps` into episodes of 1 step or more."""
     if len(ends) == 0:
         raise UserError(f"{source}: expected at least 1 episode, got 0.")
     short = np.flatnonzero(np.diff(ends, prepend=0) < 1)
     if len(short):
-        e = short[0]
-        start = ends[e - 1] if e else 0
+        episode = short[0]
+        start = ends[episode - 1] if episode else 0
         raise UserError(
-            f"{source}: episode {e}: expected an end after row {start}, got {ends[e]} "
+            f"{source}: episode {episode}: expected an end after step {start}, got {ends[episode]} "
             "(ends must increase: no episode may be empty)."
         )
     if ends[-1] != num_steps:
         raise UserError(
-            f"{source}: expected the last episode to end at the last of {num_steps} rows, "
+            f"{source}: expected the last episode to end at the last of {num_steps} steps, "
             f"got {ends[-1]}."
         )
 
 
 def check_columns(columns: Mapping[str, np.ndarray], ends: np.ndarray, source: str) -> None:
-    """Refuses flat columns {key: [N, ...]} with ends [E] at the first bad episode."""
+    """Raises a UserError at the first bad episode of flat columns {key: [N, ...]} with ends [E]."""
     for key, column in columns.items():
         check_ends(ends, len(column), f"{source}: {key}")
     shapes = {key: column.shape[1:] for key, column in columns.items()}
     start = 0
-    for e, end in enumerate(ends):
+    for number, end in enumerate(ends):
         episode = {key: column[start:end] for key, column in columns.items()}
         for problem in check_episode(episode, shapes):
-            raise UserError(f"{source}: episode {e}, {problem}.")
+            raise UserError(f"{source}: episode {number}, {problem}.")
         start = end

@@ -150,7 +150,7 @@ class Store:
         return Frames(self._pixels, rows, mirrored, self._hash.hexdigest())
 
 
-def say(key: str, frames: Frames) -> str:
+def describe(key: str, frames: Frames) -> str:
     """A line on what a camera's frames are and where they lie."""
     count, height, width, _ = frames.pixels.shape
     where = "on disk" if isinstance(frames.pixels, np.memmap) else "in memory"

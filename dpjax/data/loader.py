@@ -18,9 +18,9 @@ import numpy as np
 
 from dpjax.core.errors import UserError, choices
 from dpjax.core.types import Array, Batch
-from dpjax.data import mixture
+from dpjax.data import mixture as mixture_lib
 from dpjax.data.frames import Frames, split
-from dpjax.data.mixture import Pools, permutation
+from dpjax.data.mixture import Mixture, permutation
 
 
 @struct.dataclass
@@ -51,7 +51,7 @@ class Windows(NamedTuple):
     table: Table
     frames: dict[str, Frames]
     observed: np.ndarray
-    mixture: Pools | None = None
+    mixture: Mixture | None = None
 
     def __len__(self) -> int:
         return len(self.observed)
@@ -63,12 +63,12 @@ class Windows(NamedTuple):
 
     def ids(self, batch_size: int, seed: int, first: int, count: int) -> np.ndarray:
         """The windows [count, B] of `count` global batches from step `first` on."""
-        if self.pools is None:
-            return call_rows(len(self), batch_size, seed, first, count)
-        ids = mixture.rows(self.pools, seed, first * batch_size, count * batch_size)
+        if self.mixture is None:
+            return call_indices(len(self), batch_size, seed, first, count)
+        ids = mixture_lib.window_ids(self.mixture, seed, first * batch_size, count * batch_size)
         return ids.reshape(count, batch_size)
 
-    def call(
+    def call_inputs(
         self,
         batch_size: int,
         seed: int | Sequence[int],
@@ -95,7 +95,7 @@ class Inputs(NamedTuple):
     images: dict[str, Array]
 
 
-def call_rows(
+def call_indices(
     num_windows: int, batch_size: int, seed: int, first_step: int, num_steps: int
 ) -> np.ndarray:
     """The windows [num_steps, B] int32 of the batches from `first_step` on."""
@@ -110,9 +110,9 @@ def call_rows(
     return np.concatenate(pieces).reshape(num_steps, batch_size)
 
 
-def batch_rows(num_windows: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+def batch_indices(num_windows: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """The windows [B] int32 of batch `step`."""
-    return call_rows(num_windows, batch_size, seed, step, 1)[0]
+    return call_indices(num_windows, batch_size, seed, step, 1)[0]
 
 
 def feed(
@@ -142,7 +142,7 @@ def place(
     obs_keys: Sequence[str],
     action_key: str,
     num_observed: int,
-    mixed: Pools | None = None,
+    mixed: Mixture | None = None,
 ) -> Windows:
     """Puts on the device the columns {name: [N, ...]} that are used, rows and mask [W, Tp].
 
@@ -180,5 +180,5 @@ def gather(table: Table, inputs: Inputs, global_row: Array, num_observed: int) -
         obs={key: seen[key] for key in table.obs_keys},
         actions=table.columns[table.action_key][rows],
         mask=table.mask[inputs.ids],
-        row=global_row,
+        index=global_row,
     )

@@ -22,7 +22,7 @@ from dpjax.data.episodes import Episodes
 ROUND = 1024  # places: shares are met to a thousandth, and within every few batches
 
 
-class Pools(NamedTuple):
+class Mixture(NamedTuple):
     """Windows that lie one set after the other.
 
     counts: of windows, a set. places: in a round, a set; ROUND in all.
@@ -32,8 +32,8 @@ class Pools(NamedTuple):
     places: tuple[int, ...]
 
 
-def pools(counts: tuple[int, ...], weights: tuple[float, ...]) -> Pools:
-    """Pools whose shares are weights / Σ weights, each of them at least 1 in ROUND."""
+def of_weights(counts: tuple[int, ...], weights: tuple[float, ...]) -> Mixture:
+    """Mixture whose shares are weights / Σ weights, each of them at least 1 in ROUND."""
     exact = np.asarray(weights, np.float64) / np.sum(weights) * ROUND
     places = np.floor(exact).astype(int)
     rest = np.argsort(places - exact, kind="stable")[: ROUND - places.sum()]
@@ -43,7 +43,7 @@ def pools(counts: tuple[int, ...], weights: tuple[float, ...]) -> Pools:
             f"config.data.weights: set {int(places.argmin())} has a share below 1 in {ROUND} "
             f"(weights {', '.join(f'{w:g}' for w in weights)}): raise it, or leave the set out."
         )
-    return Pools(tuple(map(int, counts)), tuple(map(int, places)))
+    return Mixture(tuple(map(int, counts)), tuple(map(int, places)))
 
 
 @functools.lru_cache(maxsize=16)
@@ -54,7 +54,7 @@ def permutation(num_windows: int, *seed: int) -> np.ndarray:
     return order
 
 
-def rows(mixed: Pools, seed: int, first: int, size: int) -> np.ndarray:
+def window_ids(mixed: Mixture, seed: int, first: int, size: int) -> np.ndarray:
     """The windows [size] int32 at the places from `first` on."""
     ids = np.empty(size, np.int32)
     for number in range(first // ROUND, (first + size - 1) // ROUND + 1):
@@ -130,10 +130,10 @@ def _over_one_store(parts, limit, folder):
     return {name: (flat[2 * i], flat[2 * i + 1]) for i, name in enumerate(parts)}
 
 
-def of_windows(rows: np.ndarray, shares: Shares) -> Pools | None:
+def of_windows(rows: np.ndarray, shares: Shares) -> Mixture | None:
     """How the windows rows [W, Tp] are drawn; None: each as often as any other."""
     ends, given = zip(*shares.values())
     if None in given:
         return None
     which = np.searchsorted(ends, rows[:, 0], side="right")  # the set of each window
-    return pools(tuple(np.bincount(which, minlength=len(ends))), given)
+    return of_weights(tuple(np.bincount(which, minlength=len(ends))), given)

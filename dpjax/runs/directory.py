@@ -88,9 +88,7 @@ def resume(
 
     (None, {}) without any.
     """
-    state, said = checkpoint.restore_latest(workdir, like, step)
-    for text in said:
-        log.warning(text)
+    state = checkpoint.restore_latest(workdir, like, step)
     if state is None:
         return None, {}
     meta = checkpoint.read_meta(workdir, int(state.step))

@@ -50,7 +50,8 @@ def validation(config, spec, data):
     batch = first_batch(config, held_out, ids)
     rng = jax.random.key(config.data.val_seed)
     run = jax.jit(functools.partial(validate, policy, samples=config.val.samples))
-    alone = not tasks.get(config.task).columns  # no simulator: held-out demonstrations choose
+    # Without rollouts the checkpoints are ranked by their error on held-out demonstrations.
+    alone = tasks.get(config.task).simulator is None
 
     def judge(params):
         values = jax.device_get(run(params, rng, batch))
@@ -71,11 +72,13 @@ def evaluation(config, spec, signals: Signals):
     if not config.eval.every:
         return None
     task = tasks.get(config.task)
-    task.make()  # a missing simulator is said now, not in an hour
+    simulator = tasks.require_simulator(task, instead="set config.eval.every=0")
+    simulator.make()  # a missing simulator is said now, not in an hour
     few = build.sampling(config, steps=config.eval.num_steps)
     act = build.compiled_policy(few, build.policy(few, None, spec), spec)
 
     num_envs = min(config.eval.num_envs, config.eval.episodes)
+    first = simulator.selection_seeds
 
     def evaluate(params):
         params = build.inference_params(params, [jax.default_backend()])
@@ -86,16 +89,18 @@ def evaluation(config, spec, signals: Signals):
             return act(params, rng, obs, previous)
 
         episodes = rollout.rollout(
-            task,
+            simulator,
+            task.observe,
             plan,
-            seeds=range(task.selection_seeds, task.selection_seeds + config.eval.episodes),
+            label=task.name,
+            seeds=range(first, first + config.eval.episodes),
             observed=config.horizon.obs,
             executed=config.horizon.act,
             num_envs=num_envs,
             rng=jax.random.key(config.seed),
             keep=(),
         )
-        numbers = scores.summary(episodes)
+        numbers = scores.summarize(episodes)
         tqdm.write(f"{scores.line(numbers)} (selection seeds)")
         keys = ("score", "score_interval", "success", "success_interval", "episodes", "broken")
         return {key: numbers[key] for key in keys}

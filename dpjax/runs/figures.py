@@ -23,7 +23,7 @@ log = logging.getLogger("dpjax")
 def stills(run: run_lib.Run, episode) -> list[tuple[str, bytes]]:
     """(caption, png) of what there is to show of an episode, or none and a line why."""
     task = tasks.get(run.config.task)
-    if task.place is None:
+    if tasks.require_simulator(task).place is None:
         log.warning("no picture of plans: %s cannot be put into a recorded state", task.name)
         return []
     caption = f"{CHUNKS} chunks sampled from one observation, while noise becomes a plan"
@@ -46,9 +46,10 @@ def noise_still(run: run_lib.Run, episode) -> bytes:
     way = np.asarray(jax.jit(policy.sample)(run.params, jax.random.key(0), obs))
     steps = np.unique(np.linspace(0, len(way) - 1, PANELS).astype(int))
     panels = [(f"step {i + 1} of {len(way)}", way[i]) for i in steps]
-    env = task.make()
-    task.place(env, {key: column[at] for key, column in episode.columns.items()})
-    return report.chunks_still(task.render(env), panels, extent=task.action_high)
+    simulator = tasks.require_simulator(task)
+    env = simulator.make()
+    simulator.place(env, {key: column[at] for key, column in episode.columns.items()})
+    return report.chunks_still(simulator.render(env), panels, extent=simulator.action_high)
 
 
 def observations(task, episode, steps, observed: int) -> dict[str, np.ndarray]:
@@ -60,14 +61,15 @@ def observations(task, episode, steps, observed: int) -> dict[str, np.ndarray]:
 def seen_still(run: run_lib.Run, episode) -> bytes:
     """Crops, the points where the encoder looks, and the plans, over an episode."""
     task = tasks.get(run.config.task)
+    simulator = tasks.require_simulator(task)
     steps = np.unique(np.linspace(0, episode.steps - 1, PANELS).astype(int))
     obs = observations(task, episode, steps, run.config.horizon.obs)
     seen = representations.encode_obs(build.representation(run.config), obs)
     crops, points = jax.device_get(cameras.look(run.config, run.spec, run.params, seen))
-    chunks, env, moments = run.sample_actions(jax.random.key(0), obs), task.make(), []
+    chunks, env, moments = run.sample_actions(jax.random.key(0), obs), simulator.make(), []
     for i, step in enumerate(steps):
-        task.place(env, {key: column[step] for key, column in episode.columns.items()})
-        scene = task.draw_actions(task.render(env), chunks[i])
+        simulator.place(env, {key: column[step] for key, column in episode.columns.items()})
+        scene = simulator.draw_actions(simulator.render(env), chunks[i])
         looks = {key: (crops[key][i], points[key][i]) for key in crops}
         moments.append((f"step {step}", scene, looks))
     return plots.cameras_still(moments)

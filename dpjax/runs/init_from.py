@@ -50,9 +50,7 @@ def initial_params(
         )
     began, began_spec = read_config(source)
     check_observations(source, began_spec, spec)
-    params, step, said = checkpoint.load_params(source, which="ema")
-    for text in said:
-        log.warning(text)
+    params, step = checkpoint.load_params(source, which="ema")
     check_leaves(source, params, like())
     log.warning(
         "beginning with step %d of %s: its averaged weights, and its units in the place of those "

@@ -72,9 +72,7 @@ def load(run_dir, *, sampler=None, steps=None, warm_start=None, which="ema", ste
     """
     config, spec = read_config(run_dir)
     config = sampling(config, sampler=sampler, steps=steps, warm_start=warm_start)
-    params, at, said = checkpoint.load_params(run_dir, which=which, step=step)
-    for text in said:
-        log.warning(text)
+    params, at = checkpoint.load_params(run_dir, which=which, step=step)
     built, params = policy(config, params["normalizer"], spec), jax.device_put(params)
     compiled, taken = compiled_policy(config, built, spec), inference_params(params, [jax.default_backend()])
     return Run(built, params, taken, compiled, functools.partial(compiled, taken), config, spec, at)

@@ -96,7 +96,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def largest(number: int) -> int:
+def max_over_processes(number: int) -> int:
     """The largest of all processes' numbers. All must ask; who comes early waits."""
     if jax.process_count() == 1:
         return number
@@ -104,14 +104,14 @@ def largest(number: int) -> int:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """What stops one process in this block stops all of them at its end."""
     failed = None
     try:
         yield
     except Exception as error:
         failed = error
-    if largest(failed is not None) and failed is None:
+    if max_over_processes(failed is not None) and failed is None:
         raise UserError("stopped because another process was; the reason is in its output.")
     if failed is not None:
         raise failed

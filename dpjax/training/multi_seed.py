@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 
 def side_by_side(step: Callable, gather: Callable) -> tuple[Callable, Callable]:
-    """`step` and `gather` of n trainings (see `parallel.Way.repeat`).
+    """`step` and `gather` of n trainings (see `parallel.Strategy.repeat`).
 
     The state's leaves lead with [n], rng is [n] keys, inputs are [b, n, …], a batch's leaves
     [b, n, …]: rows come first, so that devices share them as those of one training.
@@ -27,7 +27,7 @@ def side_by_side(step: Callable, gather: Callable) -> tuple[Callable, Callable]:
     return step_all, jax.vmap(gather, in_axes=(None, 1, None), out_axes=1)
 
 
-def together(trees: Sequence[Any]) -> Any:
+def stack(trees: Sequence[Any]) -> Any:
     """The trees of n trainings as one, its leaves [n, …]; that of a single one as it is."""
     if len(trees) == 1:
         return trees[0]

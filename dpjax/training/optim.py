@@ -28,15 +28,15 @@ def adamw(
     scales: {item of params, such as "encoder": its rate in parts of lr}; given, leaves
         named frozen_… stay as they are too.
     """
-    mask = {"all": None, "matrices": matrices}[decay]
+    mask = {"all": None, "matrices": weight_matrices}[decay]
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps)
     adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
     if scales is not None:
-        adam = optax.chain(adam, optax.stateless(lambda updates, _: scaled(updates, scales)))
+        adam = optax.chain(adam, optax.stateless(lambda updates, _: scale_updates(updates, scales)))
     return adam
 
 
-def shrinkage(norm: Array, grad_clip: float) -> Array:
+def clip_factor(norm: Array, grad_clip: float) -> Array:
     """What a gradient of that norm is multiplied by, [], so that it is at most grad_clip; 0: 1.
 
     A factor and no transformation of optax's: the mean over a batch is a factor too, and
@@ -45,7 +45,7 @@ def shrinkage(norm: Array, grad_clip: float) -> Array:
     return jnp.minimum(1.0, grad_clip / norm) if grad_clip else jnp.ones_like(norm)
 
 
-def scaled(updates: Params, scales: Mapping[str, float]) -> Params:
+def scale_updates(updates: Params, scales: Mapping[str, float]) -> Params:
     """The updates times the scale of their item; 0 for frozen leaves."""
 
     def scale(path, leaf):
@@ -55,7 +55,7 @@ def scaled(updates: Params, scales: Mapping[str, float]) -> Params:
     return jax.tree_util.tree_map_with_path(scale, updates)
 
 
-def matrices(params: Params) -> Params:
+def weight_matrices(params: Params) -> Params:
     """True at the leaves that multiply activations."""
 
     def is_matrix(path, leaf):

@@ -27,7 +27,7 @@ AXIS = "devices"
 Gather = Callable[[Any, Array, Array], Batch]
 
 
-class Way(NamedTuple):
+class Strategy(NamedTuple):
     """How steps run on given devices.
 
     place: a tree on the host -> its copies on the devices. fetch: one copy, numpy again.
@@ -58,7 +58,7 @@ def check_batch(batch_size: int, num_devices: int) -> None:
         )
 
 
-def share(batch_size: int, devices: list) -> slice:
+def local_slice(batch_size: int, devices: list) -> slice:
     """The rows of a global batch that this process's devices work on."""
     own = [i for i, at in enumerate(devices) if at.process_index == jax.process_index()]
     size = batch_size // len(devices)
@@ -69,17 +69,17 @@ def rows_of(inputs: Any, devices: list) -> np.ndarray:
     """What rows [b] of the global batch this process's inputs [n, b, …] are."""
     num_own = sum(at.process_index == jax.process_index() for at in devices)
     batch_size = jax.tree.leaves(inputs)[0].shape[1] * len(devices) // num_own
-    return np.arange(batch_size, dtype=np.int32)[share(batch_size, devices)]
+    return np.arange(batch_size, dtype=np.int32)[local_slice(batch_size, devices)]
 
 
-def pmapped(devices: list) -> Way:
+def pmap_strategy(devices: list) -> Strategy:
     """One program a device, of its own rows: `jax.pmap` over the axis.
 
     Nothing is spread over a single device, and its axis of one would cost: XLA's CPU copied
     an image policy's state once a step, 1.2 GB, and made Adam's moments twice.
     """
     if len(devices) == 1:
-        return meshed(devices)
+        return mesh_strategy(devices)
     own = [at for at in devices if at.process_index == jax.process_index()]
     spread = NamedSharding(jax.sharding.Mesh(np.array(own), (AXIS,)), PartitionSpec(AXIS))
 
@@ -112,10 +112,10 @@ def pmapped(devices: list) -> Way:
         return run
 
     fetch = functools.partial(jax.tree.map, lambda leaf: first_copy(leaf)[0])
-    return Way(functools.partial(jax.tree.map, put), fetch, repeat)
+    return Strategy(functools.partial(jax.tree.map, put), fetch, repeat)
 
 
-def meshed(devices: list) -> Way:
+def mesh_strategy(devices: list) -> Strategy:
     """One program of the whole batch, split by the compiler: `jax.jit` on a mesh."""
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -149,7 +149,7 @@ def meshed(devices: list) -> Way:
         return run
 
     fetch = functools.partial(jax.tree.map, first_copy)
-    return Way(functools.partial(jax.tree.map, put), fetch, repeat)
+    return Strategy(functools.partial(jax.tree.map, put), fetch, repeat)
 
 
 def repeated(one: Callable, state, inputs):
@@ -183,4 +183,4 @@ def first_copy(leaf: Array) -> np.ndarray:
     return np.asarray(leaf.addressable_shards[0].data)
 
 
-WAYS = {"pmap": pmapped, "mesh": meshed}
+STRATEGIES = {"pmap": pmap_strategy, "mesh": mesh_strategy}

@@ -7,11 +7,11 @@ import optax
 from dpjax.core.errors import UserError
 from dpjax.core.types import Array, Batch, Metrics
 from dpjax.policies.base import Policy
-from dpjax.training.optim import ema_decay, shrinkage
+from dpjax.training.optim import ema_decay, clip_factor
 from dpjax.training.state import TrainState, trained
 
 
-def check_parts(rows: int, parts: int) -> None:
+def check_accumulation(rows: int, parts: int) -> None:
     """Refuses a device's rows of a batch that `accumulate` cannot split evenly."""
     if rows % parts:
         raise UserError(
@@ -73,7 +73,7 @@ def train_step(
         loss, sums, grads = jax.lax.psum((loss, sums, grads), axis)
     weight = sums["weight"]
     norm = optax.tree.norm(grads) / weight
-    factor = shrinkage(norm, grad_clip) / weight
+    factor = clip_factor(norm, grad_clip) / weight
     grads = jax.tree.map(lambda leaf: leaf * factor, grads)
 
     updates, opt_state = tx.update(grads, state.opt_state, trained(state.params))

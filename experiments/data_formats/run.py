@@ -81,11 +81,11 @@ def loaded(out: Path, images: bool) -> dict:
     start = time.perf_counter()
     episodes = rlds.read(out, features=features)
     seconds = time.perf_counter() - start
-    rows, mask, _ = windows.window_rows(episodes.ends, **HORIZON)
+    indices, mask = windows.window_indices(episodes.ends, **HORIZON)
     keys = [key for key in features if key != "action"]
-    table = loader.place(episodes.columns, rows, mask, keys, "action", 2)
+    table = loader.place(episodes.columns, indices, mask, keys, "action", 2)
     gather = jax.jit(lambda data, inputs: loader.gather(data, inputs, np.arange(BATCH), 2))
-    feed = lambda i: gather(table.table, table.inputs(loader.batch_rows(len(table), BATCH, 0, i)))
+    feed = lambda i: gather(table.table, table.inputs(loader.batch_indices(len(table), BATCH, 0, i)))
     jax.block_until_ready(feed(0))  # compiles
     start = time.perf_counter()
     for i in range(BATCHES):

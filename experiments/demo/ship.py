@@ -21,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
     directory = shipped.FOLDER / args.name
     directory.mkdir(parents=True, exist_ok=True)
-    params, step, *_ = checkpoint.load_params(args.run)
+    params, step = checkpoint.load_params(args.run)
     shipped.save_params(directory, params, step)
     config = json.loads((args.run / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -68,12 +68,12 @@ def arithmetic(name: str) -> dict:
 def timed(name: str, way: str) -> dict:
     """Seconds a step on this process's devices: of the calls after the first, the median."""
     config, step, state, data = training(name, BATCH)
-    found = parallel.WAYS[way](parallel.all_devices())
+    found = parallel.STRATEGIES[way](parallel.all_devices())
     call = training_run.caller(config, found, step)
     state, table = found.place((state, data.table))
     took = []
     for k in range(CALLS + 1):
-        inputs = data.call(BATCH, 0, k * STEPS, STEPS)
+        inputs = data.call_inputs(BATCH, 0, k * STEPS, STEPS)
         start = time.perf_counter()
         state, metrics = call(state, jax.random.key(1), table, inputs)
         took.append((time.perf_counter() - start) / STEPS)
@@ -124,7 +124,7 @@ def main() -> int:
     for name, row in result["arithmetic"].items():
         print(f"{name}: {row}", flush=True)
     result["all_reduce_bytes"] = {}
-    for way in parallel.WAYS:
+    for way in parallel.STRATEGIES:
         with tempfile.TemporaryDirectory() as folder:
             result["all_reduce_bytes"][way] = reduced_bytes("unet_small", way, Path(folder))
         for devices in DEVICES:

@@ -65,7 +65,7 @@ def prepare(case: dict):
                 facts["matmul_flops"] = training_flops(policy, params, example)
         return trainer(config, policy, params, data, steps), facts
     facts["loop_parameters"] = loop_parameters(params["denoiser"])
-    act, params = jax.jit(policy.sample), build.acting(params, [jax.default_backend()])
+    act, params = jax.jit(policy.sample), build.inference_params(params, [jax.default_backend()])
     runtime.use_large_pages(params)
     obs = {key: np.asarray(x) for key, x in example.obs.items()}
     key = jax.random.key(1)
@@ -75,10 +75,10 @@ def prepare(case: dict):
 def trainer(config, policy, params, data, steps: int):
     """One call is `steps` optimizer steps, as `dpjax.train` makes them, with the EMA."""
     tx = build.optimizer(config)
-    way = parallel.WAYS[config.train.parallel](parallel.all_devices())
-    call = training_run.caller(config, way, training_run.stepper(config, policy, tx))
-    held, table = [way.place(states.create(params, tx))], way.place(data.table)
-    inputs = data.call(config.train.batch, 0, 0, steps)
+    strategy = parallel.STRATEGIES[config.train.parallel](parallel.all_devices())
+    call = training_run.caller(config, strategy, training_run.stepper(config, policy, tx))
+    held, table = [strategy.place(states.create(params, tx))], strategy.place(data.table)
+    inputs = data.call_inputs(config.train.batch, 0, 0, steps)
 
     def one():
         held[0], metrics = call(held[0], jax.random.key(2), table, inputs)

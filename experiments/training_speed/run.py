@@ -57,7 +57,7 @@ def measure(name: str, folder: Path) -> dict:
     run = next(run.glob("seed_*"), run)
     logged = [entry for entry in metrics.read(run / "metrics.jsonl") if "loss" in entry][1:]
     speeds = sorted(entry["steps_per_second"] for entry in logged)
-    params, _, _ = checkpoint.load_params(run)
+    params, _ = checkpoint.load_params(run)
     leaves = jax.tree.leaves([params["encoder"], params["denoiser"]])
     read, _ = config_file.read_config(run)
     return {

@@ -137,7 +137,7 @@ def zarr_ends_that_fall(folder):
     root = _buffer(folder)
     shutil.rmtree(root / "meta" / "episode_ends")
     made_sets.put(root / "meta" / "episode_ends", np.array([12, 5, 24]))
-    return Case(("zarr", root), ("episode 1: expected an end after row 12, got 5",))
+    return Case(("zarr", root), ("episode 1: expected an end after step 12, got 5",))
 
 
 def zarr_nan(folder):

@@ -147,9 +147,9 @@ def test_a_broken_zarray_is_named(source, tmp_path):
 @pytest.mark.parametrize(
     "ends, words",
     [
-        ([30, 41, 99], "expected the last episode to end at the last of 100 rows, got 99"),
-        ([30, 30, 100], "episode 1: expected an end after row 30, got 30"),
-        ([41, 30, 100], "episode 1: expected an end after row 41, got 30"),
+        ([30, 41, 99], "expected the last episode to end at the last of 100 steps, got 99"),
+        ([30, 30, 100], "episode 1: expected an end after step 30, got 30"),
+        ([41, 30, 100], "episode 1: expected an end after step 41, got 30"),
     ],
 )
 def test_ends_that_do_not_fit_are_refused(source, tmp_path, ends, words):

@@ -7,14 +7,14 @@ import pytest
 
 from dpjax.core.errors import UserError
 from dpjax.data import frames, loader, mixture
-from dpjax.data.windows import window_rows
+from dpjax.data.windows import window_indices
 
 SIZES = [(10, 4), (10, 10), (3, 8), (1, 5), (97, 32)]
 
 
 @pytest.mark.parametrize("windows, batch", SIZES)
 def test_every_epoch_of_the_stream_is_a_permutation(windows, batch):
-    stream = np.concatenate([loader.batch_rows(windows, batch, 0, i) for i in range(windows)])
+    stream = np.concatenate([loader.batch_indices(windows, batch, 0, i) for i in range(windows)])
     assert stream.dtype == np.int32 and len(stream) == windows * batch
     for epoch in stream.reshape(batch, windows):  # windows batches are `batch` epochs
         np.testing.assert_array_equal(np.sort(epoch), np.arange(windows))
@@ -22,28 +22,28 @@ def test_every_epoch_of_the_stream_is_a_permutation(windows, batch):
 
 @pytest.mark.parametrize("windows, batch", SIZES)
 def test_a_call_is_its_batches(windows, batch):
-    call = loader.call_rows(windows, batch, 7, 5, 6)
-    want = [loader.batch_rows(windows, batch, 7, step) for step in range(5, 11)]
+    call = loader.call_indices(windows, batch, 7, 5, 6)
+    want = [loader.batch_indices(windows, batch, 7, step) for step in range(5, 11)]
     np.testing.assert_array_equal(call, want)
 
 
 def test_a_batch_does_not_depend_on_what_was_drawn_before():
     mixture.permutation.cache_clear()
-    late = loader.batch_rows(100, 8, 3, 1000)
+    late = loader.batch_indices(100, 8, 3, 1000)
     for step in range(995, 1000):
-        loader.batch_rows(100, 8, 3, step)
-    np.testing.assert_array_equal(loader.batch_rows(100, 8, 3, 1000), late)
+        loader.batch_indices(100, 8, 3, step)
+    np.testing.assert_array_equal(loader.batch_indices(100, 8, 3, 1000), late)
 
 
 def test_seeds_and_epochs_differ():
-    first = loader.call_rows(100, 100, 0, 0, 2)
+    first = loader.call_indices(100, 100, 0, 0, 2)
     assert (first[0] != first[1]).any()
-    assert (loader.batch_rows(100, 100, 1, 0) != first[0]).any()
+    assert (loader.batch_indices(100, 100, 1, 0) != first[0]).any()
 
 
 def test_a_batch_is_the_callers_to_change():
-    loader.batch_rows(10, 10, 0, 0)[:] = 0
-    np.testing.assert_array_equal(np.sort(loader.batch_rows(10, 10, 0, 0)), np.arange(10))
+    loader.batch_indices(10, 10, 0, 0)[:] = 0
+    np.testing.assert_array_equal(np.sort(loader.batch_indices(10, 10, 0, 0)), np.arange(10))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def columns():
 
 @pytest.fixture
 def windows(columns):
-    rows, mask, _ = window_rows(np.array([15, 40]), 8, 1, 3)
+    rows, mask, _ = window_indices(np.array([15, 40]), 8, 1, 3)
     return loader.place(columns, rows, mask, ["state", "image"], "action", 2)
 
 
@@ -87,12 +87,12 @@ def test_gather_under_jit_is_a_fancy_index(columns, windows, table):
     np.testing.assert_array_equal(batch.obs["image"], columns["image"].read(rows[:, :2]))
     np.testing.assert_array_equal(batch.actions, columns["action"][rows])
     np.testing.assert_array_equal(batch.mask, np.asarray(table.mask)[ids])
-    np.testing.assert_array_equal(batch.row, [4, 5, 6])
+    np.testing.assert_array_equal(batch.index, [4, 5, 6])
     assert batch.obs["image"].dtype == jnp.uint8 and batch.obs["state"].shape == (3, 2, 5)
 
 
 def test_gather_works_inside_a_scan(columns, windows, table):
-    ids = loader.call_rows(len(table.rows), 6, 0, 0, 10)
+    ids = loader.call_indices(len(table.rows), 6, 0, 0, 10)
 
     @jax.jit
     def run(table, inputs):
@@ -114,7 +114,7 @@ def test_the_table_holds_only_what_is_used(table):
 
 
 def test_the_action_may_be_observed_too(columns):
-    rows, mask, _ = window_rows(np.array([40]), 8, 1, 3)
+    rows, mask, _ = window_indices(np.array([40]), 8, 1, 3)
     windows = loader.place(columns, rows, mask, ["action"], "action", 2)
     batch = loader.gather(windows.table, plain(np.arange(4)), np.arange(4), 2)
     np.testing.assert_array_equal(batch.obs["action"], batch.actions[:, :2])

@@ -123,7 +123,7 @@ def make_empty(examples):
 
 BAD = {
     put_nan: "episode 2, step 17, action[1]: expected finite numbers, got nan (1 non-finite",
-    make_ragged: "episode 2, action: expected shape (2,) a step, got (3,)",
+    make_ragged: "episode 2, action: expected shape (2,) per step, got (3,)",
     cut_odd: "episode 2, steps/action: expected 33 steps of 2 numbers, got 65 in all",
     make_int: "episode 2, steps/action: expected float_list, got int64_list",
     drop_key: "episode 2, steps/action: missing in this episode",

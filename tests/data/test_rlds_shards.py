@@ -29,7 +29,7 @@ def read(e):
 
 
 def job(read=read, **asked):
-    return resumable_writer.Job(
+    return resumable_writer.Conversion(
         asked={"source": "made up", **asked},
         episodes=EPISODES,
         read=read,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dpjax.core.errors import UserError
-from dpjax.data.windows import window_rows
+from dpjax.data.windows import window_indices
 
 
 def original_rows(ends, horizon, before, after):
@@ -28,7 +28,7 @@ def test_rows_and_mask_equal_the_original(lengths, horizon, before, after):
     ends = np.cumsum([n for n in lengths if n + before + after >= horizon])
     if not len(ends):
         pytest.skip("no episode is long enough for the original")
-    rows, mask, said = window_rows(ends, horizon, before, after)
+    rows, mask, said = window_indices(ends, horizon, before, after)
     want_rows, want_mask = original_rows(ends.tolist(), horizon, before, after)
     np.testing.assert_array_equal(rows, want_rows)
     np.testing.assert_array_equal(mask, want_mask)
@@ -36,12 +36,12 @@ def test_rows_and_mask_equal_the_original(lengths, horizon, before, after):
 
 
 def test_an_episode_gives_length_plus_room_windows():
-    rows, _, _ = window_rows(np.array([100]), 16, 1, 7)
+    rows, _, _ = window_indices(np.array([100]), 16, 1, 7)
     assert len(rows) == 100 + 1 + 7 - 16 + 1
 
 
 def test_the_first_and_last_window_repeat_the_edges():
-    rows, mask, _ = window_rows(np.array([10, 20]), 4, 1, 2)
+    rows, mask, _ = window_indices(np.array([10, 20]), 4, 1, 2)
     np.testing.assert_array_equal(rows[0], [0, 0, 1, 2])
     np.testing.assert_array_equal(mask[0], [0, 1, 1, 1])
     np.testing.assert_array_equal(rows[-1], [18, 19, 19, 19])
@@ -50,19 +50,19 @@ def test_the_first_and_last_window_repeat_the_edges():
 
 def test_no_window_crosses_an_episode():
     ends = np.array([12, 40, 49, 149])
-    rows, _, _ = window_rows(ends, 16, 1, 15)
+    rows, _, _ = window_indices(ends, 16, 1, 15)
     episode = np.searchsorted(ends, rows, side="right")
     assert (episode == episode[:, :1]).all()
 
 
 def test_reaching_further_than_a_window_is_reaching_one_step_less():
-    far, _, _ = window_rows(np.array([30]), 8, 50, 50)
-    near, _, _ = window_rows(np.array([30]), 8, 7, 7)
+    far, _, _ = window_indices(np.array([30]), 8, 50, 50)
+    near, _, _ = window_indices(np.array([30]), 8, 7, 7)
     np.testing.assert_array_equal(far, near)
 
 
 def test_a_short_episode_gives_one_padded_window_and_is_said():
-    rows, mask, said = window_rows(np.array([30, 34, 64]), 16, 1, 7)
+    rows, mask, said = window_indices(np.array([30, 34, 64]), 16, 1, 7)
     short = (rows[:, 0] >= 30) & (rows[:, 0] < 34)
     np.testing.assert_array_equal(rows[short], [[30, 30, 31, 32, 33] + [33] * 11])
     np.testing.assert_array_equal(mask[short], [[0, 1, 1, 1, 1] + [0] * 11])
@@ -71,10 +71,10 @@ def test_a_short_episode_gives_one_padded_window_and_is_said():
 
 
 def test_an_episode_of_one_step_is_not_lost():
-    rows, mask, said = window_rows(np.array([1]), 16, 1, 7)
+    rows, mask, said = window_indices(np.array([1]), 16, 1, 7)
     assert rows.shape == (1, 16) and mask.sum() == 1 and len(said) == 1
 
 
 def test_no_episodes_is_an_error():
     with pytest.raises(UserError, match="0 windows from 0 episodes"):
-        window_rows(np.array([], np.int64), 16, 1, 7)
+        window_indices(np.array([], np.int64), 16, 1, 7)

@@ -10,7 +10,7 @@ from support import torch_transformer
 
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
-from dpjax.core.types import ACTION, Batch, row_keys
+from dpjax.core.types import ACTION, Batch, example_keys
 from dpjax.diffusion import samplers, schedules
 from dpjax.nets import transformer
 from dpjax.nets.attention import dropouts
@@ -66,7 +66,7 @@ def test_a_plan_is_prepared_once_for_all_levels(golden, name):
     @jax.jit
     def both(levels):
         context = net.apply(params, cond, levels, method=net.prepare)
-        at_1 = context.replace(step=context.step[1])
+        at_1 = context.replace(per_level=context.per_level[1])
         t = jnp.full(len(x), levels[1])
         return net.apply(params, x, at_1, method=net.denoise), net.apply(params, x, t, cond)
 
@@ -123,7 +123,7 @@ def small_policy(**options):
 def batch_of(rows):
     rows = jnp.arange(6, dtype=jnp.int32)[rows]
     draw = lambda key, *shape: jax.vmap(lambda k: jax.random.normal(k, shape))(
-        row_keys(jax.random.key(key), rows)
+        example_keys(jax.random.key(key), rows)
     )
     return Batch({"state": draw(0, 2, 3)}, draw(1, 4, 2), jnp.ones((len(rows), 4)), rows)
 
@@ -152,7 +152,7 @@ def test_only_matrices_decay():
     shapes = jax.eval_shape(
         net.init, jax.random.key(0), jnp.ones((1, 4, 2)), jnp.zeros(1), jnp.ones((1, 2, 3))
     )["params"]
-    decayed = jax.tree_util.tree_flatten_with_path(optim.matrices(shapes))[0]
+    decayed = jax.tree_util.tree_flatten_with_path(optim.weight_matrices(shapes))[0]
     for path, is_matrix in decayed:
         assert is_matrix == (path[-1].key == "kernel"), jax.tree_util.keystr(path)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "position": jnp.ones((3, 2))}

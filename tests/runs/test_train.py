@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(run, copy, data, cache):
     largest = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(b"\0" * largest.stat().st_size)
     said = tiny.finish(copy, data, cache=cache).text()
-    assert f"checkpoint passed over: step {STEPS}: denoiser" in said
+    assert f"checkpoint skipped: step {STEPS}: denoiser" in said
     assert f"going on from step {STEPS - 4}" in said
     assert tiny.differences(tiny.saved(copy)[0], tiny.saved(run[0])[0]) == []
     assert [e["step"] for e in tiny.entries(copy)] == [e["step"] for e in tiny.entries(run[0])]
@@ -266,7 +266,7 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
     data = tiny.write(tmp_path / "set", made)
     train_ids, _ = episodes_lib.split(len(made), 0.2, defaults.get_config().data.val_seed)
     ends = np.cumsum([len(made[i]["state"]) for i in train_ids])
-    rows, _, _ = windows.window_indices(ends, 8, 1, 3)
+    rows, _ = windows.window_indices(ends, 8, 1, 3)
     window = np.flatnonzero((rows == ends[list(train_ids).index(bad)] - 1).all(1))[0]
     seen = lambda seed: np.flatnonzero(
         (loader.call_indices(len(rows), 16, seed, 0, 9) == window).any(1)

@@ -172,8 +172,7 @@ def logged(workdir) -> int:
 
 def saved(workdir, step=None):
     """(all items of a checkpoint, its step); bit for bit what is on disk."""
-    items, step, _ = checkpoint.load_items(workdir, reader.ITEMS, step)
-    return items, step
+    return checkpoint.load_items(workdir, reader.ITEMS, step)
 
 
 def differences(a, b) -> list[str]:

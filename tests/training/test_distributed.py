@@ -128,7 +128,7 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on(pair, data, cache, tm
     assert tiny.differences(tiny.saved(workdir)[0], tiny.saved(pair[0])[0]) == []
 
 
-def test_the_mesh_way_goes_on_where_the_other_was(pair, data, cache, tmp_path):
+def test_the_mesh_strategy_goes_on_where_the_other_was(pair, data, cache, tmp_path):
     """The last half of the run anew: config.train.parallel may change."""
     workdir = Path(shutil.copytree(pair[0], tmp_path / "run"))
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))

@@ -14,10 +14,10 @@ import pytest
 
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
-from dpjax.core.types import ACTION, Batch, row_keys
+from dpjax.core.types import ACTION, Batch, example_keys
 from dpjax.policies.base import Policy
 from dpjax.training import optim, parallel, state
-from dpjax.training.step import check_parts, train_step
+from dpjax.training.step import check_accumulation, train_step
 
 BATCH, WINDOWS = 16, 40
 EMA = {"ema_power": 0.75, "ema_max": 0.9999}
@@ -33,7 +33,7 @@ def toy_policy():
 
     def loss(params, rng, batch):
         x = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
-        keys = row_keys(rng, batch.row)
+        keys = example_keys(rng, batch.index)
         noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
         y = batch.obs["state"] @ params["denoiser"]["kernel"] - x + 0.1 * noise
         return jnp.sum((y**2).mean(-1) * batch.mask), {"weight": batch.mask.sum()}
@@ -60,13 +60,13 @@ def gather(table, ids, rows):
 
 def run(devices, tx, num_steps, name="pmap", around=lambda call: call, **options):
     """The state and metrics after steps on those devices, on the host."""
-    policy, way = toy_policy(), parallel.WAYS[name](devices)
+    policy, strategy = toy_policy(), parallel.STRATEGIES[name](devices)
     step = functools.partial(train_step, policy, tx, **EMA, **options)
-    call = around(way.repeat(step, gather))
+    call = around(strategy.repeat(step, gather))
     start = state.create(policy.init(jax.random.key(0), None), tx)
     ids = np.arange(num_steps * BATCH, dtype=np.int32).reshape(num_steps, BATCH) % WINDOWS
-    end, metrics = call(way.place(start), jax.random.key(1), way.place(table()), ids)
-    return way.fetch(end), metrics
+    end, metrics = call(strategy.place(start), jax.random.key(1), strategy.place(table()), ids)
+    return strategy.fetch(end), metrics
 
 
 def leaves(num_devices, name="pmap"):
@@ -92,7 +92,7 @@ def leaves(num_devices, name="pmap"):
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
-    """What eight devices did, {"way/leaf": array}, and the program of the mesh way."""
+    """What eight devices did, {"strategy/leaf": array}, and the program of the mesh strategy."""
     folder = tmp_path_factory.mktemp("eight")
     dump = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_call"
     root = str(Path(__file__).parents[2])
@@ -109,10 +109,10 @@ def one_device():
     return leaves(1)
 
 
-@pytest.mark.parametrize("name", parallel.WAYS)
+@pytest.mark.parametrize("name", parallel.STRATEGIES)
 def test_eight_devices_do_what_one_does(eight, name):
     one = one_device()
-    assert len(eight[0].files) == len(parallel.WAYS) * len(one)
+    assert len(eight[0].files) == len(parallel.STRATEGIES) * len(one)
     for key in one:
         got = eight[0][f"{name}/{key}"]
         np.testing.assert_allclose(got, one[key], rtol=1e-5, atol=1e-5, err_msg=key)
@@ -127,12 +127,12 @@ def test_steps_one_by_one_are_those_of_a_scan():
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", parallel.WAYS)
+@pytest.mark.parametrize("name", parallel.STRATEGIES)
 def test_a_single_device_has_no_axis_of_devices(name):
-    way, leaf = parallel.WAYS[name](jax.devices()[:1]), np.arange(6.0).reshape(3, 2)
-    placed = way.place({"x": leaf})
+    strategy, leaf = parallel.STRATEGIES[name](jax.devices()[:1]), np.arange(6.0).reshape(3, 2)
+    placed = strategy.place({"x": leaf})
     assert placed["x"].shape == (3, 2)  # another axis: copies of the whole state every step
-    np.testing.assert_array_equal(way.fetch(placed)["x"], leaf)
+    np.testing.assert_array_equal(strategy.fetch(placed)["x"], leaf)
 
 
 def test_the_mesh_way_splits_the_batch(eight):
@@ -180,8 +180,8 @@ def test_clipping_is_that_of_the_global_norm(grad_clip):
 
 
 def test_a_gradient_of_zero_is_not_divided_by_its_norm():
-    assert optim.shrinkage(jnp.float32(0), 10.0) == 1
-    assert np.isnan(optim.shrinkage(jnp.float32(np.nan), 10.0))
+    assert optim.clip_factor(jnp.float32(0), 10.0) == 1
+    assert np.isnan(optim.clip_factor(jnp.float32(np.nan), 10.0))
 
 
 def test_the_first_average_is_the_weights():
@@ -252,10 +252,10 @@ def test_a_batch_that_cannot_be_split_is_refused(batch, devices, near):
 
 def test_parts_that_do_not_divide_a_devices_rows_are_refused():
     with pytest.raises(UserError, match="accumulate=3 does not divide the 8 rows"):
-        check_parts(8, 3)
-    check_parts(8, 4)
+        check_accumulation(8, 3)
+    check_accumulation(8, 4)
 
 
 if __name__ == "__main__":
-    found = {name: leaves(8, name) for name in parallel.WAYS}
+    found = {name: leaves(8, name) for name in parallel.STRATEGIES}
     np.savez(sys.argv[1], **{f"{n}/{key}": x for n in found for key, x in found[n].items()})

@@ -73,8 +73,8 @@ def outliers(case: Case) -> list[Finding]:
     """Single numbers far outside of what a dim usually is."""
     found = []
     for key, x in case.numbers.items():
-        for line in checks.outliers({key: x}, case.train.ends, case.labels):
-            reason, _ = line.rsplit(": ", 1)  # the remedy there does not know the key
+        for outlier in checks.outliers({key: x}, case.train.ends):
+            reason = outlier.describe(case.labels[outlier.episode])
             remedy = f"mend the data, or {mode_key(key)}=quantile"
             found.append(Finding("warning", "outliers", reason, remedy))
     return found

@@ -34,7 +34,7 @@ SHARD_BYTES = 2**28
 DIGEST = 16  # bytes of an episode's digest before its record in the journal
 
 
-class Job(NamedTuple):
+class Conversion(NamedTuple):
     """What is to be written.
 
     asked: JSON that must be the same when it goes on: arguments, and the source's state.
@@ -62,7 +62,7 @@ class Shard(NamedTuple):
     digests: list[str]
 
 
-def write(out: Path, job: Job, verify: Callable[[Path, list[str]], None]) -> Path:
+def write(out: Path, conversion: Conversion, verify: Callable[[Path, list[str]], None]) -> Path:
     """Writes the data set to `out`, which must not exist; returns its version directory.
 
     verify: is given the directory before it gets its name, and the digests of what was
@@ -72,9 +72,9 @@ def write(out: Path, job: Job, verify: Callable[[Path, list[str]], None]) -> Pat
         raise UserError(f"{out} exists already. Remove it or write to another directory.")
     folder = out.with_name(f"{out.name}.incomplete")
     with _locked(folder):
-        shards = _resume(folder, job.asked)
+        shards = _resume(folder, conversion.asked)
         try:
-            shards = _write(folder, job, shards)
+            shards = _write(folder, conversion, shards)
             digests = [text for shard in shards for text in shard.digests]
             verify(folder / "data" / writer.VERSION, digests)
         except UserError:  # the source is to be mended: nothing of it stays behind
@@ -135,43 +135,43 @@ def _save(folder: Path, asked: Mapping[str, Any], shards: list[Shard]) -> None:
     new.replace(folder / "progress.json")
 
 
-def _write(folder: Path, job: Job, shards: list[Shard]) -> list[Shard]:
+def _write(folder: Path, conversion: Conversion, shards: list[Shard]) -> list[Shard]:
     path = folder / "data" / writer.VERSION
     path.mkdir(parents=True, exist_ok=True)
-    info, shapes = _describe(path, job)
+    info, shapes = _describe(path, conversion)
     serializer = writer.serializer(info)
     shards = list(shards)
     with _Journal(folder, len(shards)) as journal:
         first = sum(shard.episodes for shard in shards) + len(journal.digests)
-        numbers = tqdm(range(first, job.episodes), initial=first, total=job.episodes,
+        numbers = tqdm(range(first, conversion.episodes), initial=first, total=conversion.episodes,
                        desc="converting", unit=" episodes")  # fmt: skip
         for e in numbers:
             if journal.full():
-                shards = _close(folder, path, job.asked, shards, journal)
-            columns = _checked(job, e, shapes)
-            record = serializer(writer.example(columns, job.observations, job.about(e)))
+                shards = _close(folder, path, conversion.asked, shards, journal)
+            columns = _checked(conversion, e, shapes)
+            record = serializer(writer.example(columns, conversion.observations, conversion.about(e)))
             journal.append(digest(columns), record)
-        shards = _close(folder, path, job.asked, shards, journal)
+        shards = _close(folder, path, conversion.asked, shards, journal)
     lengths, size = [s.episodes for s in shards], sum(s.bytes for s in shards)
     writer.save_info(info, path, lengths, size)
     return shards
 
 
-def _describe(path: Path, job: Job) -> tuple[Any, dict[str, tuple[int, ...]]]:
+def _describe(path: Path, conversion: Conversion) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """The data set's description and the shapes of a step, from its first episode."""
-    if not job.episodes:
-        raise UserError(f"{job.description}: expected at least 1 episode, got 0.")
-    columns = _checked(job, 0, None)
-    example = writer.example(columns, job.observations, job.about(0))
-    info = writer.describe(path, "demos", job.description, example, job.facts)
+    if not conversion.episodes:
+        raise UserError(f"{conversion.description}: expected at least 1 episode, got 0.")
+    columns = _checked(conversion, 0, None)
+    example = writer.example(columns, conversion.observations, conversion.about(0))
+    info = writer.describe(path, "demos", conversion.description, example, conversion.facts)
     return info, {key: x.shape[1:] for key, x in columns.items()}
 
 
-def _checked(job: Job, e: int, shapes: Mapping | None) -> Mapping[str, np.ndarray]:
-    columns = job.read(e)
+def _checked(conversion: Conversion, e: int, shapes: Mapping | None) -> Mapping[str, np.ndarray]:
+    columns = conversion.read(e)
     shapes = shapes or {key: x.shape[1:] for key, x in columns.items()}
     for problem in checks.check_episode(columns, shapes):
-        raise UserError(f"{job.asked['source']}: episode {e}, {problem}.")
+        raise UserError(f"{conversion.asked['source']}: episode {e}, {problem}.")
     return columns
 
 

@@ -1,12 +1,12 @@
 """Arrays on disk, and the proof that they came back as they were.
 
-Orbax holds the arrays, a folder an item; beside them lies a table with the path,
-shape, dtype and sha256 of every leaf, taken from the host copy that was handed to
-Orbax. Orbax itself returns flipped bits and casts dtypes without a word, so what is
-read counts only once it agrees with the table.
+Orbax stores the arrays, one folder per item. Beside them lies a table with the path, shape, dtype
+and sha256 of every leaf, computed from the host copy that was handed to Orbax. Orbax itself
+returns flipped bits and casts dtypes without a word, so an item that was read is used only if it
+agrees with the table.
 
-An item is held as {path: array}, a path being the tuple of its keys: the names don't
-depend on whether a level was a dict, a NamedTuple or a dataclass.
+An item is handled as {path: array}, a path being the tuple of its keys. So names do not depend on
+whether a level of the tree was a dict, a NamedTuple or a dataclass.
 """
 
 import hashlib
@@ -15,13 +15,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 Leaves = dict[tuple[str, ...], Any]  # {path: array}
-Entries = list[dict]  # [{"path", "shape", "dtype", "sha256"}], one a leaf
+Entries = list[dict]  # [{"path", "shape", "dtype", "sha256"}], one per leaf
 
 
 class Damaged(Exception):
@@ -37,15 +38,9 @@ def by_path(tree: Any) -> Leaves:
     }
 
 
-def nest(leaves: Leaves) -> dict:
+def nest(leaves: Leaves) -> dict[str, Any]:
     """{path: leaf} as nested dicts."""
-    tree = {}
-    for path, leaf in leaves.items():
-        branch = tree
-        for key in path[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[path[-1]] = leaf
-    return tree
+    return traverse_util.unflatten_dict(leaves)
 
 
 def spec(entry: dict) -> str:
@@ -54,9 +49,9 @@ def spec(entry: dict) -> str:
 
 
 def sha256(x: np.ndarray) -> str:
-    """Of the bytes of x in C order; shape and dtype are not in it."""
-    flat = np.ascontiguousarray(x).reshape(-1)  # a bfloat16 array has no memoryview
-    return hashlib.sha256(flat.view(np.uint8)).hexdigest()
+    """Hex digest of the bytes of x in C order; shape and dtype are not included."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    return hashlib.sha256(flat.view(np.uint8)).hexdigest()  # bfloat16 itself has no memoryview
 
 
 def count_non_finite(x: np.ndarray) -> int:
@@ -64,8 +59,8 @@ def count_non_finite(x: np.ndarray) -> int:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return 0
     with np.errstate(all="ignore"):
-        # A NaN or infinity survives the sum, which is twice as fast as looking at each;
-        # a sum that overflows is looked at again.
+        # A NaN or infinity survives the sum, which is twice as fast as looking at each number. A
+        # sum that overflows is looked at again.
         return 0 if np.isfinite(x.sum()) else int((~np.isfinite(x)).sum())
 
 
@@ -82,11 +77,28 @@ def entries(leaves: Leaves) -> Entries:
     ]
 
 
-def write_arrays(directory: Path, leaves: Leaves) -> None:
-    """Hands one item to Orbax, which returns when it is on disk.
+def mismatches(item: str, table: Entries, expected: Leaves) -> list[str]:
+    """One line for each leaf whose presence, shape or dtype in the table is not the expected one.
 
-    Orbax takes neither an empty tree nor an array of size 0: both are in the table
-    alone, and a state-only policy's encoder {} has no folder.
+    expected: {path: array, or anything with `shape` and `dtype`}.
+    """
+    have = {tuple(entry["path"]): spec(entry) for entry in table}
+    want = {
+        path: spec({"dtype": np.dtype(x.dtype), "shape": x.shape}) for path, x in expected.items()
+    }
+    return [
+        f"{'/'.join((item, *path))}: checkpoint has {have.get(path, 'no such leaf')}, "
+        f"expected {want.get(path, 'no such leaf')}"
+        for path in sorted({*have, *want})
+        if have.get(path) != want.get(path)
+    ]
+
+
+def write_arrays(directory: Path, leaves: Leaves) -> None:
+    """Writes one item with Orbax; it is on disk when this returns.
+
+    Orbax takes neither an empty tree nor an array of size 0. Both are in the table alone: the
+    encoder {} of a policy that sees numbers only has no folder.
     """
     filled = {path: x for path, x in leaves.items() if x.size}
     if filled:
@@ -94,14 +106,17 @@ def write_arrays(directory: Path, leaves: Leaves) -> None:
 
 
 def read_arrays(directory: Path, table: Entries) -> Leaves:
-    """{path: numpy array} of one item, in the order of its table; else Damaged."""
+    """{path: numpy array} of one item, in the order of its table.
+
+    Raises `Damaged` unless exactly the leaves of the table are there, with the same bytes.
+    """
     where = directory.name
-    found = {}
+    restored = {}
     if any(0 not in entry["shape"] for entry in table):
         if not directory.is_dir():
             raise Damaged(f"{where}: the folder is missing")
         try:
-            found = by_path(_orbax().restore(directory.absolute()))
+            restored = by_path(_orbax().restore(directory.absolute()))
         # Torn files end in errors of many classes, from KeyError to XlaRuntimeError.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -111,18 +126,18 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
         path = tuple(entry["path"])
         name = "/".join((where, *path))
         if 0 in entry["shape"]:
-            found[path] = np.zeros(entry["shape"], entry["dtype"])
-        if path not in found:
+            restored[path] = np.zeros(entry["shape"], entry["dtype"])
+        if path not in restored:
             raise Damaged(f"{name}: the leaf is missing")
-        leaves[path] = np.asarray(found.pop(path))
+        leaves[path] = np.asarray(restored.pop(path))
         _compare(name, leaves[path], entry)
-    if found:
-        raise Damaged(f"{where}/{'/'.join(min(found))}: a leaf that was never saved")
+    if restored:
+        raise Damaged(f"{where}/{'/'.join(min(restored))}: a leaf that was never saved")
     return leaves
 
 
-def _compare(name, x, entry):
-    """Damaged if x isn't the array that the entry describes."""
+def _compare(name: str, x: np.ndarray, entry: dict) -> None:
+    """Raises `Damaged` if x is not the array that the entry describes."""
     here = {"dtype": str(x.dtype), "shape": list(x.shape)}
     if spec(here) != spec(entry):
         raise Damaged(f"{name}: {spec(here)} was read, {spec(entry)} was saved")
@@ -130,11 +145,11 @@ def _compare(name, x, entry):
         raise Damaged(f"{name}: the values differ from those that were saved (sha256)")
 
 
-def _orbax():
-    """An Orbax checkpointer of one tree, used by this process alone.
+def _orbax() -> ocp.Checkpointer:
+    """An Orbax checkpointer of one tree, for this process alone.
 
-    Uncompressed: float weights shrink by 8 %, and zstd made a save 3 x slower.
-    Without active_processes Orbax would wait for processes that don't save.
+    Uncompressed: compression made float weights 8 % smaller and a save three times as slow (zstd).
+    Without active_processes Orbax would wait for processes that do not save.
     """
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(),
@@ -151,7 +166,7 @@ def seal(content: Any) -> str:
 
 
 def write_sealed(path: Path, text: str) -> None:
-    """Replaces the file at once, on disk before it returns."""
+    """Replaces the file in one step; it is on disk when this returns."""
     new = path.with_name(path.name + ".new")
     with open(new, "w", encoding="utf-8") as file:
         file.write(text)
@@ -161,7 +176,7 @@ def write_sealed(path: Path, text: str) -> None:
 
 
 def read_sealed(path: Path) -> Any:
-    """The content of a sealed file; Damaged if it's missing or not what was written."""
+    """The content of a sealed file; `Damaged` if it is missing or not what was written."""
     try:
         sealed = json.loads(path.read_text(encoding="utf-8"))
         intact = sealed["sha256"] == _text_hash(sealed["content"])
@@ -175,14 +190,15 @@ def read_sealed(path: Path) -> Any:
     return sealed["content"]
 
 
-def _text_hash(content):
-    # Through JSON once more: tuples and integer keys hash as what will be read back.
+def _text_hash(content: Any) -> str:
+    """Hex digest of JSON content, whatever its order and indentation."""
+    # Through JSON once more: tuples and integer keys are hashed as what will be read back.
     text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sync_folder(path: Path) -> None:
-    """Puts the names in a folder on disk, so that a rename outlives a power cut."""
+    """Writes the names in a folder to disk, so that a rename survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,16 +1,16 @@
 """Reading checkpoints: the newest step that proves to be what was saved.
 
-Nobody's listing is trusted: a step counts once its table is intact and every leaf that
-is asked for agrees with it. What is passed over on the way is said, a line each.
+Directory listings are not trusted. A checkpoint is valid only if its digest table is intact and
+every requested leaf matches it; skipped checkpoints are logged.
 """
 
 from collections.abc import Callable, Sequence
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from dpjax.core.errors import UserError, choices
 from dpjax.core.normalizer import Normalizer
@@ -19,30 +19,29 @@ from dpjax.training.checkpoint import integrity
 from dpjax.training.checkpoint.integrity import Damaged
 from dpjax.training.state import TrainState
 
-META, DIGEST, TMP = "meta.json", "digest.json", ".dpjax-tmp"
-ITEMS = (
-    "encoder",
-    "denoiser",
-    "ema_encoder",
-    "ema_denoiser",
-    "normalizer",
-    "optimizer",
-    "counters",
-)
+META = "meta.json"
+DIGEST = "digest.json"
+TMP = ".dpjax-tmp"  # in the name of what is not a checkpoint yet, or not any more
+# The items of every checkpoint, each a folder of its own, so that each can be read alone.
+ITEMS = ("encoder", "denoiser", "ema_encoder", "ema_denoiser")
+ITEMS += ("normalizer", "optimizer", "counters")
+PathLike = str | os.PathLike
 Table = dict[str, integrity.Entries]  # {item: its leaves}
+log = logging.getLogger("dpjax")
 
 
-def folder(run_dir) -> Path:
-    """Where a run keeps its steps."""
+def folder(run_dir: PathLike) -> Path:
+    """The folder with the checkpoints of a run, one per step."""
     return Path(run_dir) / "checkpoints"
 
 
 def items(state: TrainState) -> dict[str, Any]:
-    """The state as the items of a checkpoint; raw and ema share the normalizer."""
+    """A training state as {item of a checkpoint: tree}; params and EMA share the normalizer."""
     expected = {"encoder", "denoiser", "normalizer"}
     if set(state.params) != expected:
         raise UserError(
-            f"params has the keys {sorted(state.params)}; checkpoints hold {sorted(expected)}."
+            f"params has the keys {sorted(state.params)}; checkpoints hold {sorted(expected)}.",
+            argument="params",
         )
     return {
         "encoder": state.params["encoder"],
@@ -56,7 +55,7 @@ def items(state: TrainState) -> dict[str, Any]:
 
 
 def read_table(directory: Path) -> Table:
-    """The table of a step whose two JSON files are intact; else Damaged."""
+    """The digest table of a step; `Damaged` unless both of its JSON files are intact."""
     if not os.listdir(directory):
         raise Damaged("an empty folder")
     integrity.read_sealed(directory / META)
@@ -69,14 +68,14 @@ def read_table(directory: Path) -> Table:
 def read_step(
     directory: Path, table: Table, names: Sequence[str] = ITEMS
 ) -> dict[str, integrity.Leaves]:
-    """{item: {path: array}} of the named items, every leaf compared; else Damaged."""
+    """{item: {path: array}} of the named items; `Damaged` unless every leaf matches the table."""
     return {name: integrity.read_arrays(directory / name, table[name]) for name in names}
 
 
-def steps(run_dir) -> list[int]:
-    """The steps that look complete, in order; only reading them proves it."""
+def steps(run_dir: PathLike) -> list[int]:
+    """The steps that look complete, in ascending order; only reading them proves it."""
     complete = []
-    for step in _listed(folder(run_dir))[0]:
+    for step in _list_steps(folder(run_dir)):
         try:
             read_table(folder(run_dir) / str(step))
             complete.append(step)
@@ -85,7 +84,7 @@ def steps(run_dir) -> list[int]:
     return sorted(complete)
 
 
-def read_meta(run_dir, step: int) -> dict:
+def read_meta(run_dir: PathLike, step: int) -> dict:
     """What was saved beside the arrays: step, config, versions, score, and extras."""
     try:
         return integrity.read_sealed(folder(run_dir) / str(step) / META)
@@ -97,69 +96,89 @@ def read_meta(run_dir, step: int) -> dict:
 
 
 def restore_latest(
-    run_dir, like: TrainState, step: int | None = None
-) -> tuple[TrainState | None, list[str]]:
-    """The newest good state, as numpy in the tree of `like`, and what was passed over.
+    run_dir: PathLike, like: TrainState, step: int | None = None
+) -> TrainState | None:
+    """The newest valid training state, as numpy arrays in the tree of `like`.
 
-    step: that one and no other. None if the run has no step yet. Steps of which none is
-    good are an error: starting afresh over them is the user's decision. So is another tree,
-    shape or dtype.
+    Args:
+        like: a state, or its shapes and dtypes.
+        step: restore this step and no other.
+
+    Returns:
+        The state, or None if the run has no checkpoint yet.
+
+    Raises:
+        UserError: if there are checkpoints and none is valid (starting afresh over them is the
+            user's decision), or if tree, shapes or dtypes differ from those of `like`.
     """
     expected = {name: integrity.by_path(tree) for name, tree in items(like).items()}
 
-    def read(step, directory, table):
+    def read(step: int, directory: Path, table: Table) -> dict[str, integrity.Leaves]:
         _check_fit(f"checkpoint step {step} in {directory.parent}", table, expected)
         return read_step(directory, table)
 
-    _, found, said = _newest_good(run_dir, read, step)
-    if found is None:
-        return None, said
-    trees = {
-        # In the order of `like`: the table's own order is that of the run that saved.
-        name: jax.tree.unflatten(
-            jax.tree.structure(tree), [found[name][path] for path in expected[name]]
-        )
-        for name, tree in items(like).items()
-    }
-    return _state(trees, like), said
+    valid = _newest_valid(run_dir, read, step)
+    if valid is None:
+        return None
+    _, leaves = valid
+    # Leaves are put into the tree in the order of `like`: the table's order is that of the run
+    # that saved.
+    trees = {}
+    for name, tree in items(like).items():
+        ordered = [leaves[name][path] for path in expected[name]]
+        trees[name] = jax.tree.unflatten(jax.tree.structure(tree), ordered)
+    return _state_of(trees, like)
 
 
 def load_items(
-    run_dir, names: Sequence[str], step: int | None = None
-) -> tuple[dict[str, Any], int, list[str]]:
-    """The named items as numpy trees, their step, and what was passed over.
+    run_dir: PathLike, names: Sequence[str], step: int | None = None
+) -> tuple[dict[str, Any], int]:
+    """The named items of a checkpoint as numpy trees, and the step that they are of.
 
-    Nested dicts, whatever the tree was (an optimizer's tuples become "0", "1", …); only
-    the normalizer comes back as a Normalizer. step: None for the newest good one.
+    Trees are nested dicts whatever they were when they were saved (an optimizer's tuples become
+    "0", "1", …); only the normalizer comes back as a Normalizer.
+
+    Args:
+        step: the step to load; None for the newest valid one.
+
+    Raises:
+        UserError: if no checkpoint, or not that of `step`, is there and valid.
     """
     for name in names:
         if name not in ITEMS:
-            raise UserError(f"a checkpoint has no item {name!r}; {choices(name, ITEMS)}.")
+            text = f"a checkpoint has no item {name!r}; {choices(name, ITEMS)}."
+            raise UserError(text, argument="names")
     read = lambda _, directory, table: read_step(directory, table, names)
-    step, found, said = _newest_good(run_dir, read, step)
-    if found is None:
+    valid = _newest_valid(run_dir, read, step)
+    if valid is None:
         raise UserError(f"no checkpoint in {folder(run_dir)}: train first, or check the path.")
-    trees = {name: integrity.nest(found[name]) for name in names}
+    step, leaves = valid
+    trees = {name: integrity.nest(leaves[name]) for name in names}
     if "normalizer" in trees:
         tree = trees["normalizer"]
         trees["normalizer"] = Normalizer(tree.get("offset", {}), tree.get("scale", {}))
-    return trees, step, said
+    return trees, step
 
 
 def load_params(
-    run_dir, *, which: str = "ema", step: int | None = None
-) -> tuple[Params, int, list[str]]:
-    """Averaged ("ema") or raw ("raw") params, their step, and what was passed over."""
+    run_dir: PathLike, *, which: str = "ema", step: int | None = None
+) -> tuple[Params, int]:
+    """The params of a checkpoint and its step: averaged (which="ema") or as trained ("raw").
+
+    step: the step to load; None for the newest valid one.
+    """
     prefixes = {"ema": "ema_", "raw": ""}
     if which not in prefixes:
-        raise UserError(f"which={which!r} is unknown; {choices(which, prefixes)}.")
+        text = f"which={which!r} is unknown; {choices(which, prefixes)}."
+        raise UserError(text, argument="which")
     names = {key: prefixes[which] + key for key in ("encoder", "denoiser")}
     names["normalizer"] = "normalizer"
-    found, step, said = load_items(run_dir, tuple(names.values()), step)
-    return {key: found[name] for key, name in names.items()}, step, said
+    trees, step = load_items(run_dir, tuple(names.values()), step)
+    return {key: trees[name] for key, name in names.items()}, step
 
 
-def _state(trees, like):
+def _state_of(trees: dict[str, Any], like: TrainState) -> TrainState:
+    """The training state of a checkpoint's items."""
     params = {key: trees[key] for key in ("encoder", "denoiser", "normalizer")}
     ema = {key: trees[f"ema_{key}"] for key in ("encoder", "denoiser")}
     return like.replace(
@@ -170,61 +189,61 @@ def _state(trees, like):
     )
 
 
-def _newest_good(run_dir, read: Callable, only: int | None = None):
-    """(step, read(step, directory, table), lines said), or (None, None, lines).
+def _newest_valid(
+    run_dir: PathLike, read: Callable[[int, Path, Table], Any], only: int | None = None
+) -> tuple[int, Any] | None:
+    """(step, read(step, directory, table)) of the newest valid checkpoint; None without any.
 
     only: the one step to try, instead of all from the newest down.
     """
-    root, reasons = folder(run_dir), []
-    found, said = _listed(root)
-    if only is not None and only not in found:
-        raise UserError(f"no step {only} in {root}; there are {sorted(found) or 'none'}.")
-    for step in found if only is None else [only]:
+    root = folder(run_dir)
+    there = _list_steps(root, warn=True)
+    if only is not None and only not in there:
+        text = f"no step {only} in {root}; there are {sorted(there) or 'none'}."
+        raise UserError(text, argument="step")
+    reasons = []
+    for step in there if only is None else [only]:
         directory = root / str(step)
         try:
-            return step, read(step, directory, read_table(directory)), said
+            return step, read(step, directory, read_table(directory))
         except (Damaged, OSError) as error:
             reasons.append(f"step {step}: {error}")
-            said.append(f"checkpoint passed over: {reasons[-1]}")
+            log.warning("checkpoint skipped: %s", reasons[-1])
     if reasons:
         raise UserError(
             f"no good checkpoint in {root}: {'; '.join(reasons)}. Restore a copy, or move "
             "the folder away to start afresh."
         )
-    return None, None, said
+    return None
 
 
-def _listed(root: Path) -> tuple[list[int], list[str]]:
-    """Folders whose name is a step, newest first, and a line on what only looks like one."""
-    found, said = [], []
+def _list_steps(root: Path, warn: bool = False) -> list[int]:
+    """The folders whose name is a step, newest first.
+
+    warn: log whatever only looks like a step.
+    """
+    there = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
         name = path.name.split(".")[0]
         if not (name.isascii() and name.isdigit() and name == str(int(name))):
             continue
+        problem = ""
         if not path.is_dir():
-            said.append(f"checkpoint passed over: {path.name} is a file, not a folder")
+            problem = "is a file, not a folder"
         elif path.name == name:
-            found.append(int(name))
-        elif "tmp" in path.name:
-            said.append(f"checkpoint passed over: {path.name} is a save that didn't finish")
-    return sorted(found, reverse=True), said
+            there.append(int(name))
+        elif "tmp" in path.name:  # Orbax's temporary folders, and dpjax's
+            problem = "is a save that did not finish"
+        if warn and problem:
+            log.warning("checkpoint skipped: %s %s", path.name, problem)
+    return sorted(there, reverse=True)
 
 
-def _check_fit(where, table, expected):
-    """UserError naming the leaves whose presence, shape or dtype isn't as expected."""
+def _check_fit(where: str, table: Table, expected: dict[str, integrity.Leaves]) -> None:
+    """Raises a UserError that names leaves which the checkpoint has otherwise, or not at all."""
     wrong = []
     for name in ITEMS:
-        have = {tuple(entry["path"]): integrity.spec(entry) for entry in table[name]}
-        want = {
-            path: integrity.spec({"dtype": np.dtype(x.dtype), "shape": x.shape})
-            for path, x in expected[name].items()
-        }
-        wrong += [
-            f"{'/'.join((name, *path))}: checkpoint has {have.get(path, 'no such leaf')}, "
-            f"expected {want.get(path, 'no such leaf')}"
-            for path in sorted({*have, *want})
-            if have.get(path) != want.get(path)
-        ]
+        wrong += integrity.mismatches(name, table[name], expected[name])
     if wrong:
         more = f" (and {len(wrong) - 5} more leaves)" if len(wrong) > 5 else ""
         raise UserError(

@@ -6,7 +6,7 @@ import pytest
 from dpjax.core.errors import UserError
 from dpjax.data import mixture
 
-MIXED = mixture.pools((300, 50, 4000), (2.0, 1.0, 1.0))
+MIXED = mixture.of_weights((300, 50, 4000), (2.0, 1.0, 1.0))
 
 
 def which(ids):
@@ -15,22 +15,22 @@ def which(ids):
 
 def test_a_round_holds_each_set_by_its_share():
     for number in range(3):
-        ids = mixture.rows(MIXED, 7, number * mixture.ROUND, mixture.ROUND)
+        ids = mixture.window_ids(MIXED, 7, number * mixture.ROUND, mixture.ROUND)
         np.testing.assert_array_equal(np.bincount(which(ids)), [512, 256, 256])
 
 
 def test_any_stretch_is_the_same_stretch_of_the_stream():
-    stream = mixture.rows(MIXED, 7, 0, 5000)
+    stream = mixture.window_ids(MIXED, 7, 0, 5000)
     for first, size in [(0, 10), (1020, 9), (1024, 1024), (999, 3001)]:
         np.testing.assert_array_equal(
-            mixture.rows(MIXED, 7, first, size), stream[first : first + size]
+            mixture.window_ids(MIXED, 7, first, size), stream[first : first + size]
         )
-    assert not np.array_equal(stream, mixture.rows(MIXED, 8, 0, 5000))
+    assert not np.array_equal(stream, mixture.window_ids(MIXED, 8, 0, 5000))
 
 
 @pytest.mark.parametrize("number, count", list(enumerate(MIXED.counts)))
 def test_no_window_comes_twice_before_all_have_come_once(number, count):
-    stream = mixture.rows(MIXED, 7, 0, 20 * mixture.ROUND)
+    stream = mixture.window_ids(MIXED, 7, 0, 20 * mixture.ROUND)
     own = stream[which(stream) == number] - sum(MIXED.counts[:number])
     for epoch in range(len(own) // count):
         part = own[epoch * count : (epoch + 1) * count]
@@ -38,18 +38,18 @@ def test_no_window_comes_twice_before_all_have_come_once(number, count):
 
 
 def test_the_order_within_a_round_is_mixed():
-    ids = which(mixture.rows(MIXED, 7, 0, 128))
+    ids = which(mixture.window_ids(MIXED, 7, 0, 128))
     assert set(ids) == {0, 1, 2}
-    assert not np.array_equal(ids, which(mixture.rows(MIXED, 7, mixture.ROUND, 128)))
+    assert not np.array_equal(ids, which(mixture.window_ids(MIXED, 7, mixture.ROUND, 128)))
 
 
 @pytest.mark.parametrize("weights", [(1, 1, 1), (0.1, 0.2, 0.7), (5, 3, 977)])
 def test_shares_are_met_to_a_place(weights):
-    places = np.array(mixture.pools((9, 9, 9), weights).places)
+    places = np.array(mixture.of_weights((9, 9, 9), weights).places)
     assert places.sum() == mixture.ROUND
     np.testing.assert_array_less(np.abs(places - np.array(weights) / sum(weights) * 1024), 1)
 
 
 def test_a_share_that_would_never_come_is_refused():
     with pytest.raises(UserError, match="set 1 has a share below 1 in 1024"):
-        mixture.pools((9, 9), (10_000, 1))
+        mixture.of_weights((9, 9), (10_000, 1))

@@ -67,11 +67,11 @@ def test_a_run_is_no_folder_of_runs(both, data):
 
 def test_several_devices_share_the_rows_of_all(both, data, cache, tmp_path):
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    for way in ("pmap", "mesh"):
-        changes = ("train.seeds=2", f"train.parallel={way}", *SHORT)
-        tiny.finish(tmp_path / way, data, *changes, cache=cache, env=two)
+    for strategy in ("pmap", "mesh"):
+        changes = ("train.seeds=2", f"train.parallel={strategy}", *SHORT)
+        tiny.finish(tmp_path / strategy, data, *changes, cache=cache, env=two)
         for seed in (42, 43):
-            got, want = (tiny.saved(run / f"seed_{seed}")[0] for run in (tmp_path / way, both))
+            got, want = (tiny.saved(run / f"seed_{seed}")[0] for run in (tmp_path / strategy, both))
             for item in ("denoiser", "ema_denoiser"):
                 jax.tree.map(
                     lambda a, b: np.testing.assert_allclose(b, a, rtol=2e-3, atol=2e-4),

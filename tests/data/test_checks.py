@@ -49,7 +49,7 @@ def test_a_number_may_be_named_in_a_matrix_and_in_a_scalar():
 
 def test_shape_dtype_length_and_emptiness_are_named():
     bad = episode() | {"action": np.ones((20, 3), np.float32)}
-    assert "action: expected shape (2,) a step, got (3,)" in checks.check_episode(bad, SHAPES)[0]
+    assert "action: expected shape (2,) per step, got (3,)" in checks.check_episode(bad, SHAPES)[0]
     bad = episode() | {"action": np.ones((20, 2), np.int64)}
     assert "action: expected float32 or images, got int64" in checks.check_episode(bad, SHAPES)[0]
     bad = episode() | {"action": np.ones((19, 2), np.float32)}
@@ -61,11 +61,11 @@ def test_shape_dtype_length_and_emptiness_are_named():
     "ends, words",
     [
         ([], "got 0"),
-        ([5, 5, 20], "episode 1: expected an end after row 5, got 5"),
+        ([5, 5, 20], "episode 1: expected an end after step 5, got 5"),
         ([0, 20], "episode 0"),
-        ([5, 3, 20], "episode 1: expected an end after row 5, got 3"),
-        ([5, 19], "last of 20 rows, got 19"),
-        ([5, 21], "last of 20 rows, got 21"),
+        ([5, 3, 20], "episode 1: expected an end after step 5, got 3"),
+        ([5, 19], "last of 20 steps, got 19"),
+        ([5, 21], "last of 20 steps, got 21"),
     ],
 )
 def test_ends_that_do_not_cut_the_rows_are_refused(ends, words):
