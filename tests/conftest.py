@@ -6,6 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from support import refusals
+
+from dpjax.core import errors
 
 # Most seconds of the tests are compilation of what then runs for milliseconds.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -18,6 +21,8 @@ def pytest_configure(config):
     # Numbers to be compared with those of an ordinary process ask for its compilation.
     if not os.environ.get("DPJAX_TEST_ORDINARY"):
         os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
+    if path := os.environ.get("DPJAX_RECORD_REFUSALS"):
+        refusals.record(errors.UserError, path)
     os.environ["DPJAX_CACHE"] = ""  # the user's cache is not the tests'; processes inherit this
     cache = getattr(config, "cache", None)  # none under `-p no:cacheprovider`
     if cache is not None:
