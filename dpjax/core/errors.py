@@ -1,21 +1,23 @@
 """Errors that a person reads: one line, and the exit code of the command.
 
-The line says what was given, what is allowed, and where to change it. Anything
-that is the user's to mend raises `UserError`; anything else is a bug of dpjax and
-keeps its traceback.
+The line says what was given, what is allowed, and where to change it. Whatever the user can
+correct raises `UserError`. Every other exception is a bug of dpjax and keeps its traceback.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 import difflib
 import os
 import sys
-from typing import Callable, Iterable
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(ValueError):
-    """What was given, what is allowed, where to change it: one line.
+    """An error that the user can correct, in one line: given, allowed, where to change it.
 
-    argument: the name of the argument that is wrong, so that a layer above can say which
-        config key or command-line option it came from (`dpjax.config.checks`).
+    argument: the name of the argument that is wrong, so that a caller can say which config key
+        or command-line option it came from (`dpjax.config.checks`).
     """
 
     def __init__(self, message: str, *, argument: str | None = None):
@@ -23,25 +25,28 @@ class UserError(ValueError):
         self.argument = argument
 
 
-def choices(given: str, allowed: Iterable[str]) -> str:
-    """The tail of an error about a name: the nearest spelling, then all of them."""
+def choices(name: str, allowed: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the nearest spelling, then all that exist."""
     allowed = sorted(allowed)
-    near = difflib.get_close_matches(str(given), allowed, n=1)
+    near = difflib.get_close_matches(str(name), allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}choose one of {', '.join(allowed) or '(there are none)'}"
 
 
-def choose(table: dict, name: str, where: str):
-    """table[name], or one line with the nearest name."""
+def choose(table: Mapping[str, T], name: str, argument: str) -> T:
+    """table[name]; raises UserError with the nearest name if there is no such entry."""
     if name not in table:
-        raise UserError(f"{where}={name!r} is unknown; {choices(name, table)}.")
+        raise UserError(
+            f"{argument}={name!r} is unknown; {choices(name, table)}.", argument=argument
+        )
     return table[name]
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Runs a command's main; a UserError becomes one line on stderr and exit code 2.
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a command's main function and exits with its code.
 
-    With `--debug` among the arguments the traceback is shown too.
+    A UserError becomes one line on stderr and exit code 2; with `--debug` on the command line
+    its traceback is shown too.
     """
     debug = "--debug" in sys.argv
     if debug:
@@ -57,6 +62,7 @@ def run(main: Callable[[], int | None]) -> None:
         print("dpjax: stopped by the keyboard", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # `… | head` has read enough. Python flushes stdout once more at exit: into nothing.
+        # The reader of a pipe has closed it, as in `… | head`. Python flushes stdout once more
+        # at exit, which must not fail again: give it a place to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # as a shell counts SIGPIPE: 128 + 13
+        sys.exit(141)  # as a shell reports SIGPIPE: 128 + 13

@@ -1,12 +1,62 @@
-"""Files that are not what their names say."""
+"""Files: atomic writes, locks, and Git LFS pointers that stand where data should be."""
 
+import os
 from pathlib import Path
+import secrets
+from typing import IO
 
 from dpjax.core.errors import UserError
 
 
-def refuse_pointer(path: Path) -> None:
-    """Refuses a Git LFS pointer, which stands where the data should be."""
+def write_atomically(path: str | Path, content: bytes | str) -> None:
+    """Writes a file so that it holds either its old content or all of the new one.
+
+    The content goes into a temporary file in the same folder, is flushed to the disk, and takes
+    the place of `path` in one step. A crash at any moment leaves no half-written `path`.
+
+    content: bytes, or text, which is encoded as UTF-8.
+
+    Raises OSError where the folder cannot be written to.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    # A random name, so that two writers of one path cannot mix their halves.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def refuse_pointer(path: str | Path) -> None:
+    """Raises UserError if the file is a Git LFS pointer and not the data that it points to."""
     with open(path, "rb") as file:
         if file.read(64).startswith(b"version https://git-lfs"):
             raise UserError(f"{path}: a Git LFS pointer, not the data. Run git lfs pull.")
+
+
+def try_lock(file: IO) -> bool:
+    """Locks an open file for this process; False if another process has it locked.
+
+    The lock lasts until the file is closed or the process ends, however it ends.
+
+    Raises UserError on a platform without POSIX locks.
+    """
+    # Imported here: the module is missing on Windows, where dpjax can act but not train.
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{file.name} cannot be locked: this platform has no POSIX file locks (fcntl). "
+            "Train and convert on Linux or macOS."
+        ) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -2,11 +2,13 @@
 
     x̂ = (x - offset) / scale                                                (1)
 
-One pair a key and dimension, fitted on the training columns, kept in `Params` and
-so in every checkpoint: a policy can't be loaded without the units it was trained in.
+There is one pair (offset, scale) per key and dimension, fitted to the training data. The pairs
+are part of `Params` and therefore of every checkpoint: a policy is always loaded together with
+the units that it was trained in.
 """
 
-from typing import Callable, Mapping
+from collections.abc import Callable, Mapping
+import logging
 
 from flax import struct
 import jax
@@ -17,69 +19,80 @@ from dpjax.core.errors import UserError, choices
 
 Array = jax.Array
 
+log = logging.getLogger("dpjax")
+
 
 @struct.dataclass
 class Normalizer:
-    """Equation (1), one offset and one scale a key.
+    """Equation (1), with one offset and one scale per key.
 
-    offset, scale: {key: [D]}, float32. A key that is in neither is an error.
+    offset, scale: {key: [D]}, float32. Using a key that is in neither raises UserError.
     """
 
     offset: dict[str, Array]
     scale: dict[str, Array]
 
     def normalize(self, tree: Mapping[str, Array]) -> dict[str, Array]:
-        """{key: [..., D]} from data units to network units."""
+        """{key: [..., D]} from data units to network units, float32."""
         return {
-            key: (jnp.asarray(x, jnp.float32) - self._of(self.offset, key, x))
-            / self._of(self.scale, key, x)
+            key: (jnp.asarray(x, jnp.float32) - _broadcast(self.offset, key, x))
+            / _broadcast(self.scale, key, x)
             for key, x in tree.items()
         }
 
     def restore(self, key: str, x: Array) -> Array:
         """[..., D] of one key from network units back to data units."""
-        return x * self._of(self.scale, key, x) + self._of(self.offset, key, x)
-
-    def _of(self, table, key, x):
-        if key not in table:
-            raise UserError(f"normalizer: no statistics for {key!r}; {choices(key, table)}.")
-        leaf = table[key]
-        return jnp.reshape(leaf, (1,) * (x.ndim - leaf.ndim) + leaf.shape)
+        return x * _broadcast(self.scale, key, x) + _broadcast(self.offset, key, x)
 
 
-def _limits(x: np.ndarray, _: float):
-    """[min, max] -> [-1, 1] (Chi et al. 2023, the default of their code)."""
-    low, high = x.min(0), x.max(0)
+def _broadcast(table: Mapping[str, Array], key: str, x: Array) -> Array:
+    """table[key] [D] with as many axes as x, so that it broadcasts to x [..., D]."""
+    if key not in table:
+        raise UserError(f"normalizer: no statistics for {key!r}; {choices(key, table)}.")
+    leaf = table[key]
+    return jnp.reshape(leaf, (1,) * (x.ndim - leaf.ndim) + leaf.shape)
+
+
+# Each mode maps a column [N, D] to (center [D], half-range [D]), the offset and scale of (1).
+# The second argument is the share of outliers, which only "quantile" uses.
+Statistics = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
+
+
+def _limits(x: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarray]:
+    """[min, max] -> [-1, 1] (the default of Chi et al.'s code, 2023)."""
+    low = x.min(0)
+    high = x.max(0)
     return (high + low) / 2, (high - low) / 2
 
 
-def _gaussian(x: np.ndarray, _: float):
+def _gaussian(x: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarray]:
     """Zero mean, unit variance."""
     return x.mean(0), x.std(0)
 
 
-def _quantile(x: np.ndarray, quantile: float):
-    """[q, 1 - q] -> [-1, 1]: limits that one outlier can't move."""
+def _quantile(x: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """[q, 1 - q] quantiles -> [-1, 1]: limits that a few outliers cannot move."""
     low, high = np.quantile(x, [quantile, 1 - quantile], axis=0)
     return (high + low) / 2, (high - low) / 2
 
 
-def _identity(x: np.ndarray, _: float):
-    """For what is in good units already: rotations, one-hot, flags."""
+def _identity(x: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarray]:
+    """No change, for numbers in good units already: rotations, one-hot codes, flags."""
     return np.zeros(x.shape[1:]), np.ones(x.shape[1:])
 
 
-# Of pixels 0..255: to [-1, 1], or by the mean and deviation of ImageNet's (torchvision).
-IMAGE_MODES = {
-    "unit": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
-    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-}
-
-MODES: dict[str, Callable] = {
+MODES: dict[str, Statistics] = {
     "limits": _limits,
     "gaussian": _gaussian,
     "quantile": _quantile,
     "identity": _identity,
+}
+
+# (offset, scale) per color channel for pixels 0..255: to [-1, 1], or to zero mean and unit
+# variance over ImageNet (the constants of torchvision, times 255).
+IMAGE_MODES = {
+    "unit": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
 }
 
 
@@ -90,38 +103,48 @@ def fit(
     quantile: float = 0.01,
     min_range: float = 1e-4,
     fixed: Mapping[str, np.ndarray] | None = None,
-) -> tuple[Normalizer, list[str]]:
-    """A normalizer for `columns` {key: [N, D]} and a line on each near-constant dim.
+) -> Normalizer:
+    """The normalizer of `columns` {key: [N, D]}. Near-constant dims are logged as warnings.
 
-    modes: {key: name of a mode in MODES}, one for every column; for images [N, H, W, 3],
-        of which no pixel is read, in IMAGE_MODES.
-    quantile: the share left out at each end by the mode "quantile".
-    min_range: a dim whose range is below this (data units) gets scale 1, so that
-        noise in a constant is not blown up to [-1, 1].
-    fixed: {key: bool [D]} dims that keep their units, whatever the mode (rotations).
+    modes: {key: name in MODES}, one for every column; for images [N, H, W, 3], whose pixels
+        are not read, a name in IMAGE_MODES.
+    quantile: the share of the data beyond each limit in mode "quantile".
+    min_range: a dim whose range is smaller than this (in data units) gets scale 1, so that the
+        noise of a constant is not enlarged to [-1, 1].
+    fixed: {key: bool [D]} dims that keep their units whatever the mode (rotations).
+
+    Raises UserError where a mode is unknown.
     """
-    offset, scale, said = {}, {}, []
+    offset: dict[str, Array] = {}
+    scale: dict[str, Array] = {}
     for key, x in columns.items():
-        known = IMAGE_MODES if len(x.shape) == 4 else MODES
-        if modes[key] not in known:
-            raise UserError(
-                f"config.normalize.per_key.{key}={modes[key]!r} is unknown; "
-                f"{choices(modes[key], known)}."
-            )
-        if known is IMAGE_MODES:
+        _check_mode(key, modes[key], is_image=len(x.shape) == 4)
+        if len(x.shape) == 4:
             offset[key], scale[key] = jnp.asarray(IMAGE_MODES[modes[key]], jnp.float32)
             continue
         x = np.asarray(x, np.float64)
         center, half = MODES[modes[key]](x, quantile)
-        # 2 half: one outlier gives a dim a range, and quantile still sees a constant.
+        # A single outlier gives an otherwise constant dim a range, but leaves its quantiles
+        # (2 half) equal. So a dim counts as constant if either of the two is small.
         constant = np.minimum(np.ptp(x, axis=0), 2 * half) < min_range
         if fixed and key in fixed:
-            center, half = np.where(fixed[key], 0.0, center), np.where(fixed[key], 1.0, half)
+            center = np.where(fixed[key], 0.0, center)
+            half = np.where(fixed[key], 1.0, half)
             constant &= ~fixed[key]
         scale[key] = jnp.asarray(np.where(constant, 1.0, half), jnp.float32)
         offset[key] = jnp.asarray(center, jnp.float32)
-        said += [
-            f"{key}[{d}] is constant to {min_range:g} over the training data: scale 1"
-            for d in np.flatnonzero(constant)
-        ]
-    return Normalizer(offset, scale), said
+        for d in np.flatnonzero(constant):
+            log.warning(
+                "%s[%d] is constant to %g over the training data: scale 1", key, d, min_range
+            )
+    return Normalizer(offset, scale)
+
+
+def _check_mode(key: str, mode: str, *, is_image: bool) -> None:
+    """Raises UserError if a column of that kind has no such mode."""
+    allowed = IMAGE_MODES if is_image else MODES
+    if mode not in allowed:
+        raise UserError(
+            f"modes.{key}={mode!r} is unknown; {choices(mode, allowed)}.",
+            argument=f"modes.{key}",
+        )

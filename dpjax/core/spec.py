@@ -1,13 +1,14 @@
-"""What a run observes and does."""
+"""The observations that a policy takes and the size of its actions."""
 
 from typing import NamedTuple
 
 
 class Spec(NamedTuple):
-    """What a run observes and does, in its order: saved with it, checked at load.
+    """The shape of a policy's data. It is saved with a run and compared when one is loaded.
 
-    observations: {key: size of the last axis, or (H, W, 3) of images}. action: Da.
-    data: the data's fingerprint.
+    observations: {key: size of the last axis, or (H, W, 3) for images}, in the policy's order.
+    action: Da, the size of an action.
+    data: the fingerprint of the training data.
     """
 
     observations: dict[str, int | tuple[int, int, int]]
@@ -16,10 +17,10 @@ class Spec(NamedTuple):
 
     @property
     def cameras(self) -> dict[str, tuple[int, int, int]]:
-        """The observations that are images."""
+        """{key: (H, W, 3)} of the observations that are images."""
         return {key: x for key, x in self.observations.items() if isinstance(x, tuple)}
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The observations that are not."""
+        """{key: D} of the observations that are vectors of numbers."""
         return {key: x for key, x in self.observations.items() if not isinstance(x, tuple)}

@@ -1,4 +1,4 @@
-"""The data that travels between the layers.
+"""The data that travels between the packages.
 
 Notation, here and in every docstring of dpjax: `B` batch, `To` observed steps,
 `Tp` predicted steps, `Ta` executed steps, `Da` action size, `F` feature size,
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from flax import struct
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-ACTION = "action"  # the actions' key in the normalizer
-
+ACTION = "action"  # the actions' key in the normalizer and in the data's columns
 
 Array = jax.Array
 PRNGKey = jax.Array
@@ -24,13 +24,13 @@ Metrics = dict[str, Array]
 
 @struct.dataclass
 class Batch:
-    """Windows of demonstrations.
+    """Windows of demonstrations, one per example.
 
     obs: {name: [B, To, ...]} the observed steps, in the units of the data.
-    actions: [B, Tp, Da] the actions of all the window's steps, in the same units.
+    actions: [B, Tp, Da] the actions of all steps of the window, in the same units.
     mask: [B, Tp] 1 where the step was recorded, 0 where an edge was repeated.
-    index: [B] int32, the example's number in the global batch; its noise depends on it
-        and on nothing else, so that one device and eight draw the same numbers.
+    index: [B] int32, each example's number in the global batch. Its noise depends on this
+        number alone, so that one device and eight devices draw the same noise.
     """
 
     obs: Observation
@@ -41,49 +41,51 @@ class Batch:
 
 @struct.dataclass
 class Context:
-    """What a denoiser computes before it sees x (`prepare`), in two parts.
+    """What a denoiser computes before it sees x (`Denoiser.prepare`), in two parts.
 
-    step: a tree whose leaves lead with the noise levels: [S, …] in a sampler, which
-        hands the denoiser one level's slice at a time; [B, …] in a training step.
-    plan: a tree that is the same at every level, leaves [B, …].
+    per_level: a tree whose leaves have the noise levels as their first axis: [S, …] while
+        sampling, where the sampling loop hands the denoiser one level's slice at a time;
+        [B, …] in a training step.
+    shared: a tree that is the same at every level, leaves [B, …].
     """
 
-    step: Any
-    plan: Any
+    per_level: Any
+    shared: Any
 
 
 class Problem(NamedTuple):
-    """What is denoised, on what condition, and what of it is known already.
+    """What is denoised, under which condition, and which of its entries are known.
 
-    x0: [B, Tp, D] in network units; while sampling, 0 where it is not known.
-    cond: [B, T, F] what the denoiser is conditioned on.
-    known: bool [Tp, D], what is given and not denoised; None for nothing.
+    x0: [B, Tp, D] the clean data in network units; while sampling, 0 where it is unknown.
+    cond: [B, T, F] the features that the denoiser is conditioned on.
+    known: bool [Tp, D], the entries that are known beforehand and therefore not denoised;
+        None if there are none.
     """
 
     x0: Array
     cond: Array
     known: Array | None
 
-    def give(self, x: Array) -> Array:
-        """x [B, Tp, D] with what is known written into it."""
+    def insert_known(self, x: Array) -> Array:
+        """x [B, Tp, D] with the known entries of x0 written into it."""
         return x if self.known is None else jnp.where(self.known, self.x0, x)
 
-    def still(self, change: Array) -> Array:
-        """A change or an error of x [B, Tp, D], 0 where x is known."""
+    def mask_known(self, change: Array) -> Array:
+        """A change or an error of x [B, Tp, D], set to 0 at the known entries."""
         return change if self.known is None else jnp.where(self.known, 0.0, change)
 
 
-def cast(tree: Any, dtype) -> Any:
-    """The float32 leaves in another dtype; integers and booleans stay."""
+def cast(tree: Any, dtype: DTypeLike) -> Any:
+    """The tree with its float32 leaves in another dtype; integers and booleans stay."""
     change = lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
     return jax.tree.map(change, tree)
 
 
-def example_keys(rng: PRNGKey, rows: Array) -> PRNGKey:
-    """One key a row, `fold_in(rng, r)`: [B] keys from one key and rows [B]."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, rows)
+def example_keys(rng: PRNGKey, index: Array) -> PRNGKey:
+    """One key per example: keys [B], `fold_in(rng, i)` for each i of index [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, index)
 
 
-def split_keys(keys: Array, num: int) -> Array:
-    """[B] keys -> [num, B] keys."""
+def split_keys(keys: PRNGKey, num: int) -> PRNGKey:
+    """Keys [B] -> keys [num, B], `num` independent ones per example."""
     return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, num))(keys), 1, 0)

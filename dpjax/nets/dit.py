@@ -87,13 +87,13 @@ class DiT(nn.Module):
         time = self.time_out(jax.nn.silu(self.time_in(waves)))
         obs = self.obs_out(jax.nn.silu(self.obs_in(cond.reshape(cond.shape[0], -1))))
         step = self.modulate_time(jax.nn.silu(time))
-        return Context(step=step, plan=self.modulate_obs(jax.nn.silu(obs)))
+        return Context(per_level=step, shared=self.modulate_obs(jax.nn.silu(obs)))
 
     def denoise(self, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
-        """x [B, Tp, Da], context.step [M] or [B, M] -> [B, Tp, Da]. keys [B]: dropout is on."""
+        """x [B, Tp, Da], context.per_level [M] or [B, M] -> [B, Tp, Da]. keys [B]: dropout is on."""
         chex.assert_shape(x, (None, self.horizon, self.features))
         drop, width = dropouts(self.drop, keys), self.width
-        modulation = context.step + context.plan
+        modulation = context.per_level + context.shared
         tokens = self.action_in(x) + self.position
         for i, block in enumerate(self.blocks):
             own = modulation[:, 6 * i * width : 6 * (i + 1) * width]

@@ -84,12 +84,12 @@ class Transformer(nn.Module):
         if self.observed:
             obs = self.obs_in(cond)
         if self.encoder_only:
-            return Context(step=time, plan=obs)
+            return Context(per_level=time, shared=obs)
         time = drop(time + self.memory_position[0])
         obs = drop(obs + self.memory_position[1:])
         if self.cond_layers:
-            return Context(step=time, plan=obs)
-        return Context(step=self._keys_values(time), plan=self._keys_values(obs))
+            return Context(per_level=time, shared=obs)
+        return Context(per_level=self._keys_values(time), shared=self._keys_values(obs))
 
     def _keys_values(self, token):
         """[..., E] -> [..., layers, 2 E], through the memory's MLP."""
@@ -106,8 +106,8 @@ class Transformer(nn.Module):
         keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 2**31)
         drop = dropouts(self.drop, keys)
         drop_tokens = dropouts(self.drop_tokens, keys)
-        plan = context.plan
-        step = jnp.broadcast_to(context.step, (x.shape[0], *plan.shape[2:]))[:, None]
+        plan = context.shared
+        step = jnp.broadcast_to(context.per_level, (x.shape[0], *plan.shape[2:]))[:, None]
         memory = jnp.concatenate([step, plan], axis=1)  # [B, 1 + To, ...]
         tokens = self.action_in(x)
         if self.encoder_only:

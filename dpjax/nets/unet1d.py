@@ -101,7 +101,7 @@ class Film(nn.Module):
         bias = self.param("bias", torch_uniform, (self.features,), fan_in)
         w_time = self.param("time", init, time.shape[-1])
         w_obs = self.param("obs", init, obs.shape[-1])
-        return Context(step=time @ w_time + bias, plan=obs @ w_obs)
+        return Context(per_level=time @ w_time + bias, shared=obs @ w_obs)
 
 
 class UNet1D(nn.Module):
@@ -159,16 +159,16 @@ class UNet1D(nn.Module):
             time += self.span_out(mish(self.span_in(waves[..., 1, :])))
         if self.local:
             film = self.film(mish(time), jnp.zeros((cond.shape[0], 0), cond.dtype))
-            return film.replace(plan=(film.plan, cond))
+            return film.replace(shared=(film.shared, cond))
         return self.film(mish(time), mish(cond.reshape(cond.shape[0], -1)))
 
     def denoise(self, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
-        """x [B, Tp, Da], context.step [M] or [B, M] -> [B, Tp, Da]."""
+        """x [B, Tp, Da], context.per_level [M] or [B, M] -> [B, Tp, Da]."""
         del keys
         chex.assert_shape(x, (None, None, self.features))
         check_horizon(x.shape[1], self.widths)
-        plan, local = context.plan if self.local else (context.plan, None)
-        films = self._split(context.step + plan)
+        plan, local = context.shared if self.local else (context.shared, None)
+        films = self._split(context.per_level + plan)
         blocks = iter(zip(self.blocks, films))
         levels = len(self.widths)
         skips = []
