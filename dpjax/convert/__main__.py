@@ -1,112 +1,131 @@
-"""Converts demonstrations of other formats to RLDS, an episode at a time.
+"""Converts demonstrations from other formats to RLDS, one episode at a time.
 
     python -m dpjax.convert zarr      SRC OUT    replay buffers of Chi et al. and UMI
     python -m dpjax.convert robomimic SRC OUT    HDF5 of robomimic and MimicGen
     python -m dpjax.convert lerobot   SRC OUT    LeRobot data sets v2 and v3, videos too
     python -m dpjax.convert arrays    SRC OUT    a folder of .npz, or of folders of .npy
 
-Killed and started again with the same arguments it goes on where it was. OUT gets its
-name when all of it has been read back.
+If it is killed and started again with the same arguments, it goes on where it was. OUT gets
+its name only after all of it has been read back.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 import ctypes
 import logging
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from dpjax.convert import arrays, lerobot, replay_buffer, robomimic
+from dpjax.convert import arrays, lerobot, replay_buffer, robomimic, selection
 from dpjax.convert import source as sources
-from dpjax.convert.source import ACTION, Choice, Source
+from dpjax.convert.read_back import read_back, table
+from dpjax.convert.selection import Selection
+from dpjax.convert.source import ACTION, Source
 from dpjax.core import errors
 from dpjax.core.errors import UserError
-from dpjax.data import rlds
-from dpjax.data.episodes import digest
 from dpjax.data.rlds import resumable_writer
 
-CHILD = "DPJAX_CONVERT_CHILD"  # set in the process that reads HDF5
-# {format: (what its parser says, opens a source that lives as long as the stack)}
+CHILD = "DPJAX_CONVERT_CHILD"  # environment variable, set in the process that reads HDF5
+
+log = logging.getLogger("dpjax")
+
+
+class Format(NamedTuple):
+    """help: a line for --help. open_source: (args, stack) -> Source, open as long as `stack`."""
+
+    help: str
+    open_source: Callable[[argparse.Namespace, ExitStack], Source]
+
+
+# To add a format, add a line; dpjax/convert/source.py says what its file has to do.
 FORMATS = {
-    "zarr": (
+    "zarr": Format(
         "replay buffers of Chi et al.'s code and UMI's: a zarr v2 directory or zip",
         lambda args, stack: replay_buffer.open_source(args.source, stack),
     ),
-    "robomimic": (
+    "robomimic": Format(
         "HDF5 files of robomimic and MimicGen",
         lambda args, stack: robomimic.open_source(
-            args.source, stack, only=args.filter, absolute=args.absolute
+            args.source, stack, filter_key=args.filter, absolute=args.absolute
         ),
     ),
-    "lerobot": (
+    "lerobot": Format(
         "LeRobot data sets v2.0, v2.1 and v3.0 in a local directory, videos too",
         lambda args, stack: lerobot.open_source(args.source, stack),
     ),
-    "arrays": (
-        "a folder of .npz files, or of folders of .npy files: one an episode",
+    "arrays": Format(
+        "a folder of .npz files, or of folders of .npy files: one per episode",
         lambda args, stack: arrays.open_source(args.source, stack),
     ),
+}
+# What errors of the library call an argument, and what the command calls it.
+OPTIONS = {
+    r"\bkeys= ?": "--keys ",
+    r"\bmapping=": "--mapping ",
+    r"\bfilter_key=": "--filter ",
+    r"\babsolute=True\b": "--absolute",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Converts, reads back what was written, and prints what is there."""
-    logging.basicConfig(format="%(message)s")
+    """Converts, reads back what was written, and prints a table of it.
+
+    Raises a UserError that names the command's options.
+    """
+    logging.basicConfig(format="dpjax: %(message)s")
+    log.setLevel(logging.INFO)
     args = _parser().parse_args(argv)
-    if args.out.exists():  # before the source is read, which may take minutes
+    # Before the source is read, which may take minutes.
+    if args.out.exists():
         raise UserError(f"{args.out} exists already. Remove it or write to another directory.")
     if not 0 <= args.fps < np.inf:
         raise UserError(f"--fps {args.fps}: expected a number above 0.")
     if not args.source.exists():
         raise UserError(f"{args.source}: no such file or directory.")
-    mapping, keys = _mapping(args.mapping), None if args.keys is None else _names(args.keys)
-    with ExitStack() as stack:
-        source = FORMATS[args.format][1](args, stack)
-        choice = sources.choose(source, keys, mapping)
-        for line in [*source.said, *sources.say(source, choice)]:
-            print(line)
-        for key, why in choice.left_out.items():
-            print(f"left out: {key} ({why})")
-        table = _write(args, source, choice)
-    print(table)
+    try:
+        print(_convert(args))
+    except UserError as error:
+        if error.argument is None:
+            raise
+        raise UserError(_with_options(str(error))) from error
     return 0
 
 
 def command() -> int:
-    """`main`; HDF5 is read in a child, since a broken file may take its process with it."""
+    """Runs `main`, for HDF5 in a child: a broken file may crash the process that reads it."""
     arguments = sys.argv[1:]
     if arguments[:1] != ["robomimic"] or CHILD in os.environ:
         return main()
     try:
-        done = subprocess.run(
+        child = subprocess.run(
             [sys.executable, "-m", "dpjax.convert", *arguments],
             env={**os.environ, CHILD: str(os.getpid())},
             preexec_fn=_die_with_parent,
         )
-    except KeyboardInterrupt:  # the child got it too, and says so
+    except KeyboardInterrupt:  # the child was interrupted too, and has printed so
         return 130
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+    if child.returncode < 0:  # killed by this signal, negated
+        name = signal.Signals(-child.returncode).name
         raise UserError(
             f"{' '.join(arguments[1:2])}: the process that read it died ({name}): the file is "
             "broken, or the memory is short. Copy it again."
         )
-    return done.returncode
+    return child.returncode
 
 
 def _die_with_parent() -> None:
-    """A kill of the command is one of its child (Linux; elsewhere the child goes on)."""
+    """Has Linux kill the child when the command is killed; elsewhere the child goes on."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
-        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        libc.prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,13 +135,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     formats = parser.add_subparsers(dest="format", required=True)
-    for name, (about, _) in FORMATS.items():
-        one = formats.add_parser(name, help=about, description=about)
+    for name, (text, _) in FORMATS.items():
+        one = formats.add_parser(name, help=text, description=text)
         one.add_argument("source", type=Path, help="directory or file to read")
-        one.add_argument("out", type=Path, help="directory to make; it must not exist")
-        one.add_argument("--keys", help="these and the action only, comma between")
-        one.add_argument("--mapping", default="", help="other names: old=new, comma between")
-        one.add_argument("--fps", type=float, default=0.0, help="where the source doesn't say it")
+        one.add_argument("out", type=Path, help="directory to write; it must not exist")
+        one.add_argument("--keys", help="convert these and the action only, separated by commas")
+        one.add_argument("--mapping", default="", help="other names: old=new, separated by commas")
+        one.add_argument(
+            "--fps", type=float, default=0.0, help="steps per second, if the source doesn't say"
+        )
     one = formats.choices["robomimic"]
     one.add_argument("--filter", default="", help="demos of this filter key only (mask/<name>)")
     one.add_argument(
@@ -131,86 +152,67 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(text: str) -> list[str]:
-    return [key for key in text.split(",") if key]
+def _with_options(text: str) -> str:
+    """Replaces the names of the library's arguments by those of the command's options."""
+    for argument, option in OPTIONS.items():
+        text = re.sub(argument, option, text)
+    return text
 
 
-def _mapping(text: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in _names(text)]
-    for old, _, new in pairs:
+def _convert(args: argparse.Namespace) -> str:
+    """Converts the source, and returns the table of the data set."""
+    mapping = _parse_mapping(args.mapping)
+    keys = None if args.keys is None else _split(args.keys)
+    with ExitStack() as stack:
+        source = FORMATS[args.format].open_source(args, stack)
+        selected = selection.select(source, keys, mapping)
+        for line in selection.describe_casts(source, selected):
+            print(line)
+        for key, reason in selected.left_out.items():
+            print(f"left out: {key} ({_with_options(reason)})")
+        return _write(args, source, selected)
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def _parse_mapping(text: str) -> dict[str, str]:
+    """{old: new} from "old=new,old=new"."""
+    mapping = {}
+    for pair in _split(text):
+        old, _, new = pair.partition("=")
         if not old or not new:
-            raise UserError(f"--mapping {text}: expected old=new, comma between.")
-    return {old: new for old, _, new in pairs}
+            raise UserError(f"--mapping {text}: expected old=new, separated by commas.")
+        mapping[old] = new
+    return mapping
 
 
-def _write(args: argparse.Namespace, source: Source, choice: Choice) -> str:
-    """Writes the data set and returns its table."""
+def _write(args: argparse.Namespace, source: Source, selected: Selection) -> str:
+    """Writes the data set, reads it back, and returns its table."""
     if source.fps and args.fps and source.fps != args.fps:
         raise UserError(f"--fps {args.fps:g}: {source.path} says {source.fps:g}.")
     fps = source.fps or args.fps
-    observations = [name for name in choice.names.values() if name != ACTION]
-    given = {key: value for key, value in sorted(vars(args).items()) if key != "out"}
-    job = resumable_writer.Conversion(
-        asked={
-            **{key: str(value) for key, value in given.items()},
+    observations = [name for name in selected.names.values() if name != ACTION]
+    # A conversion that was interrupted goes on only if all of this is the same.
+    options = {key: str(value) for key, value in sorted(vars(args).items()) if key != "out"}
+    conversion = resumable_writer.Conversion(
+        request={
+            **options,
             "source": str(args.source.resolve()),
-            "state of the source": sources.state(args.source),
+            "state of the source": sources.files_digest(args.source),
         },
-        episodes=len(source.lengths),
-        read=lambda e: sources.as_columns(source, e, choice.names),
-        about=source.about,
+        num_episodes=len(source.lengths),
+        read=lambda e: sources.as_columns(source, e, selected.names),
+        metadata=source.metadata,
         observations=observations,
         description=f"Converted from {args.source.name} ({args.format}).",
-        facts={"format": args.format, **({"fps": fps} if fps else {})},
+        set_metadata={"format": args.format, **({"fps": fps} if fps else {})},
     )
-    tables = []
-    verify = lambda path, digests: tables.append(_verified(path, observations, digests, fps))
-    path = resumable_writer.write(args.out, job, verify)
-    return tables[0].text(path)
-
-
-class Table(NamedTuple):
-    """What a data set holds: lengths [E], and {column: (shape, least, greatest number)}."""
-
-    lengths: list[int]
-    ranges: dict[str, tuple[tuple[int, ...], float, float]]
-    fps: float
-
-    def text(self, path: Path) -> str:
-        """A line on the whole and a line a column."""
-        low, high, steps = min(self.lengths), max(self.lengths), sum(self.lengths)
-        rate = f"{self.fps:g} steps a second" if self.fps else "steps a second not known"
-        lines = [
-            f"{path}: {len(self.lengths):,} episodes, {steps:,} steps, {low} to {high} an "
-            f"episode, {rate}",
-            f"{'key':<16} {'shape':<14} {'min':>10} {'max':>10}",
-        ]
-        for key, (shape, least, most) in self.ranges.items():
-            kind = "  images" if len(shape) == 3 else ""
-            lines.append(f"{key:<16} {str(list(shape)):<14} {least:>10.4g} {most:>10.4g}{kind}")
-        return "\n".join(lines)
-
-
-def _verified(path: Path, observations: Sequence[str], digests: Sequence[str], fps: float) -> Table:
-    """Reads all of it back; refuses what differs from what was given to the writer."""
-    features = {**{key: f"observation/{key}" for key in observations}, ACTION: ACTION}
-    found = rlds.stream(path, features=features)
-    lengths, ranges = [], {}
-    progress = tqdm(found, total=len(digests), desc="reading back", unit=" episodes")
-    for e, columns in enumerate(progress):
-        if digest(columns) != digests[e]:
-            raise UserError(f"{path}: episode {e} reads back different from what was written.")
-        lengths.append(len(columns[ACTION]))
-        ranges = _widened(ranges, columns)
-    return Table(lengths, ranges, fps)
-
-
-def _widened(ranges: Mapping, columns: Mapping[str, np.ndarray]) -> dict:
-    wider = {}
-    for key, x in columns.items():
-        _, low, high = ranges.get(key, ((), np.inf, -np.inf))
-        wider[key] = x.shape[1:], min(low, float(x.min())), max(high, float(x.max()))
-    return wider
+    summaries = []
+    verify = lambda path, digests: summaries.append(read_back(path, observations, digests))
+    path = resumable_writer.write(args.out, conversion, verify)
+    return table(path, summaries[0], fps)
 
 
 if __name__ == "__main__":

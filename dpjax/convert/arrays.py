@@ -1,6 +1,6 @@
-"""A folder of .npz files, or of folders of .npy files: one an episode, arrays [T, ...].
+"""A folder of .npz files, or of folders of .npy files: one per episode, arrays [T, ...].
 
-    SRC/000.npz             keys are the names in it
+    SRC/000.npz             the keys are the names in it
     SRC/000/<key>.npy
 
 Episodes come in natural order (2 before 10). Arrays of pickled objects are never loaded.
@@ -9,47 +9,61 @@ Episodes come in natural order (2 before 10). Arrays of pickled objects are neve
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 import io
+import logging
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from dpjax.convert import untrusted_zip
-from dpjax.convert.source import EPISODE_LIMIT, Columns, Kind, Source, natural, reading
+from dpjax.convert.source import (
+    EPISODE_LIMIT,
+    Columns,
+    Feature,
+    Source,
+    as_user_error,
+    natural_order,
+)
 from dpjax.core.errors import UserError
 from dpjax.core.files import refuse_pointer
 
-HEADER = 2**16  # bytes of a .npy file that hold its header
+HEADER_LIMIT = 2**16  # bytes at the start of a .npy file in which its header must end
+
+log = logging.getLogger("dpjax")
 
 
 class Header(NamedTuple):
-    """What the header of a .npy says: shape, type, and bytes before the numbers."""
+    """What the header of a .npy file says: shape and type of its array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    offset: int
 
 
 def open_source(path: Path, stack: ExitStack) -> Source:
     """The episodes of a folder; only headers are read here."""
-    del stack  # a file is opened when its episode is read
-    episodes, said = _episodes(path)
-    headers = [_headers(file) for file in tqdm(episodes, desc="headers", unit=" episodes")]
+    del stack  # nothing stays open: a file is opened when its episode is read
+    episodes = _list_episodes(path)
+    headers = [_headers(episode) for episode in tqdm(episodes, desc="headers", unit=" episodes")]
+    # All episodes must have the features of the first one.
     first = headers[0]
-    kinds = {key: Kind(header.shape[1:], header.dtype) for key, header in first.items()}
-    lengths = [_length(*pair, kinds) for pair in zip(episodes, headers)]
-    read = lambda e, keys: _read(episodes[e], keys)
-    about = lambda e: {"file": episodes[e].name}
-    return Source(path, kinds, lengths, read, about=about, said=said)
+    features = {key: Feature(header.shape[1:], header.dtype) for key, header in first.items()}
+    lengths = [_length(*pair, features) for pair in zip(episodes, headers)]
+    return Source(
+        path=path,
+        features=features,
+        lengths=lengths,
+        read=lambda e, keys: _read(episodes[e], keys),
+        metadata=lambda e: {"file": episodes[e].name},
+    )
 
 
-def _episodes(path: Path) -> tuple[list[Path], list[str]]:
-    """The episodes in natural order, and a line on what is none."""
+def _list_episodes(path: Path) -> list[Path]:
+    """The files or folders of the episodes in natural order; logs what else is there."""
     if not path.is_dir():
-        raise UserError(f"{path}: no directory; expected a folder of .npz files.")
-    entries = sorted(path.iterdir(), key=lambda entry: natural(entry.name))
+        raise UserError(f"{path}: not a directory; expected a folder of .npz files.")
+    entries = sorted(path.iterdir(), key=lambda entry: natural_order(entry.name))
     files = [entry for entry in entries if entry.is_file() and entry.suffix == ".npz"]
     folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.npy"))]
     if files and folders:
@@ -57,68 +71,76 @@ def _episodes(path: Path) -> tuple[list[Path], list[str]]:
             f"{path}: {files[0].name} and {folders[0].name}/: expected either .npz files or "
             "folders of .npy files."
         )
-    if not files and not folders:
+    episodes = files or folders
+    if not episodes:
         raise UserError(f"{path}: expected .npz files, or folders of .npy files, got none.")
-    others = [entry.name for entry in entries if entry not in (files or folders)]
-    said = [f"{path}: not read: {', '.join(others)}"] if others else []
-    return files or folders, said
+    if others := [entry.name for entry in entries if entry not in episodes]:
+        log.warning("%s: not read: %s", path, ", ".join(others))
+    return episodes
 
 
 def _headers(episode: Path) -> dict[str, Header]:
     """{key: Header} of one episode."""
-    found = {}
+    headers = {}
     if episode.is_dir():
         for file in sorted(episode.glob("*.npy")):
             refuse_pointer(file)
             with open(file, "rb") as opened:
-                head, size = opened.read(HEADER), file.stat().st_size
-            found[file.stem] = _header(head, size, str(file))
-        return found
-    with untrusted_zip.opened(episode) as zipped:
-        for item in zipped.infolist():
-            key, suffix = item.filename.removesuffix(".npy"), item.filename[-4:]
-            if suffix != ".npy":
+                start = opened.read(HEADER_LIMIT)
+            headers[file.stem] = _parse(start, file.stat().st_size, str(file))
+        return headers
+    with untrusted_zip.open_zip(episode) as archive:
+        for item in archive.infolist():
+            key = item.filename.removesuffix(".npy")
+            if key == item.filename:
                 raise UserError(f"{episode}: {item.filename}: expected .npy files in it.")
-            head = untrusted_zip.read(episode, zipped, item.filename, min(HEADER, item.file_size))
-            found[key] = _header(head, item.file_size, f"{episode}: {key}")
-    if not found:
+            size = min(HEADER_LIMIT, item.file_size)
+            start = untrusted_zip.read(episode, archive, item.filename, size)
+            headers[key] = _parse(start, item.file_size, f"{episode}: {key}")
+    if not headers:
         raise UserError(f"{episode}: expected arrays in it, got none.")
-    return found
+    return headers
 
 
-def _header(head: bytes, size: int, where: str) -> Header:
-    """Parses a header, and refuses one that claims another size than is there."""
-    stream = io.BytesIO(head)
-    with reading(f"{where}: no .npy"):
+def _parse(start: bytes, size: int, where: str) -> Header:
+    """Parses a header; raises a UserError if it claims another size than the file has.
+
+    start: the first bytes of the file. size: bytes of the whole file.
+    """
+    stream = io.BytesIO(start)
+    with as_user_error(f"{where}: not a .npy file"):
         version = np.lib.format.read_magic(stream)
-        read = {
+        read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
-        shape, _, dtype = read(stream)
+        shape, _, dtype = read_header(stream)
     if dtype.hasobject:
         raise UserError(f"{where}: expected numbers, got pickled objects, which are never loaded.")
     if not shape:
         raise UserError(f"{where}: expected an array [T, ...], got a single number.")
-    want = stream.tell() + math.prod(shape) * dtype.itemsize
-    if want != size:
+    # The stream now stands where the numbers start.
+    expected = stream.tell() + math.prod(shape) * dtype.itemsize
+    if expected != size:
         raise UserError(
-            f"{where}: expected {want} bytes for {list(shape)} {dtype}, got {size}. Copy it again."
+            f"{where}: expected {expected} bytes for {list(shape)} {dtype}, got {size}. "
+            "Copy it again."
         )
-    return Header(shape, dtype, stream.tell())
+    return Header(shape, dtype)
 
 
-def _length(episode: Path, headers: Mapping[str, Header], kinds: Mapping[str, Kind]) -> int:
-    """The steps of an episode; refuses one whose keys, shapes, types or lengths differ."""
-    if headers.keys() != kinds.keys():
+def _length(episode: Path, headers: Mapping[str, Header], features: Mapping[str, Feature]) -> int:
+    """The steps of an episode; raises a UserError if its keys, shapes, types or lengths differ."""
+    if headers.keys() != features.keys():
         raise UserError(
-            f"{episode}: expected the keys {', '.join(kinds)}, got {', '.join(headers)}."
+            f"{episode}: expected the keys {', '.join(features)}, got {', '.join(headers)}."
         )
     for key, header in headers.items():
-        want, got = kinds[key], Kind(header.shape[1:], header.dtype)
-        if want != got:
+        expected = features[key]
+        got = Feature(header.shape[1:], header.dtype)
+        if expected != got:
             raise UserError(
-                f"{episode}: {key}: expected {want.dtype} {list(want.shape)} a step, got "
+                f"{episode}: {key}: expected {expected.dtype} {list(expected.shape)} per step, got "
                 f"{got.dtype} {list(got.shape)}."
             )
     lengths = {key: header.shape[0] for key, header in headers.items()}
@@ -131,13 +153,13 @@ def _length(episode: Path, headers: Mapping[str, Header], kinds: Mapping[str, Ki
 def _read(episode: Path, keys: Sequence[str]) -> Columns:
     if episode.is_dir():
         return {key: _load(episode / f"{key}.npy", f"{episode}: {key}") for key in keys}
-    with untrusted_zip.opened(episode) as zipped:
-        raw = {
-            key: untrusted_zip.read(episode, zipped, f"{key}.npy", EPISODE_LIMIT) for key in keys
+    with untrusted_zip.open_zip(episode) as archive:
+        files = {
+            key: untrusted_zip.read(episode, archive, f"{key}.npy", EPISODE_LIMIT) for key in keys
         }
-    return {key: _load(io.BytesIO(x), f"{episode}: {key}") for key, x in raw.items()}
+    return {key: _load(io.BytesIO(file), f"{episode}: {key}") for key, file in files.items()}
 
 
-def _load(file: Any, where: str) -> np.ndarray:
-    with reading(f"{where}: can't be read"):
+def _load(file: Path | IO[bytes], where: str) -> np.ndarray:
+    with as_user_error(f"{where}: can't be read"):
         return np.load(file, allow_pickle=False)

@@ -1,19 +1,19 @@
-"""The replay buffer of Chi et al.'s code, and UMI's: a zarr v2 directory or zip.
+"""The replay buffers of Chi et al.'s code and of UMI: a zarr v2 directory or zip.
 
     data/<key>         [N, ...]  all steps of all episodes
-    meta/episode_ends  [E]       the row after the last one of each episode
+    meta/episode_ends  [E]       index of the step after the last one of each episode
 
 Images are uint8 or whole numbers in float32, as the original keeps them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from dpjax.convert import zarr_store
-from dpjax.convert.source import Columns, Kind, Source
+from dpjax.convert.source import Columns, Feature, Source
 from dpjax.core.errors import UserError
 from dpjax.data import checks
 
@@ -22,41 +22,45 @@ ENDS = "meta/episode_ends"
 
 def open_source(path: Path, stack: ExitStack) -> Source:
     """The episodes of a replay buffer, which stays open as long as `stack`."""
-    store = stack.enter_context(zarr_store.opened(path))
+    store = stack.enter_context(zarr_store.open_store(path))
     arrays = _arrays(store)
     ends = _ends(store)
     for key, array in arrays.items():
         checks.check_ends(ends, array.shape[0], f"{path}: {key}")
     lengths = np.diff(ends, prepend=0)
-    readers: dict = {}
+    readers: dict[str, Callable[[int, int], np.ndarray]] = {}
 
     def read(e: int, keys: Sequence[str]) -> Columns:
         for key in keys:
-            if key not in readers:  # all its chunks are there before any is read
+            if key not in readers:
+                # Once per key that is converted: all its chunks must be there.
                 zarr_store.check_chunks(arrays[key])
                 readers[key] = zarr_store.reader(arrays[key])
-        return {key: readers[key](int(ends[e] - lengths[e]), int(ends[e])) for key in keys}
+        start = int(ends[e] - lengths[e])
+        end = int(ends[e])
+        return {key: readers[key](start, end) for key in keys}
 
-    kinds = {key: Kind(array.shape[1:], array.dtype) for key, array in arrays.items()}
-    return Source(path, kinds, lengths, read)
+    features = {key: Feature(array.shape[1:], array.dtype) for key, array in arrays.items()}
+    return Source(path, features, lengths, read)
 
 
 def _arrays(store: zarr_store.Store) -> dict[str, zarr_store.Array]:
+    """{key: array} of data/; only their descriptions are read."""
     names = [name.split("/") for name in sorted(store.names)]
     keys = [parts[1] for parts in names if parts[0] == "data" and parts[2:] == [".zarray"]]
     if not keys:
-        hint = "" if "zarr.json" not in store.names else " It is zarr v3: write it as v2."
+        hint = " It is zarr v3: write it as v2." if "zarr.json" in store.names else ""
         raise UserError(
             f"{store.path}: not a zarr (v2) replay buffer: expected data/<key>/.zarray.{hint}"
         )
     if f"{ENDS}/.zarray" not in store.names:
         raise UserError(f"{store.path}: not a replay buffer: expected {ENDS}.")
-    return {key: zarr_store.array(store, f"data/{key}") for key in keys}
+    return {key: zarr_store.read_array(store, f"data/{key}") for key in keys}
 
 
 def _ends(store: zarr_store.Store) -> np.ndarray:
-    """[E] int64."""
-    array = zarr_store.array(store, ENDS)
+    """The ends of the episodes, int64 [E]."""
+    array = zarr_store.read_array(store, ENDS)
     if len(array.shape) != 1 or array.dtype.kind not in "iu":
         raise UserError(f"{array}: expected integers [E], got {array.dtype} {list(array.shape)}.")
     zarr_store.check_chunks(array)

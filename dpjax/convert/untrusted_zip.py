@@ -1,4 +1,4 @@
-"""Zip files that nobody vouches for: names are checked, sizes bounded, nothing is extracted."""
+"""Zip files from strangers: names are checked, sizes are bounded, nothing is extracted."""
 
 from collections.abc import Iterator
 import contextlib
@@ -6,16 +6,16 @@ from pathlib import Path, PurePosixPath
 import stat
 import zipfile
 
-from dpjax.convert.source import reading
+from dpjax.convert.source import as_user_error
 from dpjax.core.errors import UserError
 from dpjax.core.files import refuse_pointer
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip of which every name lies inside it, once, and is a file or a folder."""
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens a zip; raises a UserError unless each name is unique and lies inside the zip."""
     refuse_pointer(path)
-    with reading(f"{path}: no zip file"):
+    with as_user_error(f"{path}: not a zip file"):
         archive = zipfile.ZipFile(path)
     with archive:
         _check_names(path, archive)
@@ -26,18 +26,23 @@ def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
     seen = set()
     for item in archive.infolist():
         name = PurePosixPath(item.filename)
-        link = stat.S_ISLNK(item.external_attr >> 16)
+        link = stat.S_ISLNK(item.external_attr >> 16)  # the upper 16 bits are Unix's file mode
         if name.is_absolute() or ".." in name.parts or "\\" in item.filename or link:
             kind = "a symbolic link" if link else "a name that leads out of it"
             raise UserError(f"{path}: {item.filename!r} is {kind}: expected files inside.")
         if item.filename in seen:
             raise UserError(f"{path}: {item.filename!r} is in it twice, expected once.")
-        if not item.filename.isprintable():  # it would break the line of an error in two
-            raise UserError(f"{path}: {item.filename!r} is no name: expected printable letters.")
+        # A line feed would break the line of a later error in two.
+        if not item.filename.isprintable():
+            raise UserError(f"{path}: {item.filename!r} is not a name: expected printable letters.")
         seen.add(item.filename)
 
 
 def read(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """The first `limit` + 1 bytes of a file in it, its CRC checked where that is all."""
-    with reading(f"{path}: {name} can't be read"), archive.open(name) as file:
+    """Returns at most the first limit + 1 bytes of a file in the zip.
+
+    More than `limit` bytes tell the caller that the file is too large. zipfile checks the CRC
+    of a file that is read to its end.
+    """
+    with as_user_error(f"{path}: {name} can't be read"), archive.open(name) as file:
         return file.read(limit + 1)

@@ -1,8 +1,8 @@
-"""The files of a zarr v2 hierarchy, in a directory or a zip, and its chunks decoded.
+"""The files of a zarr v2 hierarchy, in a directory or a zip, and the numbers in its chunks.
 
-zarr itself reads a chunk that isn't there as zeros, without a word, and gives a
-compressed chunk as much memory as it claims to need. Here every chunk is there or
-refused, and none becomes larger than its array says.
+zarr itself reads a missing chunk as zeros, without a warning, and gives a compressed chunk as
+much memory as the chunk claims to need. Here a missing chunk is refused, and none becomes larger
+than its array's description says.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,20 +17,24 @@ import struct
 from typing import Any, NamedTuple
 import zlib
 
-import numcodecs
 import numpy as np
 
 from dpjax.convert import untrusted_zip
-from dpjax.convert.source import reading
+from dpjax.convert.source import as_user_error
+from dpjax.core import extras
 from dpjax.core.errors import UserError
 
-BLOCK_LIMIT = 2**31  # bytes of the chunks of one first index, decoded
+BLOCK_LIMIT = 2**31  # bytes of the chunks that share their first index, decoded
 META_LIMIT = 2**20  # bytes of a .zarray
-IMAGES = ("imagecodecs_jpeg2k", "imagecodecs_jpegxl", "imagecodecs_jpeg")
+IMAGE_CODECS = ("imagecodecs_jpeg2k", "imagecodecs_jpegxl", "imagecodecs_jpeg")
 
 
 class Store(NamedTuple):
-    """path: for messages. names: of its files. read: (name, limit in bytes) -> bytes."""
+    """The files of a hierarchy.
+
+    path: for messages. names: of its files.
+    read: (name, limit) -> at most limit + 1 bytes of that file.
+    """
 
     path: Path
     names: frozenset[str]
@@ -38,7 +42,7 @@ class Store(NamedTuple):
 
 
 class Array(NamedTuple):
-    """One array of a store: what its .zarray says. codec: {} for none."""
+    """What an array's .zarray says. codec: of its chunks, {} for none."""
 
     store: Store
     name: str
@@ -54,116 +58,135 @@ class Array(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Store]:
+def open_store(path: Path) -> Iterator[Store]:
     """The store in a directory or a zip file."""
     if path.is_dir():
         files = (file for file in path.rglob("*") if file.is_file())
         names = frozenset(file.relative_to(path).as_posix() for file in files)
-        yield Store(path, names, lambda name, limit: _read(path / name, limit))
+        yield Store(path, names, lambda name, limit: _read_file(path / name, limit))
     elif path.is_file():
-        with untrusted_zip.opened(path) as zipped:
-            names = frozenset(item.filename for item in zipped.infolist() if not item.is_dir())
-            yield Store(
-                path, names, lambda name, limit: untrusted_zip.read(path, zipped, name, limit)
-            )
+        with untrusted_zip.open_zip(path) as archive:
+            names = frozenset(item.filename for item in archive.infolist() if not item.is_dir())
+            read = functools.partial(untrusted_zip.read, path, archive)
+            yield Store(path, names, read)
     else:
         raise UserError(f"{path}: no such directory or zip; expected a zarr replay buffer.")
 
 
-def _read(file: Path, limit: int) -> bytes:
-    with open(file, "rb") as opened_file:
-        return opened_file.read(limit + 1)
+def _read_file(file: Path, limit: int) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read(limit + 1)
 
 
-def array(store: Store, name: str) -> Array:
-    """What <name>/.zarray says; nothing else is read."""
+def read_array(store: Store, name: str) -> Array:
+    """An array's description, from <name>/.zarray; none of its numbers are read."""
     where = store.path / name / ".zarray"
-    with reading(f"{where}: can't be read"):
+    with as_user_error(f"{where}: can't be read"):
         meta = json.loads(store.read(f"{name}/.zarray", META_LIMIT))
-        shape, chunks = (tuple(int(n) for n in meta[key]) for key in ("shape", "chunks"))
-        dtype = np.dtype(meta["dtype"])
-        found = Array(store, name, shape, chunks, dtype, meta.get("order", "C"),
-                      meta["compressor"] or {}, meta.get("dimension_separator", "."))  # fmt: skip
+        array = Array(
+            store=store,
+            name=name,
+            shape=tuple(int(n) for n in meta["shape"]),
+            chunks=tuple(int(n) for n in meta["chunks"]),
+            dtype=np.dtype(meta["dtype"]),
+            order=meta.get("order", "C"),
+            codec=meta["compressor"] or {},
+            separator=meta.get("dimension_separator", "."),
+        )
+    shape = array.shape
+    chunks = array.chunks
     if len(shape) != len(chunks) or not shape or min(chunks) < 1 or min(shape) < 0:
         raise UserError(f"{where}: shape {list(shape)} and chunks {list(chunks)} don't fit.")
-    if meta.get("zarr_format") != 2 or found.order not in "CF" or found.separator not in "./":
+    if meta.get("zarr_format") != 2 or array.order not in "CF" or array.separator not in "./":
         raise UserError(f"{where}: expected zarr format 2, order C or F, separator . or /.")
-    if dtype.hasobject or meta.get("filters") or not isinstance(found.codec, dict):
+    # Objects are pickles, and a filter may run code as well.
+    if array.dtype.hasobject or meta.get("filters") or not isinstance(array.codec, dict):
         raise UserError(
             f"{where}: dtype {meta['dtype']!r} with filters {meta.get('filters')} can't be read: "
             "expected numbers without filters (objects may hide code)."
         )
-    return found
+    return array
 
 
 def check_chunks(array: Array) -> None:
-    """Refuses an array of which a chunk is missing, or too large for the memory."""
+    """Raises a UserError if a chunk's file is missing, or if chunks are too large for memory."""
     counts = _counts(array)
-    total, prefix = math.prod(counts), f"{array.name}/"
-    chunks = re.compile(r"\d+([./]\d+)*")
-    inside = (name.removeprefix(prefix) for name in array.store.names if name.startswith(prefix))
-    here = sum(chunks.fullmatch(name) is not None for name in inside)
-    # One by one: a header that claims 2^40 chunks is to cost neither time nor memory.
-    names = (_chunk(array, np.unravel_index(k, counts)) for k in range(total))
+    total = math.prod(counts)
+    prefix = f"{array.name}/"
+    pattern = re.compile(r"\d+([./]\d+)*")
+    files = [name.removeprefix(prefix) for name in array.store.names if name.startswith(prefix)]
+    present = sum(pattern.fullmatch(name) is not None for name in files)
+
+    # One name at a time up to the first that is missing: a header may claim 2^40 chunks, and they
+    # must cost neither time nor memory.
+    names = (_chunk_name(array, np.unravel_index(k, counts)) for k in range(total))
     missing = next((name for name in names if name not in array.store.names), None)
     if missing is not None:
         raise UserError(
-            f"{array}: expected {total} chunk files, {total - here} are missing, the first is "
+            f"{array}: expected {total} chunk files, {total - present} are missing, the first is "
             f"{missing.removeprefix(prefix)}. zarr would read them as zeros: copy the buffer again."
         )
-    size = _block_shape(array)
-    if math.prod(size) * array.dtype.itemsize > BLOCK_LIMIT:
+    shape = _block_shape(array)
+    if math.prod(shape) * array.dtype.itemsize > BLOCK_LIMIT:
         raise UserError(
-            f"{array}: chunks of {list(size)} {array.dtype} are more than "
+            f"{array}: chunks of {list(shape)} {array.dtype} are more than "
             f"{BLOCK_LIMIT / 2**30:.0f} GiB: write it with smaller chunks."
         )
 
 
 def _counts(array: Array) -> list[int]:
+    """How many chunks there are along each axis."""
     return [-(-n // chunk) for n, chunk in zip(array.shape, array.chunks)]
 
 
-def _chunk(array: Array, index: tuple[int, ...]) -> str:
+def _chunk_name(array: Array, index: tuple[int, ...]) -> str:
     return f"{array.name}/{array.separator.join(map(str, index))}"
 
 
 def _block_shape(array: Array) -> tuple[int, ...]:
-    """The shape of all the chunks of one first index together."""
-    others = (count * chunk for count, chunk in zip(_counts(array), array.chunks))
-    return (array.chunks[0], *list(others)[1:])
+    """The shape of a block: all chunks that share their first index, side by side."""
+    sizes = [count * chunk for count, chunk in zip(_counts(array), array.chunks)]
+    return (array.chunks[0], *sizes[1:])
 
 
 def reader(array: Array) -> Callable[[int, int], np.ndarray]:
-    """(start, end) -> rows; the block of chunks that was decoded last is kept."""
-    cached = functools.lru_cache(maxsize=1)(lambda i: _block(array, i))
+    """Returns a function (start, end) -> steps start to end of the array, [end - start, ...].
 
-    def rows(start: int, end: int) -> np.ndarray:
-        step = array.chunks[0]
+    The block that was decoded last is kept: episodes that follow each other share blocks.
+    """
+    cached_block = functools.lru_cache(maxsize=1)(lambda i: _block(array, i))
+
+    def read(start: int, end: int) -> np.ndarray:
+        size = array.chunks[0]
         parts = [
-            cached(i)[max(start - i * step, 0) : end - i * step]
-            for i in range(start // step, -(-end // step))
+            cached_block(i)[max(start - i * size, 0) : end - i * size]
+            for i in range(start // size, -(-end // size))
         ]
+        # A single part is a view of the cached block: copy it.
         return np.concatenate(parts) if len(parts) != 1 else parts[0].copy()
 
-    return rows
+    return read
 
 
 def _block(array: Array, i: int) -> np.ndarray:
-    """Rows [chunks[0], ...] of the chunks whose first index is i."""
+    """The chunks whose first index is i, [chunks[0], *array.shape[1:]]."""
     counts = _counts(array)[1:]
     block = np.empty(_block_shape(array), array.dtype)
     for index in product(*map(range, counts)):  # as many as there are files
-        name = _chunk(array, (i, *index))
-        at = [slice(k * n, (k + 1) * n) for k, n in zip(index, array.chunks[1:])]
-        block[(slice(None), *at)] = _decoded(array, name)
+        name = _chunk_name(array, (i, *index))
+        place = [slice(k * n, (k + 1) * n) for k, n in zip(index, array.chunks[1:])]
+        block[(slice(None), *place)] = _decode(array, name)
+    # The last chunk of each axis is padded to its full size: the padding is cut off.
     return block[(slice(None), *(slice(n) for n in array.shape[1:]))]
 
 
-def _decoded(array: Array, name: str) -> np.ndarray:
+def _decode(array: Array, name: str) -> np.ndarray:
+    """One chunk, [*array.chunks]."""
     size = math.prod(array.chunks) * array.dtype.itemsize
-    limit = 2 * size + 2**16  # what doesn't compress grows a little
+    limit = 2 * size + 2**16  # noise grows a little when it is compressed
     raw = array.store.read(name, limit)
-    with reading(f"{array}: a chunk can't be decoded: {name.removeprefix(array.name + '/')}"):
+    chunk = name.removeprefix(array.name + "/")
+    with as_user_error(f"{array}: a chunk can't be decoded: {chunk}"):
         if len(raw) > limit:
             raise ValueError(f"more than {limit} bytes for {size}")
         flat = _decompress(raw, array, size)
@@ -173,39 +196,42 @@ def _decoded(array: Array, name: str) -> np.ndarray:
 
 
 def _decompress(raw: bytes, array: Array, size: int) -> np.ndarray:
-    """The bytes of a chunk; never more than `size` of them are made."""
-    kind = array.codec.get("id")
-    if kind is None:
+    """The bytes of a chunk, uint8; never allocates much more than `size` of them."""
+    codec = array.codec.get("id")
+    if codec is None:
         return np.frombuffer(raw, np.uint8)
-    if kind in ("zlib", "gzip"):
-        window = 15 if kind == "zlib" else 31
+    if codec in ("zlib", "gzip"):
+        window = 15 if codec == "zlib" else 31  # zlib's own numbers for the two headers
         return np.frombuffer(zlib.decompressobj(window).decompress(raw, size + 1), np.uint8)
-    if kind in IMAGES:
-        return _image(raw, array)
-    if kind not in ("blosc", "zstd", "lz4"):
+    if codec in IMAGE_CODECS:
+        return _decode_image(raw, array)
+    if codec not in ("blosc", "zstd", "lz4"):
         raise UserError(
-            f"{array}: its compressor {kind!r} isn't read; expected blosc, zstd, lz4, zlib, gzip, "
-            f"{', '.join(IMAGES)} or none."
+            f"{array}: its compressor {codec!r} isn't read; expected blosc, zstd, lz4, zlib, gzip, "
+            f"{', '.join(IMAGE_CODECS)} or none."
         )
-    if kind == "blosc":  # it believes its header: sizes of the content and of the chunk
-        content, _, whole = struct.unpack("<III", raw[4:16])
-        if content != size or whole != len(raw):
-            raise ValueError(f"{len(raw)} bytes where {whole} should be, {content} for {size}")
+    if codec == "blosc":
+        # Blosc trusts its header, which has the sizes of the content and of the chunk.
+        content, _, total = struct.unpack("<III", raw[4:16])
+        if content != size or total != len(raw):
+            raise ValueError(f"{len(raw)} bytes where {total} should be, {content} for {size}")
+    numcodecs = extras.require("numcodecs", extra="data")
     out = np.empty(size, np.uint8)
     numcodecs.get_codec(array.codec).decode(raw, out=out)
     return out
 
 
-def _image(raw: bytes, array: Array) -> np.ndarray:
-    """A chunk that is an encoded image, as UMI and robomimic's image buffers have them."""
+def _decode_image(raw: bytes, array: Array) -> np.ndarray:
+    """The bytes of a chunk that is one encoded image, as in buffers of UMI and robomimic."""
     try:
         from imagecodecs.numcodecs import register_codecs
-    except ImportError:
+    except ImportError:  # too large for an extra that everybody installs
         raise UserError(
             f"{array}: its chunks are compressed by {array.codec['id']}: pip install imagecodecs."
         ) from None
+    numcodecs = extras.require("numcodecs", extra="data")
     register_codecs(verbose=False)
-    found = np.asarray(numcodecs.get_codec(array.codec).decode(raw))
-    if found.size != math.prod(array.chunks) or found.dtype != array.dtype:
-        raise ValueError(f"an image {list(found.shape)} of {found.dtype}")
-    return np.frombuffer(np.ascontiguousarray(found), np.uint8)
+    image = np.asarray(numcodecs.get_codec(array.codec).decode(raw))
+    if image.size != math.prod(array.chunks) or image.dtype != array.dtype:
+        raise ValueError(f"an image {list(image.shape)} of {image.dtype}")
+    return np.frombuffer(np.ascontiguousarray(image), np.uint8)

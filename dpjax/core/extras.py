@@ -16,7 +16,8 @@ def require(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # The library itself may be installed and lack one of its own dependencies.
-        if error.name is None or name.split(".")[0] != error.name.split(".")[0]:
+        missing = error.name or ""
+        # The library may be installed and lack a dependency of its own: that is another fault.
+        if missing.split(".")[0] != name.split(".")[0]:
             raise
-    raise UserError(f"{name} is not installed: pip install 'dpjax[{extra}]'.")
+    raise UserError(f"{missing} is not installed: pip install 'dpjax[{extra}]'.")

@@ -1,4 +1,4 @@
-"""What the functions of this folder share: what they return, and hostile bytes."""
+"""What the modules of this folder share: descriptions of cases, and hostile bytes."""
 
 import os
 from pathlib import Path
@@ -6,20 +6,20 @@ import struct
 from typing import NamedTuple
 import zlib
 
-CANARY = "canary"  # the file that is made where something runs or escapes
+CANARY = "canary"  # the file that appears if code runs or a path escapes
 HUGE = 2**40
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 
 
 class Case(NamedTuple):
-    """arguments: format, source, options. words: all of them must be in the line."""
+    """A conversion to refuse. arguments: format, source, options. words: in the refusal."""
 
     arguments: tuple
     words: tuple[str, ...]
 
 
 class Payload:
-    """Makes the canary where it is unpickled."""
+    """Creates the canary when it is unpickled."""
 
     def __init__(self, folder):
         self.path = str(folder / CANARY)
@@ -29,7 +29,7 @@ class Payload:
 
 
 class ReadCase(NamedTuple):
-    """directory: of the data set. features: to read. words: in the refusal."""
+    """An RLDS data set to refuse. features: to read. words: in the refusal."""
 
     directory: Path
     features: dict[str, str]
@@ -37,7 +37,7 @@ class ReadCase(NamedTuple):
 
 
 def deflated_zeros(mebibytes):
-    """A raw deflate stream of so many MiB of zeros, made without making them."""
+    """A raw deflate stream of so many MiB of zeros; they are never in memory at once."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
     return block * mebibytes + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
@@ -66,6 +66,7 @@ def png_header(height, width):
 
 
 def npy_header(shape, dtype="<f4"):
+    """The header of a .npy file, version 1.0."""
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
     raw = header.encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(raw)) + raw

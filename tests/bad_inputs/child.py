@@ -1,4 +1,4 @@
-"""Runs a reader in a process of its own, with little memory and time to spare."""
+"""Runs a reader in a child process with limits on its memory and time."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from support.tiny import fork
 
-SPARE = 2**32  # bytes of address space beyond what the imports took; an arena of pyarrow has 2^30
-SECONDS = 20  # of the processor
+SPARE = 2**32  # bytes of address space beyond what the imports take; pyarrow reserves 2^30 each
+SECONDS = 20  # of processor time
 
 
 class Outcome(NamedTuple):
     """code: 0 for success, 2 for a UserError. text: its line, or a traceback.
 
-    grown: bytes by which the most memory that was ever resident grew.
+    grown: bytes by which the peak of resident memory grew.
     """
 
     code: int
@@ -37,7 +37,7 @@ def read(directory, features) -> None:
 
 
 def run(function, *arguments, folder: Path) -> Outcome:
-    """What became of function(*arguments); its word is in a file in `folder`."""
+    """The outcome of function(*arguments) in a child, which reports it in a file in `folder`."""
     report = folder / "report"
     process = fork.Process(target=_limited, args=(function, arguments, str(report)))
     process.start()
@@ -55,10 +55,10 @@ def run(function, *arguments, folder: Path) -> Outcome:
 def _limited(function, arguments, report) -> None:
     import traceback
 
-    import dpjax.convert  # noqa: F401  what the limit is measured without
+    import dpjax.convert  # noqa: F401  its memory is not the reader's
     from dpjax.core.errors import UserError
 
-    _to_nowhere()
+    _silence()
     status = Path("/proc/self/statm").read_text().split()
     size = int(status[0]) * resource.getpagesize() + SPARE
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
@@ -76,7 +76,8 @@ def _limited(function, arguments, report) -> None:
     os._exit(code)
 
 
-def _to_nowhere() -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+def _silence() -> None:
+    """Sends stdout and stderr to nowhere, also what libraries in C print."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)

@@ -1,9 +1,9 @@
-"""Hostile and broken data sets: each function makes one in a folder, and returns a Case."""
+"""Hostile and broken data sets. Each function writes one into a folder and returns its Case."""
 
 from bad_inputs import data_arrays, data_hdf5, data_lerobot, data_rlds, data_zarr
 
 MODULES = (data_zarr, data_hdf5, data_lerobot, data_arrays, data_rlds)
-MADE = [
+MAKERS = [
     make
     for module in MODULES
     for name, make in vars(module).items()

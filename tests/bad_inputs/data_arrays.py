@@ -6,100 +6,101 @@ import zipfile
 
 from bad_inputs.case import CANARY, HUGE, Case, Payload, npy_header, zip_of_zeros
 import numpy as np
-from support import made_sets
+from support import foreign_sets
 
 
 def _npz(folder, change, *words, options=()):
-    made = made_sets.episodes()
-    change(made)
-    return Case(("arrays", made_sets.write_npz(folder / "set", made), *options), words)
+    """A set of .npz files whose episodes `change` spoils."""
+    episodes = foreign_sets.make_episodes()
+    change(episodes)
+    return Case(("arrays", foreign_sets.write_npz(folder / "set", episodes), *options), words)
 
 
 def npz_of_pickled_objects(folder):
-    def change(made):
-        made[1]["state"] = np.array([Payload(folder)] * 12, object)
+    def change(episodes):
+        episodes[1]["state"] = np.array([Payload(folder)] * 12, object)
 
     return _npz(folder, change, "episode_1.npz: state: expected numbers, got pickled objects")
 
 
 def npy_of_pickled_objects(folder):
-    root = made_sets.write_npy(folder / "set")
+    root = foreign_sets.write_npy(folder / "set")
     objects = np.array([Payload(folder)] * 12, object)
     np.save(root / "episode_1" / "state.npy", objects, allow_pickle=True)
     return Case(("arrays", root), ("episode_1/state.npy: expected numbers, got pickled objects",))
 
 
 def npy_that_is_a_pickle(folder):
-    root = made_sets.write_npy(folder / "set")
+    root = foreign_sets.write_npy(folder / "set")
     (root / "episode_1" / "state.npy").write_bytes(pickle.dumps(Payload(folder)))
-    return Case(("arrays", root), ("episode_1/state.npy: no .npy",))
+    return Case(("arrays", root), ("episode_1/state.npy: not a .npy file",))
 
 
 def npy_header_with_code(folder):
-    root = made_sets.write_npy(folder / "set")
+    root = foreign_sets.write_npy(folder / "set")
     code = f"{{'descr': __import__('os').system('touch {folder / CANARY}'), 'shape': (1,)}}"
     raw = code.encode().ljust(118) + b"\n"
     path = root / "episode_1" / "state.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(raw)) + raw)
-    return Case(("arrays", root), ("episode_1/state.npy: no .npy",))
+    return Case(("arrays", root), ("episode_1/state.npy: not a .npy file",))
 
 
 def npz_shapes_that_differ(folder):
-    def change(made):
-        made[1]["state"] = np.ones((12, 5), np.float32)
+    def change(episodes):
+        episodes[1]["state"] = np.ones((12, 5), np.float32)
 
-    words = "episode_1.npz: state: expected float32 [4] a step, got float32 [5]"
+    words = "episode_1.npz: state: expected float32 [4] per step, got float32 [5]"
     return _npz(folder, change, words)
 
 
 def npz_keys_that_differ(folder):
-    def change(made):
-        del made[1]["state"]
+    def change(episodes):
+        del episodes[1]["state"]
 
     words = "episode_1.npz: expected the keys state, action, camera, count, got"
     return _npz(folder, change, words)
 
 
 def npz_lengths_that_differ(folder):
-    def change(made):
-        made[1]["state"] = made[1]["state"][:-1]
+    def change(episodes):
+        episodes[1]["state"] = episodes[1]["state"][:-1]
 
     return _npz(folder, change, "episode_1.npz: expected one number of steps", "11 of state")
 
 
 def npz_nan(folder):
-    def change(made):
-        made[2]["action"][3, 6] = np.nan
+    def change(episodes):
+        episodes[2]["action"][3, 6] = np.nan
 
     return _npz(folder, change, "episode 2, step 3, action[6]: expected finite numbers, got nan")
 
 
 def npz_infinity(folder):
-    def change(made):
-        made[2]["state"][3, 1] = -np.inf
+    def change(episodes):
+        episodes[2]["state"][3, 1] = -np.inf
 
     return _npz(folder, change, "episode 2, step 3, state[1]: expected finite numbers, got -inf")
 
 
 def npz_float64_beyond_float32(folder):
-    def change(made):
-        for episode in made:
+    def change(episodes):
+        for episode in episodes:
             episode["state"] = episode["state"].astype(np.float64)
-        made[1]["state"][2, 0] = 1e300
+        episodes[1]["state"][2, 0] = 1e300
 
     return _npz(folder, change, "episode 1, state: step 2: expected a float32, got 1e+300")
 
 
 def npz_empty_episode(folder):
-    def change(made):
-        made[1] = {key: x[:0] for key, x in made[1].items()}
+    def change(episodes):
+        episodes[1] = {key: x[:0] for key, x in episodes[1].items()}
 
     return _npz(folder, change, "episode 1, empty: expected at least 1 step, got 0")
 
 
 def npz_images_chw(folder):
-    def change(made):
-        for episode in made:
+    def change(episodes):
+        for episode in episodes:
             episode["camera"] = np.moveaxis(episode["camera"], -1, 1).copy()
 
     words = "camera can't be converted: images are uint8 [T, H, W, 3]", "transpose it"
@@ -107,30 +108,30 @@ def npz_images_chw(folder):
 
 
 def npz_images_above_1(folder):
-    def change(made):
-        for episode in made:
+    def change(episodes):
+        for episode in episodes:
             episode["camera"] = episode["camera"] / np.float32(100)
 
     return _npz(folder, change, "episode 0, camera: step 0: expected whole numbers from 0 to 255")
 
 
 def npz_numbers_that_are_none(folder):
-    def change(made):
-        for episode in made:
+    def change(episodes):
+        for episode in episodes:
             episode["action"] = np.full(len(episode["action"]), "left")
 
     return _npz(folder, change, "action can't be converted: only numbers are converted")
 
 
 def npz_single_number(folder):
-    def change(made):
-        made[0]["goal"] = np.float32(3)
+    def change(episodes):
+        episodes[0]["goal"] = np.float32(3)
 
     return _npz(folder, change, "episode_0.npz: goal: expected an array [T, ...], got a single")
 
 
 def npy_of_2_40_rows(folder):
-    root = made_sets.write_npy(folder / "set")
+    root = foreign_sets.write_npy(folder / "set")
     path = root / "episode_1" / "state.npy"
     path.write_bytes(npy_header((HUGE, 4)) + bytes(64))
     return Case(("arrays", root), ("episode_1/state.npy: expected 17592186044544 bytes", "got 192"))
@@ -138,9 +139,9 @@ def npy_of_2_40_rows(folder):
 
 def npz_bomb(folder):
     """4 GiB of zeros that are 4 MB of a zip, and headers that admit it."""
-    root, rows = made_sets.write_npz(folder / "set"), 36 * 2**20
+    root, rows = foreign_sets.write_npz(folder / "set"), 36 * 2**20
     names = {}
-    for key, x in made_sets.episodes()[0].items():
+    for key, x in foreign_sets.make_episodes()[0].items():
         head = npy_header((rows, *x.shape[1:]), x.dtype.str)
         names[f"{key}.npy"] = head, rows * x[0].nbytes // 2**20
     zip_of_zeros(root / "episode_1.npz", names)
@@ -149,11 +150,11 @@ def npz_bomb(folder):
 
 def npz_sizes_that_lie(folder):
     """The zip's directory claims what the header claims: 8 GiB, of which 64 bytes are there."""
-    root = made_sets.write_npz(folder / "set")
+    root = foreign_sets.write_npz(folder / "set")
     path = root / "episode_1.npz"
     head = npy_header((2**29, 4))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for key in made_sets.episodes()[0]:
+        for key in foreign_sets.make_episodes()[0]:
             archive.writestr(f"{key}.npy", head + bytes(64))
     raw = bytearray(path.read_bytes())
     true = struct.pack("<I", len(head) + 64)
@@ -165,24 +166,24 @@ def npz_sizes_that_lie(folder):
 
 
 def npz_name_that_climbs(folder):
-    root = made_sets.write_npz(folder / "set")
+    root = foreign_sets.write_npz(folder / "set")
     with zipfile.ZipFile(root / "episode_1.npz", "a") as archive:
         archive.writestr(f"../../{CANARY}.npy", b"x")
     return Case(("arrays", root), ("episode_1.npz", f"'../../{CANARY}.npy'", "leads out of it"))
 
 
 def npz_name_of_two_lines(folder):
-    root = made_sets.write_npz(folder / "set")
+    root = foreign_sets.write_npz(folder / "set")
     with zipfile.ZipFile(root / "episode_1.npz", "a") as archive:
         archive.writestr("sta\nte.npy", b"x")
-    return Case(("arrays", root), ("episode_1.npz", "'sta\\nte.npy' is no name"))
+    return Case(("arrays", root), ("episode_1.npz", "'sta\\nte.npy' is not a name"))
 
 
 def npz_cut(folder):
-    root = made_sets.write_npz(folder / "set")
+    root = foreign_sets.write_npz(folder / "set")
     path = root / "episode_1.npz"
     path.write_bytes(path.read_bytes()[:-100])
-    return Case(("arrays", root), ("episode_1.npz: no zip file",))
+    return Case(("arrays", root), ("episode_1.npz: not a zip file",))
 
 
 def arrays_that_are_none(folder):
@@ -192,7 +193,7 @@ def arrays_that_are_none(folder):
 
 
 def arrays_of_both_kinds(folder):
-    root = made_sets.write_npz(folder / "set")
+    root = foreign_sets.write_npz(folder / "set")
     (root / "episode_7").mkdir()
     np.save(root / "episode_7" / "action.npy", np.ones((3, 2)))
     return Case(("arrays", root), ("episode_0.npz and episode_7/: expected either",))

@@ -3,25 +3,26 @@
 from bad_inputs.case import HUGE, POINTER, Case
 import h5py
 import numpy as np
-from support import made_sets
+from support import foreign_sets
 
 
 def _hdf5(folder, change=lambda file: None, options=(), words=()):
-    path = made_sets.write_robomimic(folder / "demos.hdf5")
+    """A robomimic file that `change` spoils."""
+    path = foreign_sets.write_robomimic(folder / "demos.hdf5")
     with h5py.File(path, "a") as file:
         change(file)
     return Case(("robomimic", path, *options), ("demos.hdf5", *words))
 
 
 def hdf5_cut_in_half(folder):
-    case = _hdf5(folder, words=("no HDF5 file, or cut",))
+    case = _hdf5(folder, words=("not an HDF5 file, or truncated",))
     path = case.arguments[1]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return case
 
 
 def hdf5_that_is_text(folder):
-    case = _hdf5(folder, words=("no HDF5 file, or cut",))
+    case = _hdf5(folder, words=("not an HDF5 file, or truncated",))
     case.arguments[1].write_text("data: none")
     return case
 
@@ -64,7 +65,7 @@ def hdf5_missing_actions(folder):
 
 
 def hdf5_link_into_another_file(folder):
-    made_sets.write_robomimic(folder / "other.hdf5")
+    foreign_sets.write_robomimic(folder / "other.hdf5")
 
     def change(file):
         del file["data/demo_1/obs/state"]
@@ -142,7 +143,7 @@ def hdf5_never_written(folder):
 
 def hdf5_chunk_of_8_gib(folder):
     def change(file):
-        for i, n in enumerate(made_sets.LENGTHS):
+        for i, n in enumerate(foreign_sets.LENGTHS):
             del file[f"data/demo_{i}/obs/state"]
             file[f"data/demo_{i}/obs"].create_dataset(
                 "state", (n, 2**18), np.uint8, chunks=(2**14, 2**18), maxshape=(None, 2**18)
@@ -152,7 +153,7 @@ def hdf5_chunk_of_8_gib(folder):
 
 
 def hdf5_filter_key_missing(folder):
-    words = ("no filter key mask/trian; did you mean 'train'",)
+    words = ("--filter trian is not in mask/ of", "did you mean 'train'")
     return _hdf5(folder, options=("--filter", "trian"), words=words)
 
 
@@ -169,7 +170,7 @@ def hdf5_shapes_that_differ(folder):
         del file["data/demo_1/obs/state"]
         file["data/demo_1/obs/state"] = np.ones((12, 5), np.float32)
 
-    words = ("demo_1: state: expected float32 [4] a step, got float32 [5]",)
+    words = ("demo_1: state: expected float32 [4] per step, got float32 [5]",)
     return _hdf5(folder, change, words=words)
 
 
@@ -177,7 +178,7 @@ def hdf5_environment_that_is_no_json(folder):
     def change(file):
         file["data"].attrs["env_args"] = "{"
 
-    return _hdf5(folder, change, words=("data: env_args: no JSON",))
+    return _hdf5(folder, change, words=("data: env_args: not JSON",))
 
 
 def hdf5_no_demos(folder):
@@ -190,7 +191,7 @@ def hdf5_no_demos(folder):
 
 def hdf5_actions_that_are_no_poses(folder):
     def change(file):
-        for i, n in enumerate(made_sets.LENGTHS):
+        for i, n in enumerate(foreign_sets.LENGTHS):
             del file[f"data/demo_{i}/actions"]
             file[f"data/demo_{i}/actions"] = np.ones((n, 6), np.float32)
 
@@ -202,7 +203,7 @@ def hdf5_spoilt_chunk(folder):
     def change(file):
         del file["data/demo_0/obs/state"]
         x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
-        made = file["data/demo_0/obs"].create_dataset("state", data=x, compression=4)
-        made.id.write_direct_chunk((0, 0), b"\x00\x01\x02\x03" * 20)
+        dataset = file["data/demo_0/obs"].create_dataset("state", data=x, compression=4)
+        dataset.id.write_direct_chunk((0, 0), b"\x00\x01\x02\x03" * 20)
 
     return _hdf5(folder, change, words=("/data/demo_0/obs/state: can't be decoded",))

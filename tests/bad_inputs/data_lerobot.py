@@ -6,11 +6,12 @@ from bad_inputs.case import HUGE, POINTER, Case, png_header
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from support import made_sets
+from support import foreign_sets
 
 
 def _v2(folder, *words, info=None, video=True):
-    root = made_sets.write_lerobot_v2(folder / "set", video=video)
+    """A LeRobot data set v2.1 whose info.json is changed by `info`."""
+    root = foreign_sets.write_lerobot_v2(folder / "set", video=video)
     file = root / "meta" / "info.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | (info or {})))
     return Case(("lerobot", root), words)
@@ -26,6 +27,7 @@ def _video(root, episode=1):
 
 
 def _column(root, name, column, episode=1):
+    """Replaces a column of an episode's table; None: takes it out."""
     file = _parquet(root, episode)
     table = pq.read_table(file)
     place = table.schema.get_field_index(name)
@@ -34,7 +36,7 @@ def _column(root, name, column, episode=1):
 
 
 def lerobot_no_json(folder):
-    case = _v2(folder, "meta/info.json: no JSON")
+    case = _v2(folder, "meta/info.json: not JSON")
     (case.arguments[1] / "meta" / "info.json").write_text("{")
     return case
 
@@ -100,7 +102,7 @@ def lerobot_parquet_missing(folder):
 
 
 def lerobot_parquet_cut(folder):
-    case = _v2(folder, "episode_000001.parquet: no Parquet, or cut")
+    case = _v2(folder, "episode_000001.parquet: not a Parquet file, or truncated")
     file = _parquet(case.arguments[1])
     file.write_bytes(file.read_bytes()[:-50])
     return case
@@ -172,13 +174,13 @@ def lerobot_video_missing(folder):
 
 def lerobot_video_shorter_than_the_data(folder):
     case = _v2(folder, "episode_000001.mp4: expected a frame within", "step 9", "3 of 12 steps")
-    made_sets.write_video(_video(case.arguments[1]), made_sets.frames()[1][:9])
+    foreign_sets.write_video(_video(case.arguments[1]), foreign_sets.make_frames()[1][:9])
     return case
 
 
 def lerobot_video_of_another_size(folder):
     case = _v2(folder, "episode_000001.mp4: expected 24 x 32 px by info.json, got 48 x 64")
-    made_sets.write_video(_video(case.arguments[1]), np.zeros((12, 48, 64, 3), np.uint8))
+    foreign_sets.write_video(_video(case.arguments[1]), np.zeros((12, 48, 64, 3), np.uint8))
     return case
 
 
@@ -204,6 +206,7 @@ def lerobot_video_pointer(folder):
 
 
 def _with_images(folder, payload, *words):
+    """A set with images in its tables, of which step 4 of episode 1 is `payload`."""
     case = _v2(folder, *words, video=False)
     file = case.arguments[1] / "meta" / "info.json"
     info = json.loads(file.read_text())
@@ -212,7 +215,7 @@ def _with_images(folder, payload, *words):
     from dpjax.data import images
 
     good = {"bytes": images.encode(np.zeros((6, 4, 3), np.uint8)), "path": ""}
-    for i, n in enumerate(made_sets.LENGTHS):
+    for i, n in enumerate(foreign_sets.LENGTHS):
         table = pq.read_table(_parquet(case.arguments[1], i))
         column = [good] * n
         if i == 1:
@@ -243,14 +246,14 @@ def lerobot_image_that_is_null(folder):
 
 
 def lerobot_v3_episodes_with_a_wrong_schema(folder):
-    root = made_sets.write_lerobot_v3(folder / "set")
+    root = foreign_sets.write_lerobot_v3(folder / "set")
     file = root / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
     pq.write_table(pq.read_table(file).drop_columns(["data/file_index"]), file)
     return Case(("lerobot", root), ("file-000.parquet: expected a column 'data/file_index'",))
 
 
 def lerobot_v3_length_that_differs(folder):
-    root = made_sets.write_lerobot_v3(folder / "set")
+    root = foreign_sets.write_lerobot_v3(folder / "set")
     file = root / "data" / "chunk-000" / "file-000.parquet"
     pq.write_table(pq.read_table(file).slice(0, 16), file)
     words = ("file-000.parquet: expected 12 rows of episode 1 by meta/, got 11",)

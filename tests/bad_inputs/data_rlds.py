@@ -1,11 +1,11 @@
-"""Broken and hostile RLDS data sets, which are read and not converted."""
+"""Broken and hostile RLDS data sets, which are read without a conversion."""
 
 import json
 import struct
 
 from bad_inputs.case import POINTER, ReadCase, png_header
 import google_crc32c
-from support import made_sets
+from support import foreign_sets
 
 FEATURES = {"state": "observation/state", "action": "action"}
 
@@ -22,9 +22,9 @@ def _tfrecord(folder, change, *words, features=FEATURES):
     from dpjax.data import rlds
 
     keep = ("state", "action", "camera")
-    made = ({key: episode[key] for key in keep} for episode in made_sets.episodes())
+    episodes = ({key: episode[key] for key in keep} for episode in foreign_sets.make_episodes())
     root = folder / "set"
-    rlds.write(root, made, observations=("state", "camera"), description="made up")
+    rlds.write(root, episodes, observations=("state", "camera"), description="made up")
     old = root / "1.0.0" / "demos-train.array_record-00000"
     content = b""
     for record in ArrayRecordReader(str(old)).read_all():
@@ -67,15 +67,18 @@ def rlds_image_of_30000_px(folder):
 
     from dpjax.data import rlds
 
-    made = ({"camera": e["camera"], "action": e["action"]} for e in made_sets.episodes())
+    keep = ("camera", "action")
+    episodes = ({key: episode[key] for key in keep} for episode in foreign_sets.make_episodes())
     root = folder / "set"
-    rlds.write(root, made, observations=("camera",), description="made up")
+    rlds.write(root, episodes, observations=("camera",), description="made up")
     shard = root / "1.0.0" / "demos-train.array_record-00000"
-    found = [tf_example_pb2.Example.FromString(x) for x in ArrayRecordReader(str(shard)).read_all()]
-    images = found[1].features.feature["steps/observation/camera"].bytes_list
+    examples = [
+        tf_example_pb2.Example.FromString(x) for x in ArrayRecordReader(str(shard)).read_all()
+    ]
+    images = examples[1].features.feature["steps/observation/camera"].bytes_list
     images.value[4] = png_header(30_000, 30_000)
     writer = ArrayRecordWriter(str(shard), "group_size:1")
-    for example in found:
+    for example in examples:
         writer.write(example.SerializeToString())
     writer.close()
     words = (shard.name, "episode 1", "step 4: not an image (DecompressionBombError")

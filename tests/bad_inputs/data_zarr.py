@@ -8,12 +8,12 @@ import zipfile
 
 from bad_inputs.case import CANARY, HUGE, POINTER, Case, Payload, deflated_zeros, zip_of_zeros
 import numpy as np
-from support import made_sets
+from support import foreign_sets
 import zarr
 
 
 def _buffer(folder, **options):
-    return made_sets.write_zarr(folder / "buffer.zarr", **options)
+    return foreign_sets.write_zarr(folder / "buffer.zarr", **options)
 
 
 def _meta(root, key, **changes):
@@ -105,7 +105,7 @@ def zarr_episode_of_2_40_steps(folder):
     for key, shape in {"state": [4], "action": [7], "camera": [6, 4, 3], "count": []}.items():
         _meta(root, key, shape=[HUGE, *shape])
     shutil.rmtree(root / "meta" / "episode_ends")
-    made_sets.put(root / "meta" / "episode_ends", np.array([HUGE]))
+    foreign_sets.put(root / "meta" / "episode_ends", np.array([HUGE]))
     return Case(("zarr", root), ("episode 0: 1099511627776 steps", "at most 4 GiB"))
 
 
@@ -136,7 +136,7 @@ def zarr_v3(folder):
 def zarr_ends_that_fall(folder):
     root = _buffer(folder)
     shutil.rmtree(root / "meta" / "episode_ends")
-    made_sets.put(root / "meta" / "episode_ends", np.array([12, 5, 24]))
+    foreign_sets.put(root / "meta" / "episode_ends", np.array([12, 5, 24]))
     return Case(("zarr", root), ("episode 1: expected an end after step 12, got 5",))
 
 
@@ -149,14 +149,14 @@ def zarr_nan(folder):
 def zarr_images_above_1(folder):
     root = _buffer(folder)
     shutil.rmtree(root / "data" / "camera")
-    made_sets.put(root / "data" / "camera", np.full((24, 6, 4, 3), 1.5, np.float32))
+    foreign_sets.put(root / "data" / "camera", np.full((24, 6, 4, 3), 1.5, np.float32))
     return Case(("zarr", root), ("episode 0, camera: step 0: expected whole numbers", "got 1.5"))
 
 
 def zarr_images_chw(folder):
     root = _buffer(folder)
     shutil.rmtree(root / "data" / "camera")
-    made_sets.put(root / "data" / "camera", np.zeros((24, 3, 6, 4), np.uint8))
+    foreign_sets.put(root / "data" / "camera", np.zeros((24, 3, 6, 4), np.uint8))
     words = ("camera can't be converted: images are uint8 [T, H, W, 3]", "transpose it")
     return Case(("zarr", root, "--keys", "camera"), words)
 
@@ -164,7 +164,7 @@ def zarr_images_chw(folder):
 def zarr_complex(folder):
     root = _buffer(folder)
     shutil.rmtree(root / "data" / "action")
-    made_sets.put(root / "data" / "action", np.ones((24, 2), np.complex64))
+    foreign_sets.put(root / "data" / "action", np.ones((24, 2), np.complex64))
     return Case(("zarr", root), ("action can't be converted: only numbers", "complex64"))
 
 
@@ -174,7 +174,7 @@ def zarr_that_is_none(folder):
 
 
 def _zip(folder):
-    return made_sets.write_zip(folder / "buffer.zarr.zip", _buffer(folder))
+    return foreign_sets.write_zip(folder / "buffer.zarr.zip", _buffer(folder))
 
 
 def _zip_with(folder, item):
@@ -226,7 +226,7 @@ def zip_bomb(folder):
 def zip_cut(folder):
     path = _zip(folder)
     path.write_bytes(path.read_bytes()[:-100])
-    return Case(("zarr", path), ("buffer.zarr.zip: no zip file",))
+    return Case(("zarr", path), ("buffer.zarr.zip: not a zip file",))
 
 
 def zip_flipped_bit(folder):

@@ -22,19 +22,22 @@ NEAR = 4000  # bytes after the start of the pickle, where most changes are
 
 
 def fuzz(count: int, folder: Path, seed: int = 0) -> tuple[dict[str, int], float]:
-    """({what came of a file: how many}, the slowest's seconds).
+    """({outcome: how many files had it}, seconds that the slowest file took).
 
-    A byte is changed, cut out or repeated, or a few drawn ones are put in, in a checkpoint of
-    ours and in one of torch's.
+    Each file is a checkpoint, written by our tests or by torch, in which one byte is changed, cut
+    out or repeated, or replaced by a few random ones.
     """
     state, cfg, _, _ = checkpoints.lowdim(weights.GOOD)
     small = {name: state[name] for name in list(state)[:3]}
     ours = checkpoints.save(folder / "a.ckpt", small, cfg).read_bytes()
     theirs = (checkpoints.GOLDEN / "original_small.ckpt").read_bytes()
-    rng, path, found, slowest = np.random.default_rng(seed), folder / "b.ckpt", {}, 0.0
-    found = collections.Counter()
+    rng = np.random.default_rng(seed)
+    path = folder / "b.ckpt"
+    outcomes = collections.Counter()
+    slowest = 0.0
     for i in tqdm(range(count), desc="fuzz", disable=None):
         data = (ours, theirs)[i % 2]
+        # Two of three changes are near the start of the pickle, which is where a reader decides.
         start = data.index(b"\x80\x02")
         at = int(rng.integers(start, start + NEAR) if i % 3 else rng.integers(len(data)))
         drawn = bytes(rng.integers(0, 256, 5, dtype=np.uint8))
@@ -43,17 +46,17 @@ def fuzz(count: int, folder: Path, seed: int = 0) -> tuple[dict[str, int], float
         began = time.perf_counter()
         try:
             checkpoint.read(path, None, {})
-            found["read"] += 1
+            outcomes["read"] += 1
         except UserError as error:
-            found["refused" if "\n" not in str(error) else "refused in several lines"] += 1
-        except Exception as error:  # what must not be
-            found[f"{type(error).__name__}: {str(error)[:200]}"] += 1
+            outcomes["refused" if "\n" not in str(error) else "refused in several lines"] += 1
+        except Exception as error:  # must not happen
+            outcomes[f"{type(error).__name__}: {str(error)[:200]}"] += 1
         slowest = max(slowest, time.perf_counter() - began)
-    return dict(found), slowest
+    return dict(outcomes), slowest
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as made:
-        counts, seconds = fuzz(int(sys.argv[1]), Path(made))
+    with tempfile.TemporaryDirectory() as name:
+        counts, seconds = fuzz(int(sys.argv[1]), Path(name))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{counts}, slowest {seconds:.2f} s, {memory:.0f} MiB at most")

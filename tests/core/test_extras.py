@@ -16,11 +16,18 @@ def test_a_submodule_is_returned_itself():
     assert extras.require("os.path", extra="data") is sys.modules["os.path"]
 
 
-@pytest.mark.parametrize("name", ["no_such_library", "no_such_library.part"])
-def test_a_missing_library_names_the_extra(name):
+@pytest.mark.parametrize(
+    "name, missing",
+    [
+        ("no_such_library", "no_such_library"),
+        ("no_such_library.part", "no_such_library"),
+        ("json.no_such_part", "json.no_such_part"),
+    ],
+)
+def test_a_missing_library_names_the_extra(name, missing):
     with pytest.raises(UserError) as caught:
         extras.require(name, extra="data")
-    assert str(caught.value) == f"{name} is not installed: pip install 'dpjax[data]'."
+    assert str(caught.value) == f"{missing} is not installed: pip install 'dpjax[data]'."
 
 
 def test_a_library_that_lacks_a_library_keeps_its_traceback(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Small data sets in other people's formats, to convert and to spoil."""
+"""Small data sets in the formats that dpjax.convert reads, to convert and to spoil."""
 
 import json
 import zipfile
@@ -17,8 +17,8 @@ FPS = 10
 SIZE = (24, 32)  # of the videos, px
 
 
-def episodes(lengths=LENGTHS, seed=0):
-    """{state [T, 4], action [T, 7], camera [T, 6, 4, 3] uint8, count [T] int64} an episode."""
+def make_episodes(lengths=LENGTHS, seed=0):
+    """{state [T, 4], action [T, 7], camera [T, 6, 4, 3] uint8, count [T] int64} per episode."""
     rng = np.random.default_rng(seed)
     return [
         {
@@ -32,32 +32,32 @@ def episodes(lengths=LENGTHS, seed=0):
 
 
 def converted(out, names):
-    """The episodes {column: [T, ...]} of a converted set, in which count is a float."""
+    """The episodes {column: [T, ...]} of a converted data set; its count is a float."""
     features = {key: "action" if key == "action" else f"observation/{key}" for key in names}
     return list(rlds.stream(out, features=features))
 
 
 def as_written(episode):
-    """An episode as it must come back."""
+    """An episode as it must be in the converted data set."""
     return {**episode, "count": episode["count"].astype(np.float32)[:, None]}
 
 
-def assert_same(found, made, names):
-    """Every episode, key by key, bit for bit."""
-    assert len(found) == len(made)
-    for there, here in zip(found, made):
+def assert_same(got, expected, names):
+    """Checks that two lists of episodes are equal, key by key, bit for bit."""
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected):
         for key in names:
-            assert there[key].dtype == here[key].dtype
-            np.testing.assert_array_equal(there[key], here[key])
+            assert one[key].dtype == other[key].dtype
+            np.testing.assert_array_equal(one[key], other[key])
 
 
 # zarr
 
 
 def put(path, array, chunks=None, **options):
-    """One zarr v2 array, every chunk of it written."""
+    """Writes a zarr v2 array, also those of its chunks that are all zeros."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = zarr.create_array(
+    stored = zarr.create_array(
         store=str(path),
         shape=array.shape,
         chunks=chunks or (32, *array.shape[1:]),
@@ -66,21 +66,21 @@ def put(path, array, chunks=None, **options):
         config={"write_empty_chunks": True},
         **options,
     )
-    made[...] = array
+    stored[...] = array
 
 
-def write_zarr(root, made=None, chunks=None, **options):
-    """A replay buffer in a directory."""
-    made = made or episodes()
-    for key in made[0]:
-        column = np.concatenate([episode[key] for episode in made])
+def write_zarr(root, episodes=None, chunks=None, **options):
+    """Writes a replay buffer in a directory. chunks: steps per chunk."""
+    episodes = episodes or make_episodes()
+    for key in episodes[0]:
+        column = np.concatenate([episode[key] for episode in episodes])
         put(root / "data" / key, column, chunks and (chunks, *column.shape[1:]), **options)
-    put(root / "meta" / "episode_ends", np.cumsum([len(e["action"]) for e in made]))
+    put(root / "meta" / "episode_ends", np.cumsum([len(episode["action"]) for episode in episodes]))
     return root
 
 
 def write_zip(path, folder):
-    """The same in a zip."""
+    """Writes the files of a folder into a zip."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
@@ -93,15 +93,15 @@ def write_zip(path, folder):
 ENV = {"env_name": "Lift", "env_kwargs": {"control_freq": 20}}
 
 
-def write_robomimic(path, made=None, names=None, obs=("state", "camera", "count")):
-    """An HDF5 file with the filter keys "train" and "valid"."""
-    made = made or episodes()
-    names = names or [f"demo_{i}" for i in range(len(made))]
+def write_robomimic(path, episodes=None, names=None, obs=("state", "camera", "count")):
+    """Writes an HDF5 file with the filter keys "train" and "valid"."""
+    episodes = episodes or make_episodes()
+    names = names or [f"demo_{i}" for i in range(len(episodes))]
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps(ENV)
-        data.attrs["total"] = sum(len(episode["action"]) for episode in made)
-        for name, episode in zip(names, made):
+        data.attrs["total"] = sum(len(episode["action"]) for episode in episodes)
+        for name, episode in zip(names, episodes):
             demo = data.create_group(name)
             demo.attrs["num_samples"] = len(episode["action"])
             demo["actions"] = episode["action"]
@@ -117,15 +117,17 @@ def write_robomimic(path, made=None, names=None, obs=("state", "camera", "count"
 # arrays
 
 
-def write_npz(root, made=None, save=np.savez):
+def write_npz(root, episodes=None, save=np.savez):
+    """Writes one .npz file per episode."""
     root.mkdir()
-    for i, episode in enumerate(made or episodes()):
+    for i, episode in enumerate(episodes or make_episodes()):
         save(root / f"episode_{i}.npz", **episode)
     return root
 
 
-def write_npy(root, made=None):
-    for i, episode in enumerate(made or episodes()):
+def write_npy(root, episodes=None):
+    """Writes one folder of .npy files per episode."""
+    for i, episode in enumerate(episodes or make_episodes()):
         (root / f"episode_{i}").mkdir(parents=True)
         for key, x in episode.items():
             np.save(root / f"episode_{i}" / f"{key}.npy", x)
@@ -135,15 +137,15 @@ def write_npy(root, made=None):
 # LeRobot
 
 
-def frames(lengths=LENGTHS):
-    """[T, 24, 32, 3] an episode; every frame of one colour, which no other frame has."""
+def make_frames(lengths=LENGTHS):
+    """[T, 24, 32, 3] per episode; each frame has one colour, which no other frame has."""
     levels = iter(range(5, 255, 10))
     shade = lambda: np.full((*SIZE, 3), (next(levels), 60, 120), np.uint8)
     return [np.stack([shade() for _ in range(n)]) for n in lengths]
 
 
 def write_video(path, images, fps=FPS, codec="libx264", times=None):
-    """An mp4 of frames [T, H, W, 3]."""
+    """Writes an mp4 of frames [T, H, W, 3]. times: of the frames, in units of 1/fps."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=fps)
@@ -158,6 +160,7 @@ def write_video(path, images, fps=FPS, codec="libx264", times=None):
 
 
 def _features(video):
+    """The "features" of info.json."""
     number = lambda dtype, n: {"dtype": dtype, "shape": [n], "names": None}
     features = {
         "observation.state": number("float32", 4),
@@ -180,6 +183,7 @@ def _features(video):
 
 
 def _table(index, first, episode):
+    """The table of one episode. first: index of its first step in the data set."""
     length = len(episode["action"])
     vectors = lambda x: pa.array(list(x), pa.list_(pa.float32()))
     return pa.table(
@@ -196,12 +200,13 @@ def _table(index, first, episode):
     )
 
 
-def _info(root, version, made, paths, video):
-    lengths = [len(episode["action"]) for episode in made]
+def _write_info(root, version, episodes, paths, video):
+    """Writes info.json; returns the index of each episode's first step, and of the end."""
+    lengths = [len(episode["action"]) for episode in episodes]
     info = {
         "codebase_version": version,
         "fps": FPS,
-        "total_episodes": len(made),
+        "total_episodes": len(episodes),
         "total_frames": sum(lengths),
         "chunks_size": 1000,
         "features": _features(video),
@@ -212,19 +217,19 @@ def _info(root, version, made, paths, video):
     return np.cumsum([0, *lengths])
 
 
-def write_lerobot_v2(root, made=None, video=True, codec="libx264"):
-    """A file an episode, v2.1."""
-    made = made or episodes()
+def write_lerobot_v2(root, episodes=None, video=True, codec="libx264"):
+    """Writes a data set v2.1: one file per episode."""
+    episodes = episodes or make_episodes()
     paths = {
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
         "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"
         "episode_{episode_index:06d}.mp4",
     }
-    starts = _info(root, "v2.1", made, paths, video)
+    starts = _write_info(root, "v2.1", episodes, paths, video)
     (root / "data" / "chunk-000").mkdir(parents=True)
     lines = []
-    films = frames([len(episode["action"]) for episode in made]) if video else []
-    for i, episode in enumerate(made):
+    films = make_frames([len(episode["action"]) for episode in episodes]) if video else []
+    for i, episode in enumerate(episodes):
         name = f"chunk-000/episode_{i:06d}.parquet"
         pq.write_table(_table(i, int(starts[i]), episode), root / "data" / name)
         lines.append({"episode_index": i, "tasks": [f"task {i}"], "length": len(episode["action"])})
@@ -236,18 +241,18 @@ def write_lerobot_v2(root, made=None, video=True, codec="libx264"):
     return root
 
 
-def write_lerobot_v3(root, made=None, video=True, codec="libx264", row_group_size=None):
-    """Two files of data and of video, v3.0: two episodes in the first, the rest in the second."""
-    made = made or episodes()
+def write_lerobot_v3(root, episodes=None, video=True, codec="libx264", row_group_size=None):
+    """Writes a data set v3.0 of two files: two episodes in the first, the rest in the second."""
+    episodes = episodes or make_episodes()
     paths = {
         "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
     }
-    starts = _info(root, "v3.0", made, paths, video)
-    films = frames([len(episode["action"]) for episode in made]) if video else []
+    starts = _write_info(root, "v3.0", episodes, paths, video)
+    films = make_frames([len(episode["action"]) for episode in episodes]) if video else []
     rows = []
-    for number, ids in enumerate([range(2), range(2, len(made))]):
-        tables = [_table(i, int(starts[i]), made[i]) for i in ids]
+    for number, ids in enumerate([range(2), range(2, len(episodes))]):
+        tables = [_table(i, int(starts[i]), episodes[i]) for i in ids]
         file = root / "data" / "chunk-000" / f"file-{number:03d}.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.concat_tables(tables), file, row_group_size=row_group_size)
@@ -256,13 +261,13 @@ def write_lerobot_v3(root, made=None, video=True, codec="libx264", row_group_siz
             joined = np.concatenate([films[i] for i in ids])
             write_video(folder / f"file-{number:03d}.mp4", joined, codec=codec)
         for i in ids:
-            begin = int(starts[i] - starts[ids[0]])
-            row = {"episode_index": i, "tasks": [f"task {i}"], "length": len(made[i]["action"])}
+            start = int(starts[i] - starts[ids[0]])  # in steps from the start of its file
+            row = {"episode_index": i, "tasks": [f"task {i}"], "length": len(episodes[i]["action"])}
             row |= {"data/chunk_index": 0, "data/file_index": number}
             if video:
                 at = "videos/observation.images.top"
                 row |= {f"{at}/chunk_index": 0, f"{at}/file_index": number}
-                row |= {f"{at}/from_timestamp": begin / FPS}
+                row |= {f"{at}/from_timestamp": start / FPS}
             rows.append(row)
     file = root / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
     file.parent.mkdir(parents=True)

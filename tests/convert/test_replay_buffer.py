@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+from support import converting
+from support.foreign_sets import put
 import zarr
 
 from dpjax.convert import __main__ as convert
@@ -16,23 +18,10 @@ PUSHT = Path(__file__).parents[3] / "shared" / "data" / "pusht_cchi_v7_replay.za
 ENDS = np.array([30, 41, 100])
 
 
-def put(path, array, chunks=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    chunks = chunks or (32, *array.shape[1:])
-    made = zarr.create_array(
-        store=str(path),
-        shape=array.shape,
-        chunks=chunks,
-        dtype=array.dtype,
-        zarr_format=2,
-        config={"write_empty_chunks": True},
-    )
-    made[...] = array
-
-
 @pytest.fixture(scope="module")
 def buffer(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp("zarr") / "buffer.zarr", np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("zarr") / "buffer.zarr"
+    rng = np.random.default_rng(0)
     shapes = {"action": (2,), "state": (5,), "keypoint": (9, 2)}
     for key, shape in shapes.items():
         put(root / "data" / key, rng.normal(size=(100, *shape)).astype(np.float32))
@@ -51,11 +40,7 @@ def source(buffer, tmp_path):
 
 
 def refusal(source, tmp_path, *options):
-    out = tmp_path / "out"
-    with pytest.raises(UserError) as caught:
-        convert.main(["zarr", str(source), str(out), *options])
-    assert not list(tmp_path.glob("out*")), "something was written"
-    return str(caught.value)
+    return converting.refusal(tmp_path, "zarr", source, *options)
 
 
 def test_what_was_in_the_buffer_is_in_the_set(buffer, tmp_path, capsys):
@@ -66,8 +51,8 @@ def test_what_was_in_the_buffer_is_in_the_set(buffer, tmp_path, capsys):
         want = zarr.open_array(str(buffer / "data" / key), mode="r")[...]
         np.testing.assert_array_equal(read.columns[short], want)
     np.testing.assert_array_equal(read.ends, ENDS)
-    said = capsys.readouterr().out
-    assert "3 episodes, 100 steps, 11 to 59 an episode" in said and "[9, 2]" in said
+    printed = capsys.readouterr().out
+    assert "3 episodes, 100 steps, 11 to 59 per episode" in printed and "[9, 2]" in printed
 
 
 def test_images_become_uint8_and_come_back_pixel_by_pixel(buffer, tmp_path, capsys):
@@ -81,17 +66,19 @@ def test_images_become_uint8_and_come_back_pixel_by_pixel(buffer, tmp_path, caps
 
 
 @pytest.mark.parametrize("value", [0.5, 256, -1, np.nan])
-def test_pixels_that_are_none_are_refused(source, tmp_path, value):
+def test_numbers_that_are_not_pixels_are_refused(source, tmp_path, value):
     zarr.open_array(str(source / "data" / "img"), mode="a")[40, 1, 1, 1] = value
     line = refusal(source, tmp_path, "--keys", "img")
     assert "episode 1, img: step 10: expected whole numbers from 0 to 255" in line
 
 
-def test_what_is_not_converted_is_said_by_name(buffer, tmp_path, capsys):
+def test_what_is_left_out_or_cast_is_printed(buffer, tmp_path, capsys):
     convert.main(["zarr", str(buffer), str(tmp_path / "out")])
-    said = capsys.readouterr().out
-    assert "left out: depth (images are uint8 [T, H, W, 3], and it has shape [None, 4, 4, " in said
-    assert "count: int64 is cast to float32, where exact" in said
+    printed = capsys.readouterr().out
+    assert (
+        "left out: depth (images are uint8 [T, H, W, 3], and it has shape [None, 4, 4, " in printed
+    )
+    assert "count: int64 is cast to float32, where exact" in printed
 
 
 def test_keys_choose_the_observations(buffer, tmp_path, capsys):
@@ -113,7 +100,7 @@ def test_an_output_that_exists_is_refused(buffer, tmp_path):
         convert.main(["zarr", str(buffer), str(tmp_path / "out")])
 
 
-def test_a_directory_that_is_no_buffer_is_named(source, tmp_path):
+def test_a_directory_that_is_not_a_buffer_is_named(source, tmp_path):
     assert "no such file or directory" in refusal(tmp_path / "nowhere", tmp_path)
     shutil.rmtree(source / "meta")
     assert "expected meta/episode_ends" in refusal(source, tmp_path)
@@ -173,6 +160,6 @@ def test_float64_is_cast(source, tmp_path):
 @pytest.mark.skipif(not PUSHT.is_dir(), reason="the human demonstrations are not here")
 def test_the_human_demonstrations_of_push_t(tmp_path, capsys):
     convert.main(["zarr", str(PUSHT), str(tmp_path / "out"), "--keys", "state"])
-    assert "206 episodes, 25,650 steps, 49 to 246 an episode" in capsys.readouterr().out
+    assert "206 episodes, 25,650 steps, 49 to 246 per episode" in capsys.readouterr().out
     info = json.loads((tmp_path / "out" / "1.0.0" / "dataset_info.json").read_text())
     assert info["splits"][0]["shardLengths"] == ["206"]

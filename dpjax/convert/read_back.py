@@ -1,0 +1,75 @@
+"""Reads a converted data set again: compares it with what was written, and describes it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from dpjax.convert.source import ACTION
+from dpjax.core.errors import UserError
+from dpjax.data import rlds
+from dpjax.data.episodes import digest
+
+
+class Range(NamedTuple):
+    """Shape of one step of a column, and the least and the greatest of its numbers."""
+
+    shape: tuple[int, ...]
+    low: float
+    high: float
+
+
+class Summary(NamedTuple):
+    """What a data set contains: lengths [E] of its episodes, and {column: Range}."""
+
+    lengths: list[int]
+    ranges: dict[str, Range]
+
+
+def read_back(path: Path, observations: Sequence[str], digests: Sequence[str]) -> Summary:
+    """Reads all of a data set; raises a UserError if an episode isn't what was written.
+
+    digests: of the episodes as they were given to the writer.
+    """
+    features = {**{key: f"observation/{key}" for key in observations}, ACTION: ACTION}
+    episodes = rlds.stream(path, features=features)
+    lengths: list[int] = []
+    ranges: dict[str, Range] = {}
+    progress = tqdm(episodes, total=len(digests), desc="reading back", unit=" episodes")
+    for e, columns in enumerate(progress):
+        if digest(columns) != digests[e]:
+            raise UserError(f"{path}: episode {e} reads back different from what was written.")
+        lengths.append(len(columns[ACTION]))
+        ranges = _widen(ranges, columns)
+    return Summary(lengths, ranges)
+
+
+def _widen(ranges: Mapping[str, Range], columns: Mapping[str, np.ndarray]) -> dict[str, Range]:
+    """The ranges, widened to include an episode's numbers."""
+    wider = {}
+    for key, column in columns.items():
+        _, low, high = ranges.get(key, Range((), np.inf, -np.inf))
+        wider[key] = Range(
+            column.shape[1:], min(low, float(column.min())), max(high, float(column.max()))
+        )
+    return wider
+
+
+def table(path: Path, summary: Summary, fps: float) -> str:
+    """One line about the whole data set and one line per column.
+
+    fps: steps per second; 0 if it is not known.
+    """
+    lengths = summary.lengths
+    rate = f"{fps:g} steps per second" if fps else "steps per second not known"
+    lines = [
+        f"{path}: {len(lengths):,} episodes, {sum(lengths):,} steps, {min(lengths)} to "
+        f"{max(lengths)} per episode, {rate}",
+        f"{'key':<16} {'shape':<14} {'min':>10} {'max':>10}",
+    ]
+    for key, (shape, low, high) in summary.ranges.items():
+        note = "  images" if len(shape) == 3 else ""
+        lines.append(f"{key:<16} {str(list(shape)):<14} {low:>10.4g} {high:>10.4g}{note}")
+    return "\n".join(lines)
