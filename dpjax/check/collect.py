@@ -22,9 +22,7 @@ CLOCKS = ("timestamp", "timestamps", "time")  # last parts of paths that keep ti
 
 def of_config(config: ConfigDict) -> Case:
     """Everything, read as training would read it; bad episodes are left out and remembered."""
-    from dpjax.config import defaults
-
-    checks.check(config.to_dict(), defaults.get_config().to_dict())
+    checks.check_table(config)
     sets = dataset.directories(config)
     config = dataset.resolved(config)
     features = _features(sets)
@@ -38,9 +36,9 @@ def of_config(config: ConfigDict) -> Case:
         before = f"{directory}: " if len(sets) > 1 else ""
         for side, part in zip(labels, ids):
             side += [f"{before}episode {names[e]}" for e in part]
-    limit = cameras.memory(config)
+    limit = cameras.image_memory(config.data.memory)
     train, val, _ = mixture.join(parts, sets, limit, config.data.spill)
-    fitted, _ = dataset.fit(seen, train)
+    fitted = dataset.fit(seen, train)
     mask = dataset.windows_of(config, train)[1]
     return Case(
         config,
@@ -99,7 +97,7 @@ def _recorded(config, data) -> np.ndarray:
 def _refusal(config):
     """Why training would refuse the config, or ""."""
     try:
-        build.check(config)
+        checks.check(config)
     except UserError as error:
         return str(error)
     return ""
@@ -149,7 +147,7 @@ def _read(config, directory, features, skipped):
         if path.split("/")[-1] in CLOCKS and x.readable and x.shape in ((), (1,))
     }
 
-    def tell(episode, line):
+    def on_skip(episode, line):
         bad.append(episode)
         skipped.append(line)
 
@@ -159,9 +157,9 @@ def _read(config, directory, features, skipped):
             features={**columns, **clocks},
             split=config.data.split,
             on_bad="skip",
-            memory=cameras.memory(config),
+            memory=cameras.image_memory(config.data.memory),
             folder=config.data.spill or None,
-            tell=tell,
+            on_skip=on_skip,
         )
     except UserError as error:  # none was good: then the first fault says more
         raise UserError(skipped[-len(bad)] if bad else str(error)) from error

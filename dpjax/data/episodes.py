@@ -1,12 +1,12 @@
 """Demonstrations in memory: flat columns, and where each episode ends.
 
-Step t of episode e is row `starts[e] + t` of every column. One array a column, not
-one an episode, so that a window is a fancy index and a data set fits a device.
+Step t of episode e is element `starts[e] + t` of every column. One array per column instead of one
+per episode, so that reading a window is one indexing operation and a data set fits on a device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,48 +14,50 @@ from dpjax.data import frames
 
 
 class Episodes(NamedTuple):
-    """All the steps of all the episodes, in order.
+    """All steps of all episodes, in order.
 
     columns: {name: [N, ...]}, arrays, or `frames.Frames` of images.
-    ends: [E] int64, the row after the last one of each episode; ends[-1] is N.
+    ends: [E] int64, the step after the last one of each episode; ends[-1] is N.
     source: where they came from, for messages.
     """
 
-    columns: dict[str, np.ndarray]
+    columns: dict[str, Any]
     ends: np.ndarray
     source: str
 
     @property
     def starts(self) -> np.ndarray:
-        """[E] the first row of each episode."""
+        """[E], the first step of each episode."""
         return np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])[: len(self.ends)]
 
     @property
     def lengths(self) -> np.ndarray:
-        """[E] the number of steps of each episode."""
+        """[E], the number of steps in each episode."""
         return np.diff(self.ends, prepend=0)
 
 
 def stack(episodes: list[dict[str, np.ndarray]], source: str) -> Episodes:
-    """Episodes from one dict of [T, ...] columns an episode; at least one."""
+    """Episodes from a list of at least one {name: [T, ...]}."""
     columns = {key: np.concatenate([e[key] for e in episodes]) for key in episodes[0]}
     lengths = [len(next(iter(e.values()))) for e in episodes]
     return Episodes(columns, np.cumsum(lengths, dtype=np.int64), source)
 
 
-def select(episodes: Episodes, ids: np.ndarray) -> Episodes:
-    """The episodes `ids`, in that order."""
+def select(episodes: Episodes, ids: Sequence[int] | np.ndarray) -> Episodes:
+    """The episodes with these ids, in that order."""
     ids = np.asarray(ids, np.int64)
-    starts, lengths = episodes.starts[ids], episodes.lengths[ids]
+    starts = episodes.starts[ids]
+    lengths = episodes.lengths[ids]
     ends = np.cumsum(lengths, dtype=np.int64)
-    # Row r of the selection lies r - (its episode's new start) after the old start.
-    rows = np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)
-    columns = {key: frames.take(column, rows) for key, column in episodes.columns.items()}
+    # Step k of the selection belongs to an episode that moved from its old start to `ends -
+    # lengths`, so its old place is k plus the difference of the two.
+    indices = np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)
+    columns = {key: frames.take(column, indices) for key, column in episodes.columns.items()}
     return Episodes(columns, ends, episodes.source)
 
 
 def join(first: Episodes, second: Episodes) -> Episodes:
-    """The episodes of both, which have the same columns."""
+    """The episodes of both, which have the same columns; the first one's source."""
     columns = {
         key: frames.join(column, second.columns[key]) for key, column in first.columns.items()
     }
@@ -64,9 +66,9 @@ def join(first: Episodes, second: Episodes) -> Episodes:
 
 
 def split(num_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids for training and for validation, both ascending, as Chi et al.'s code draws them.
+    """Ids of the episodes for training and for validation, as Chi et al.'s code draws them.
 
-    At least one episode is left on each side where fraction > 0 and there are two.
+    Both are ascending. With fraction > 0 and two episodes or more, each part has at least one.
     """
     ids = np.arange(num_episodes)
     if fraction <= 0:
@@ -78,23 +80,24 @@ def split(num_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np
 
 def digest(columns: Mapping[str, np.ndarray]) -> str:
     """32 hex digits of one episode's content {key: [T, ...]}: names, types, shapes, numbers."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for key, column in sorted(columns.items()):
-        found.update(f"{key} {column.dtype.str} {column.shape};".encode())
-        found.update(np.ascontiguousarray(column).data)
-    return found.hexdigest()[:32]
+        sha256.update(f"{key} {column.dtype.str} {column.shape};".encode())
+        sha256.update(np.ascontiguousarray(column).data)
+    return sha256.hexdigest()[:32]
 
 
 def fingerprint(episodes: Episodes) -> str:
-    """16 hex digits of the content: names, types, shapes, numbers and ends; not the source."""
-    digest = hashlib.sha256()
+    """16 hex digits of the content: names, types, shapes, numbers and ends, but not the source."""
+    sha256 = hashlib.sha256()
+    # The ends are hashed like a column; the space keeps their name apart from every other.
     for key, column in sorted({**episodes.columns, " ends": episodes.ends}.items()):
-        digest.update(f"{key} {column.dtype.str} {column.shape};".encode())
-        if isinstance(column, frames.Frames):  # the pixels were digested as they were read
-            digest.update(column.digest.encode())
-            parts = [column.rows, column.mirrored]
+        sha256.update(f"{key} {column.dtype.str} {column.shape};".encode())
+        if isinstance(column, frames.Frames):  # the pixels were hashed while they were read
+            sha256.update(column.digest.encode())
+            parts = [column.indices, column.mirrored]
         else:
             parts = [column]
         for part in parts:
-            digest.update(np.ascontiguousarray(part).data)
-    return digest.hexdigest()[:16]
+            sha256.update(np.ascontiguousarray(part).data)
+    return sha256.hexdigest()[:16]

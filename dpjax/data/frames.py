@@ -1,8 +1,8 @@
-"""Image columns: uint8 frames that are looked up where they lie, never copied as a whole.
+"""Image columns: uint8 frames that are looked up where they lie, never copied all at once.
 
-A column of low-dim data is an array. One of images is a `Frames`: the pixels of the data
-set once, in memory or behind a memory map, and the rows of them that are meant. Selecting
-episodes, joining them and taking mirror images moves rows, not pixels.
+A column of numbers is an array. A column of images is a `Frames`: the pixels of the data set, kept
+once in memory or behind a memory map, and indices into them. Selecting episodes, joining them and
+mirroring them changes the indices and copies no pixels.
 """
 
 from collections.abc import Mapping
@@ -13,120 +13,135 @@ from typing import NamedTuple
 
 import numpy as np
 
-MERGED = 1024  # frames copied at once
+BLOCK = 1024  # frames that `merge` copies at a time
 
 
 class Frames(NamedTuple):
     """Images [N, H, W, 3] uint8.
 
     pixels: [M, H, W, 3] uint8, an array or a memory map.
-    rows: [N] int64 into them.
-    mirrored: bool [N], seen in a mirror along the image's antidiagonal.
-    digest: hex digits of all the pixels' content.
+    indices: [N] int64 into the pixels.
+    mirrored: bool [N], whether a frame is mirrored along the image's antidiagonal.
+    digest: hex digits of the content of all pixels.
     """
 
     pixels: np.ndarray
-    rows: np.ndarray
+    indices: np.ndarray
     mirrored: np.ndarray
     digest: str
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, H, W, 3)."""
-        return (len(self.rows), *self.pixels.shape[1:])
+        return (len(self.indices), *self.pixels.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
+        """uint8, as of an array."""
         return self.pixels.dtype
 
-    def take(self, rows: np.ndarray) -> "Frames":
-        """The frames `rows`, in that order."""
-        return self._replace(rows=self.rows[rows], mirrored=self.mirrored[rows])
+    def take(self, indices: np.ndarray) -> "Frames":
+        """The frames at these indices, in that order."""
+        return self._replace(indices=self.indices[indices], mirrored=self.mirrored[indices])
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """The pixels of rows [...]: [..., H, W, 3]."""
-        images = self.pixels[self.rows[rows]]
-        mirrored = self.mirrored[rows]
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """The pixels of the frames at indices [...]: [..., H, W, 3]."""
+        images = self.pixels[self.indices[indices]]
+        mirrored = self.mirrored[indices]
         if mirrored.any():
             images[mirrored] = antidiagonal(images[mirrored])
         return images
 
 
-def take(column, rows: np.ndarray):
-    """Those rows of an array or of Frames."""
-    return column.take(rows) if isinstance(column, Frames) else column[rows]
+Column = np.ndarray | Frames
 
 
-def join(first, second):
-    """Two columns of one kind end to end; Frames must be of the same pixels (`merge`)."""
+def take(column: Column, indices: np.ndarray) -> Column:
+    """The elements of a column at these indices."""
+    return column.take(indices) if isinstance(column, Frames) else column[indices]
+
+
+def join(first: Column, second: Column) -> Column:
+    """Two columns of the same kind end to end; Frames must share their pixels (see `merge`)."""
     if not isinstance(first, Frames):
         return np.concatenate([first, second])
     assert first.pixels is second.pixels, "images of two data sets are merged first"
-    both = {key: np.concatenate([getattr(first, key), getattr(second, key)])
-            for key in ("rows", "mirrored")}  # fmt: skip
-    return first._replace(**both)
+    indices = np.concatenate([first.indices, second.indices])
+    mirrored = np.concatenate([first.mirrored, second.mirrored])
+    return first._replace(indices=indices, mirrored=mirrored)
 
 
 def merge(parts: list[Frames], limit: int, folder: str | Path | None = None) -> list[Frames]:
-    """The same frames over one array of pixels, those of all parts end to end.
+    """The same frames over one array of pixels, which holds those of all parts end to end.
 
-    limit, folder: see `Store`. Pixels that several parts share are stored once, in blocks.
+    Pixels that several parts share are stored once.
+
+    Args:
+        limit, folder: see `Store`.
     """
-    store, starts = Store(limit, folder), {}
+    store = Store(limit, folder)
+    starts: dict[int, int] = {}  # identity of a part's pixels -> where the store has them
     for part in parts:
         if id(part.pixels) in starts:
             continue
         starts[id(part.pixels)] = store.count
-        for i in range(0, len(part.pixels), MERGED):
-            store.append(part.pixels[i : i + MERGED])
-    whole = store.frames()
+        for i in range(0, len(part.pixels), BLOCK):
+            store.append(part.pixels[i : i + BLOCK])
+    merged = store.frames()
     return [
         part._replace(
-            pixels=whole.pixels, rows=part.rows + starts[id(part.pixels)], digest=whole.digest
+            pixels=merged.pixels,
+            indices=part.indices + starts[id(part.pixels)],
+            digest=merged.digest,
         )
         for part in parts
     ]
 
 
-def antidiagonal(images):
-    """Images [..., H, H, 3], or Frames of them, seen in a mirror along the antidiagonal.
+def antidiagonal(images: Column) -> Column:
+    """Images [..., H, H, 3], or Frames of them, mirrored along the antidiagonal.
 
-    Pixel (row i, column j) goes to (H - 1 - j, H - 1 - i).
+    The pixel in row i and column j moves to row H - 1 - j and column H - 1 - i.
     """
     if isinstance(images, Frames):
         return images._replace(mirrored=~images.mirrored)
     return np.swapaxes(images[..., ::-1, ::-1, :], -3, -2)
 
 
-def split(columns: Mapping) -> tuple[dict[str, np.ndarray], dict[str, Frames]]:
-    """The arrays and the Frames of {name: column}."""
+def split(columns: Mapping[str, Column]) -> tuple[dict[str, np.ndarray], dict[str, Frames]]:
+    """Columns {name: column} as their arrays and their Frames."""
     images = {key: x for key, x in columns.items() if isinstance(x, Frames)}
     return {key: x for key, x in columns.items() if key not in images}, images
 
 
 class Store:
-    """Where the frames of one camera are put while a data set is read.
+    """Collects the frames of one camera while a data set is read.
 
-    They stay in memory up to `limit` bytes; beyond it they lie in a file in `folder`
-    that has no name and is gone with the process, and are read through a memory map.
+    They stay in memory up to `limit` bytes. Beyond that they lie in a file in `folder` (None: the
+    system's temporary folder) and are read through a memory map. The file has no name, so that it
+    is gone when the process ends.
     """
 
     def __init__(self, limit: int, folder: str | Path | None = None):
-        self._limit, self._folder = limit, folder
-        self._pixels, self._file, self._shape = None, None, None
+        self._limit = limit
+        self._folder = folder
+        self._pixels: np.ndarray | None = None
+        self._file = None
+        self._shape: tuple[int, ...] | None = None
         self._hash = hashlib.sha256()
 
     @property
     def count(self) -> int:
-        """Frames so far."""
+        """The number of frames so far."""
         return 0 if self._shape is None else self._shape[0]
 
     def append(self, images: np.ndarray) -> None:
-        """images [T, H, W, 3] uint8; of one size."""
+        """Adds images [T, H, W, 3] uint8, all of one size."""
         images = np.ascontiguousarray(images)
         self._hash.update(images.data)
         count = self.count
         self._shape = (count + len(images), *images.shape[1:])
+        # The first frames beyond the limit move everything before them to the file.
         if self._file is None and int(np.prod(self._shape)) > self._limit:
             self._file = tempfile.TemporaryFile(dir=self._folder)
             if self._pixels is not None:
@@ -136,22 +151,23 @@ class Store:
             self._file.write(images.data)
         elif self._pixels is None:
             self._pixels = images.copy()
-        else:  # realloc: a block this large is moved by its pages, not copied
+        else:
+            # realloc moves the pages of a block this large instead of copying it.
             self._pixels.resize(self._shape, refcheck=False)
             self._pixels[count:] = images
 
     def frames(self) -> Frames:
-        """All that was appended; afterwards nothing can be."""
+        """All frames that were appended; nothing can be appended afterwards."""
         if self._file is not None:
             self._file.flush()
             self._pixels = np.memmap(self._file, np.uint8, "r", shape=self._shape)
-        rows = np.arange(len(self._pixels))
-        mirrored = np.zeros(len(rows), bool)
-        return Frames(self._pixels, rows, mirrored, self._hash.hexdigest())
+        indices = np.arange(len(self._pixels))
+        mirrored = np.zeros(len(indices), bool)
+        return Frames(self._pixels, indices, mirrored, self._hash.hexdigest())
 
 
 def describe(key: str, frames: Frames) -> str:
-    """A line on what a camera's frames are and where they lie."""
+    """One line for the log: size of a camera's frames, and where they are kept."""
     count, height, width, _ = frames.pixels.shape
     where = "on disk" if isinstance(frames.pixels, np.memmap) else "in memory"
     size = frames.pixels.nbytes / 2**30

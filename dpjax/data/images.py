@@ -1,4 +1,7 @@
-"""Encoded images (PNG, JPEG) to pixels, with what is wrong said instead of raised."""
+"""Encoded images (PNG, JPEG) to pixels and back.
+
+What is wrong with an image is returned as text: whoever reads a file adds its name and the episode.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +19,18 @@ _pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes without holding the
 def encode(image: np.ndarray) -> bytes:
     """uint8 [H, W, 3] -> PNG, lossless."""
     out = io.BytesIO()
-    Image.fromarray(image).save(out, "png", compress_level=3)  # 6: three times the time
+    Image.fromarray(image).save(out, "png", compress_level=3)  # the default, 6, is 3 times slower
     return out.getvalue()
 
 
+def encode_all(images: np.ndarray) -> list[bytes]:
+    """uint8 [T, H, W, 3] -> T PNGs."""
+    return list(_pool.map(encode, images))
+
+
 def as_pixels(x: np.ndarray) -> np.ndarray | None:
-    """x [...] as uint8, or None where it is not all whole numbers from 0 to 255."""
-    with np.errstate(invalid="ignore"):  # of NaN
+    """x [...] as uint8, or None unless all of it is whole numbers from 0 to 255."""
+    with np.errstate(invalid="ignore"):  # casting NaN warns
         pixels = x.astype(np.uint8)
     return pixels if np.array_equal(pixels, x) else None
 
@@ -34,34 +42,38 @@ def size(payload: bytes) -> Size:
 
 
 def decode(payloads: Sequence[bytes], size: Size | None) -> tuple[np.ndarray, str]:
-    """Images of one size -> ([T, H, W, 3] uint8, ""), or (nothing, what is wrong with which).
+    """Decodes images of one size.
 
-    size: height and width that they must have; None: those of the first.
+    Args:
+        size: height and width that all must have; None for those of the first.
+
+    Returns:
+        ([T, H, W, 3] uint8, ""), or (no images, which step is wrong and why).
     """
     nothing = np.zeros((0, *(size or (0, 0)), 3), np.uint8)
-    found = list(_pool.map(lambda payload: _decode_one(payload, size), payloads))
-    for step, image in enumerate(found):
+    images = list(_pool.map(lambda payload: _decode_one(payload, size), payloads))
+    for step, image in enumerate(images):
         if isinstance(image, str):
             return nothing, f"step {step}: {image}"
-        if image.shape != found[0].shape:
-            want, got = found[0].shape, image.shape
-            return nothing, f"step {step}: expected {want} as in step 0, got {got}"
-    return np.stack(found) if found else nothing, ""
+        if image.shape != images[0].shape:
+            return (
+                nothing,
+                f"step {step}: expected {images[0].shape} as in step 0, got {image.shape}",
+            )
+    return np.stack(images) if images else nothing, ""
 
 
 def _decode_one(payload: bytes, size: Size | None) -> np.ndarray | str:
+    """The pixels [H, W, 3] of one image, or what is wrong with it."""
     try:
         with Image.open(io.BytesIO(payload)) as image:
             got = image.size[::-1]
-            if size is not None and got != size:  # before a pixel is decoded
+            # Before a pixel is decoded: a few bytes can promise an image of many gigabytes.
+            if size is not None and got != size:
                 return f"expected {size[0]} x {size[1]} px, got {got[0]} x {got[1]}"
-            if image.mode not in ("RGB", "P", "L"):  # convert() would clip 16 bits, drop alpha
+            # convert() would clip 16 bits and drop transparency without a word.
+            if image.mode not in ("RGB", "P", "L"):
                 return f"expected RGB, got an image of mode {image.mode}"
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises whatever its decoders raise
         return f"not an image ({type(error).__name__}: {str(error)[:80]})"
-
-
-def encode_all(frames: np.ndarray) -> list[bytes]:
-    """uint8 [T, H, W, 3] -> T PNGs."""
-    return list(_pool.map(encode, frames))

@@ -1,10 +1,11 @@
 """Batch i is a pure function of (seed, i): there is no iterator, and no state to save.
 
-The stream of windows is one permutation an epoch, end to end, cut into batches: the
-remainder of an epoch opens the next one's first batch. So no window is lost and a
-data set smaller than a batch works. Low-dim columns lie on the device once, and batches
-are gathered inside the jitted step; images stay on the host, and those of a call are
-looked up in a thread while the device works on the call before.
+The stream of windows is one permutation per epoch, end to end, cut into batches: the remainder of
+an epoch opens the first batch of the next one. So no window is lost, and a data set smaller than a
+batch works. Columns of numbers lie on the device once, and batches are gathered inside the jitted
+step. Images stay on the host: a thread looks up those of the next call while the device works.
+
+A *call* is one execution of the compiled program, of one or several training steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,33 +20,41 @@ import numpy as np
 from dpjax.core.errors import UserError, choices
 from dpjax.core.types import Array, Batch
 from dpjax.data import mixture as mixture_lib
-from dpjax.data.frames import Frames, split
+from dpjax.data.frames import Column, Frames, split
 from dpjax.data.mixture import Mixture, permutation
 
 
 @struct.dataclass
 class Table:
-    """The data set on the device: what a batch is gathered from.
+    """The data set on the device, from which batches are gathered.
 
-    columns: {name: [N, ...]} the observed columns and the action, without images.
-    rows: [W, Tp] int32, rows of the columns.
-    mask: [W, Tp] 1 where the step was recorded, 0 where an edge was repeated.
-    obs_keys, action_key: static, which columns are which.
+    columns: {name: [N, ...]}, the observed columns and the action, without images.
+    indices: [W, Tp] int32, the steps of each window, into the columns.
+    mask: [W, Tp], 1 where the step was recorded, 0 where an edge was repeated.
+    obs_keys, action_key: names of the observed columns and of the action (static).
     """
 
     columns: dict[str, Array]
-    rows: Array
+    indices: Array
     mask: Array
     obs_keys: tuple[str, ...] = struct.field(pytree_node=False)
     action_key: str = struct.field(pytree_node=False)
 
 
+class Inputs(NamedTuple):
+    """The input of a step: window ids [..., B], images {camera: [..., B, To, H, W, 3]}."""
+
+    ids: Array
+    images: dict[str, Array]
+
+
 class Windows(NamedTuple):
     """A data set ready for training.
 
-    table: what lies on the device. frames: {camera: Frames}, on the host.
-    observed: [W, To] the rows that each window observes.
-    pools: how windows of several sets are mixed; None: each as often as any other.
+    table: the part on the device.
+    frames: {camera: Frames}, the part on the host.
+    observed: [W, To], the steps that each window observes, for looking up images.
+    mixture: how windows of several sets are mixed; None: all windows equally often.
     """
 
     table: Table
@@ -56,13 +65,13 @@ class Windows(NamedTuple):
     def __len__(self) -> int:
         return len(self.observed)
 
-    def inputs(self, ids: np.ndarray) -> "Inputs":
-        """What the device needs for the windows ids [...]."""
-        rows = self.observed[ids]
-        return Inputs(ids, {key: frames.read(rows) for key, frames in self.frames.items()})
+    def inputs(self, ids: np.ndarray) -> Inputs:
+        """The input for the windows with ids [...]."""
+        steps = self.observed[ids]
+        return Inputs(ids, {key: frames.read(steps) for key, frames in self.frames.items()})
 
     def ids(self, batch_size: int, seed: int, first: int, count: int) -> np.ndarray:
-        """The windows [count, B] of `count` global batches from step `first` on."""
+        """Window ids [count, B] of `count` global batches, starting with step `first`."""
         if self.mixture is None:
             return call_indices(len(self), batch_size, seed, first, count)
         ids = mixture_lib.window_ids(self.mixture, seed, first * batch_size, count * batch_size)
@@ -76,52 +85,50 @@ class Windows(NamedTuple):
         count: int,
         *,
         share: slice = slice(None),
-    ) -> "Inputs":
-        """What a call of `count` steps from step `first` on needs: leaves [count, b, …].
+    ) -> Inputs:
+        """The inputs of a call of `count` steps, starting with step `first`: leaves [count, b, …].
 
-        seed: or those of n trainings side by side: [count, b, n, …]. share: the b rows of
-        every global batch that are this process's.
+        Args:
+            seed: one seed, or those of n trainings side by side (leaves [count, b, n, …]).
+            share: which b examples of every global batch belong to this process.
         """
         if isinstance(seed, int):
             return self.inputs(self.ids(batch_size, seed, first, count)[:, share])
-        each = [self.ids(batch_size, one, first, count)[:, share] for one in seed]
-        return self.inputs(np.stack(each, axis=-1))
-
-
-class Inputs(NamedTuple):
-    """What a step is given: windows ids [..., B], images {camera: [..., B, To, H, W, 3]}."""
-
-    ids: Array
-    images: dict[str, Array]
+        per_seed = [self.ids(batch_size, one, first, count)[:, share] for one in seed]
+        return self.inputs(np.stack(per_seed, axis=-1))
 
 
 def call_indices(
     num_windows: int, batch_size: int, seed: int, first_step: int, num_steps: int
 ) -> np.ndarray:
-    """The windows [num_steps, B] int32 of the batches from `first_step` on."""
-    size = num_steps * batch_size
-    position = first_step * batch_size
-    pieces = []
-    while size > 0:
+    """Window ids [num_steps, B] int32 of the batches from `first_step` on."""
+    remaining = num_steps * batch_size
+    position = first_step * batch_size  # in the stream of all epochs
+    parts = []
+    while remaining > 0:
         epoch, offset = divmod(position, num_windows)
-        piece = permutation(num_windows, seed, epoch)[offset : offset + size]
-        pieces.append(piece)
-        position, size = position + len(piece), size - len(piece)
-    return np.concatenate(pieces).reshape(num_steps, batch_size)
+        part = permutation(num_windows, seed, epoch)[offset : offset + remaining]
+        parts.append(part)
+        position += len(part)
+        remaining -= len(part)
+    return np.concatenate(parts).reshape(num_steps, batch_size)
 
 
 def batch_indices(num_windows: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """The windows [B] int32 of batch `step`."""
+    """Window ids [B] int32 of the batch of training step `step`."""
     return call_indices(num_windows, batch_size, seed, step, 1)[0]
 
 
 def feed(
     make: Callable[[int, int], Inputs], first: int, total: int, size: int
 ) -> Iterator[tuple[int, Inputs, float]]:
-    """(steps, inputs, seconds waited for them) of one call after the other.
+    """Yields (number of steps, inputs, seconds waited for the inputs) of one call after another.
 
-    make: (first step, number of steps) -> the call's inputs; runs in a thread, one call
-    ahead. size: steps a call; the last may have fewer.
+    Args:
+        make: (first step, number of steps) -> inputs of the call; runs in a thread, one call
+            ahead of the device.
+        first, total: from step `first` until `total` steps are done.
+        size: steps per call; the last call may have fewer.
     """
     with ThreadPoolExecutor(1) as thread:
         counts = [min(size, total - i) for i in range(first, total, size)]
@@ -130,55 +137,65 @@ def feed(
             start = time.perf_counter()
             inputs = ahead.result()
             waited = time.perf_counter() - start
+            # The next call's inputs are begun before this one's are handed out.
             if k + 1 < len(counts):
                 ahead = thread.submit(make, first + (k + 1) * size, counts[k + 1])
             yield count, inputs, waited
 
 
 def place(
-    columns: Mapping[str, np.ndarray | Frames],
-    rows: np.ndarray,
+    columns: Mapping[str, Column],
+    indices: np.ndarray,
     mask: np.ndarray,
     obs_keys: Sequence[str],
     action_key: str,
     num_observed: int,
-    mixed: Mixture | None = None,
+    mixture: Mixture | None = None,
 ) -> Windows:
-    """Puts on the device the columns {name: [N, ...]} that are used, rows and mask [W, Tp].
+    """Puts a data set on the device.
 
-    Frames stay where they are. num_observed: To, how many steps of a window are observed.
-    mixed: see `Windows.pools`.
+    Args:
+        columns: {name: [N, ...]}; only those that are used are copied. Frames stay on the host.
+        indices, mask: [W, Tp], of `windows.window_indices`.
+        obs_keys, action_key: names of the observed columns and of the action.
+        num_observed: To, how many steps of a window are observed.
+        mixture: see `Windows`.
+
+    Raises:
+        UserError: if a named column is missing.
     """
     used = dict.fromkeys([*obs_keys, action_key])
     for key in used:
         if key not in columns:
             raise UserError(f"no column {key!r} in the data; {choices(key, columns)}.")
     numbers, images = split({key: columns[key] for key in used})
+    indices = np.asarray(indices, np.int32)
     table = Table(
         columns={key: jax.device_put(x) for key, x in numbers.items()},
-        rows=jax.device_put(np.asarray(rows, np.int32)),
+        indices=jax.device_put(indices),
         mask=jax.device_put(np.asarray(mask, np.float32)),
         obs_keys=tuple(obs_keys),
         action_key=action_key,
     )
-    return Windows(table, images, np.asarray(rows, np.int32)[:, :num_observed], mixed)
+    return Windows(table, images, indices[:, :num_observed], mixture)
 
 
-def gather(table: Table, inputs: Inputs, global_row: Array, num_observed: int) -> Batch:
-    """The windows inputs.ids [B] as a Batch; pure, to be called inside the jitted step.
+def gather(table: Table, inputs: Inputs, index: Array, num_observed: int) -> Batch:
+    """The windows inputs.ids [B] as a Batch. Pure: it is called inside the jitted step.
 
-    global_row: [B] the rows that these windows are of the global batch.
-    num_observed: To, static; actions are given for all Tp steps of the window.
+    Args:
+        index: [B], the examples' numbers in the global batch.
+        num_observed: To (static). Actions are gathered for all Tp steps of a window.
     """
-    rows = table.rows[inputs.ids]  # [B, Tp]
-    observed = rows[:, :num_observed]  # [B, To]
+    steps = table.indices[inputs.ids]  # [B, Tp]
+    observed = steps[:, :num_observed]  # [B, To]
     numbers = {
         key: table.columns[key][observed] for key in table.obs_keys if key not in inputs.images
     }
-    seen = {**numbers, **inputs.images}
+    obs = {**numbers, **inputs.images}
     return Batch(
-        obs={key: seen[key] for key in table.obs_keys},
-        actions=table.columns[table.action_key][rows],
+        obs={key: obs[key] for key in table.obs_keys},  # in the order of the encoder
+        actions=table.columns[table.action_key][steps],
         mask=table.mask[inputs.ids],
-        index=global_row,
+        index=index,
     )

@@ -1,14 +1,13 @@
 """Several data sets in one stream of windows, each with its share of every batch.
 
-The stream is cut into rounds of 1,024 places. In every round each set has the same number
-of places, its share to the nearest of 1,024, in an order that is drawn anew; the k-th
-place of a set in the whole stream takes the k-th of the set's own windows, one permutation
-an epoch. So a batch is a function of (seed, i) here too, no window of a set comes twice
-before all have come once, and a small set goes round more often than a large one.
-
-Mixtures: config.data.dir="a,b" trains on both, config.data.weights="2,1" says how much.
+The stream is cut into rounds of 1,024 places. In every round each set has the same number of
+places: its share, rounded to the nearest of 1,024, in an order that is drawn anew per round. The
+k-th place of a set in the whole stream holds the k-th window of that set's own stream, which is one
+permutation per epoch. So a batch is a function of (seed, i) here too, no window of a set comes
+twice before all have come once, and a small set is repeated more often than a large one.
 """
 
+from collections.abc import Mapping, Sequence
 import functools
 from typing import NamedTuple
 
@@ -21,105 +20,133 @@ from dpjax.data.episodes import Episodes
 
 ROUND = 1024  # places: shares are met to a thousandth, and within every few batches
 
+# {name of a data set: (the end of its last step in the joined episodes, its weight)}. The weight
+# is None if sets are mixed by their sizes.
+Shares = dict[str, tuple[int, float | None]]
+
 
 class Mixture(NamedTuple):
-    """Windows that lie one set after the other.
+    """Windows of several sets, numbered one set after another, and how often each set comes.
 
-    counts: of windows, a set. places: in a round, a set; ROUND in all.
+    counts: the number of windows per set.
+    places: the number of places per set in a round; their sum is ROUND.
     """
 
     counts: tuple[int, ...]
     places: tuple[int, ...]
 
 
-def of_weights(counts: tuple[int, ...], weights: tuple[float, ...]) -> Mixture:
-    """Mixture whose shares are weights / Σ weights, each of them at least 1 in ROUND."""
+def of_weights(counts: Sequence[int], weights: Sequence[float]) -> Mixture:
+    """The mixture whose shares are weights / Σ weights.
+
+    Raises a UserError if a share is below one place in ROUND.
+    """
     exact = np.asarray(weights, np.float64) / np.sum(weights) * ROUND
     places = np.floor(exact).astype(int)
+    # The places that rounding down left over go to the largest remainders.
     rest = np.argsort(places - exact, kind="stable")[: ROUND - places.sum()]
-    places[rest] += 1  # the largest remainders
+    places[rest] += 1
     if places.min() < 1:
+        text = ",".join(f"{weight:g}" for weight in weights)
         raise UserError(
-            f"config.data.weights: set {int(places.argmin())} has a share below 1 in {ROUND} "
-            f"(weights {', '.join(f'{w:g}' for w in weights)}): raise it, or leave the set out."
+            f"weights={text} give set {int(places.argmin())} a share below 1 in {ROUND}: raise "
+            "its weight, or leave the set out.",
+            argument="weights",
         )
     return Mixture(tuple(map(int, counts)), tuple(map(int, places)))
 
 
+def of_windows(indices: np.ndarray, shares: Shares) -> Mixture | None:
+    """The mixture of windows [W, Tp] of joined episodes; None if sets are mixed by their sizes."""
+    ends, weights = zip(*shares.values())
+    if None in weights:
+        return None
+    which = np.searchsorted(ends, indices[:, 0], side="right")  # [W], the set of each window
+    return of_weights(tuple(np.bincount(which, minlength=len(ends))), weights)
+
+
 @functools.lru_cache(maxsize=16)
 def permutation(num_windows: int, *seed: int) -> np.ndarray:
-    """Cached, since an epoch has many batches and the permutation costs O(W)."""
+    """A permutation [W] int32 of the window ids; read-only.
+
+    Cached, since it costs O(W) and an epoch has many batches.
+    """
     order = np.random.default_rng(seed).permutation(num_windows).astype(np.int32)
     order.flags.writeable = False
     return order
 
 
-def window_ids(mixed: Mixture, seed: int, first: int, size: int) -> np.ndarray:
-    """The windows [size] int32 at the places from `first` on."""
+def window_ids(mixture: Mixture, seed: int, first: int, size: int) -> np.ndarray:
+    """Window ids [size] int32 at the places of the stream from `first` on."""
     ids = np.empty(size, np.int32)
     for number in range(first // ROUND, (first + size - 1) // ROUND + 1):
-        whole = _round(mixed, seed, number)
+        # The part of this round that lies inside the wanted stretch.
         start = number * ROUND
-        low, high = max(first, start), min(first + size, start + ROUND)
-        ids[low - first : high - first] = whole[low - start : high - start]
+        low = max(first, start)
+        high = min(first + size, start + ROUND)
+        ids[low - first : high - first] = _round(mixture, seed, number)[low - start : high - start]
     return ids
 
 
 @functools.lru_cache(maxsize=4)
-def _round(mixed, seed, number):
-    """The windows [ROUND] of a whole round."""
-    sets = np.repeat(np.arange(len(mixed.places)), mixed.places)
-    order = sets[np.random.default_rng((seed, number, len(mixed.counts))).permutation(ROUND)]
+def _round(mixture: Mixture, seed: int, number: int) -> np.ndarray:
+    """Window ids [ROUND] of one round of the stream."""
+    # Which set each place belongs to: the right number of places per set, shuffled.
+    sets = np.repeat(np.arange(len(mixture.places)), mixture.places)
+    order = sets[np.random.default_rng((seed, number, len(mixture.counts))).permutation(ROUND)]
     ids = np.empty(ROUND, np.int32)
-    starts = np.cumsum((0, *mixed.counts))
-    for i, (count, places) in enumerate(zip(mixed.counts, mixed.places)):
-        k = number * places + np.arange(places)  # of the set's own stream
+    starts = np.cumsum((0, *mixture.counts))
+    for i, (count, places) in enumerate(zip(mixture.counts, mixture.places)):
+        k = number * places + np.arange(places)  # positions in the set's own stream
         epochs = {int(e): permutation(count, seed, int(e), i) for e in np.unique(k // count)}
         ids[order == i] = [starts[i] + epochs[e][j] for e, j in zip(k // count, k % count)]
     return ids
 
 
-Shares = dict[str, tuple[int, float | None]]
+Parts = Mapping[str, tuple[Episodes, Episodes]]  # {data set: (train, val)}
 
 
-def join(parts: dict, sets: dict, limit: int, folder: str) -> tuple[Episodes, Episodes, Shares]:
-    """The (train, val) of all sets end to end, and each set's part in train.
+def join(
+    parts: Parts, weights: Mapping[str, float | None], limit: int, folder: str
+) -> tuple[Episodes, Episodes, Shares]:
+    """The training and the validation episodes of all sets end to end, and the sets' shares.
 
-    limit, folder: of the images (`frames.Store`).
+    Args:
+        parts: {data set: (train, val)}.
+        weights: {data set: weight, or None}.
+        limit, folder: of the images, see `frames.Store`.
     """
     if len(parts) > 1:
         _check_columns(parts)
         parts = _over_one_store(parts, limit, folder or None)
     train, val = zip(*parts.values())
     ends = np.cumsum([part.ends[-1] for part in train])
-    shares = {name: (int(end), sets[name]) for name, end in zip(parts, ends)}
+    shares = {name: (int(end), weights[name]) for name, end in zip(parts, ends)}
     return _chain(train), _chain(val), shares
 
 
-def _chain(parts):
-    """Episodes end to end, under all their sources' names."""
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = episodes_lib.join(whole, part)
-    return whole._replace(source=",".join(part.source for part in parts))
+def _chain(parts: Sequence[Episodes]) -> Episodes:
+    """Episodes end to end, with the names of all their sources."""
+    chained = functools.reduce(episodes_lib.join, parts)
+    return chained._replace(source=",".join(part.source for part in parts))
 
 
-def _check_columns(parts):
-    """Refuses sets whose columns differ."""
+def _check_columns(parts: Parts) -> None:
+    """Raises a UserError if the columns of two sets differ."""
     first, *others = parts
     describe = lambda name: {key: x.shape[1:] for key, x in parts[name][0].columns.items()}
     for name in others:
         for key, shape in describe(first).items():
             if describe(name)[key] != shape:
                 raise UserError(
-                    f"{name}: {key}: expected {list(shape)} a step as in {first}, got "
+                    f"{name}: {key}: expected {list(shape)} per step as in {first}, got "
                     f"{list(describe(name)[key])}: sets of one mixture have the same columns."
                 )
 
 
-def _over_one_store(parts, limit, folder):
-    """The parts with the images of each camera in one array of pixels."""
-    flat = [part for pair in parts.values() for part in pair]
+def _over_one_store(parts: Parts, limit: int, folder: str | None) -> Parts:
+    """The same parts, with the images of each camera in one array of pixels."""
+    flat = [part for pair in parts.values() for part in pair]  # train, val, train, val, …
     cameras = frames.split(flat[0].columns)[1]
     for key in cameras:
         merged = frames.merge([part.columns[key] for part in flat], limit // len(cameras), folder)
@@ -128,12 +155,3 @@ def _over_one_store(parts, limit, folder):
             for part, column in zip(flat, merged)
         ]
     return {name: (flat[2 * i], flat[2 * i + 1]) for i, name in enumerate(parts)}
-
-
-def of_windows(rows: np.ndarray, shares: Shares) -> Mixture | None:
-    """How the windows rows [W, Tp] are drawn; None: each as often as any other."""
-    ends, given = zip(*shares.values())
-    if None in given:
-        return None
-    which = np.searchsorted(ends, rows[:, 0], side="right")  # the set of each window
-    return of_weights(tuple(np.bincount(which, minlength=len(ends))), given)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import tiny, tiny_custom
 
-from dpjax.config import build, dataset, flags
+from dpjax.config import checks, dataset, flags
 from dpjax.core.errors import UserError
 from dpjax.data import rlds
 from dpjax.runs import run as run_lib
@@ -42,7 +42,7 @@ def config_of(directory, **changes):
 def test_a_set_without_named_columns_is_observed_whole(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     config = config_of(write(tmp_path / "set", camera=True))
-    build.check(config)
+    checks.check(config)
     assert config.data.columns.to_dict() == {
         "pose": "observation/pose",
         "cam": "observation/cam",
@@ -92,7 +92,7 @@ def test_goals_need_a_task_without_a_simulator():
     config.data.columns = ConfigDict(dict(state="observation/state", action="action"))
     config.data.goals = ConfigDict(dict(goal="state"))
     with pytest.raises(UserError, match="gives no goals"):
-        build.check(config)
+        checks.check(config)
 
 
 @pytest.mark.parametrize("camera", [False, True])
@@ -144,7 +144,7 @@ def test_sets_of_a_mixture_have_the_same_columns(tmp_path):
     rng = np.random.default_rng(0)
     made = [{"pose": rng.normal(size=(9, 5)), "action": rng.normal(size=(9, 7))}] * 3
     rlds.write(tmp_path / "two", made, observations=["pose"], description="other")
-    with pytest.raises(UserError, match=r"two: pose: expected \[7\] a step as in .*one, got \[5\]"):
+    with pytest.raises(UserError, match=r"two: pose: expected \[7\] per step as in .*one, got \[5\]"):
         dataset.read(config_of(f"{one},{tmp_path / 'two'}"))
 
 

@@ -68,7 +68,7 @@ def test_shape_dtype_length_and_emptiness_are_named():
         ([5, 21], "last of 20 steps, got 21"),
     ],
 )
-def test_ends_that_do_not_cut_the_rows_are_refused(ends, words):
+def test_ends_that_do_not_cut_the_steps_are_refused(ends, words):
     with pytest.raises(UserError) as caught:
         checks.check_columns(episode(20), np.array(ends, np.int64), "here")
     assert words in str(caught.value) and str(caught.value).startswith("here")
@@ -82,14 +82,16 @@ def test_flat_columns_name_the_episode_and_the_step_in_it():
     checks.check_columns(episode(20), np.array([5, 20]), "here")
 
 
-def test_an_outlier_is_said_with_episode_and_step():
+def test_an_outlier_is_named_with_episode_and_step():
     rng = np.random.default_rng(0)
     columns = {"action": rng.normal(size=(400, 2)), "flag": np.zeros((400, 1))}
-    columns["flag"][7] = 1  # rare, but no outlier: nothing says what its range is
+    columns["flag"][7] = 1  # rare, but not an outlier: its usual range is empty
     ends = np.array([150, 400])
     assert checks.outliers(columns, ends) == []
     columns["action"][260, 1] = -1e6
-    (line,) = checks.outliers(columns, ends)
+    (outlier,) = checks.outliers(columns, ends)
+    assert outlier[:5] == ("action", 1, 1, 110, -1e6) and outlier.count == 1
+    line = outlier.describe("episode 1")
     assert "action[1] is -1e+06 at episode 1, step 110" in line and "(1 such value)" in line
 
 

@@ -64,8 +64,8 @@ def columns():
 
 @pytest.fixture
 def windows(columns):
-    rows, mask, _ = window_indices(np.array([15, 40]), 8, 1, 3)
-    return loader.place(columns, rows, mask, ["state", "image"], "action", 2)
+    indices, mask = window_indices(np.array([15, 40]), 8, 1, 3)
+    return loader.place(columns, indices, mask, ["state", "image"], "action", 2)
 
 
 @pytest.fixture
@@ -82,17 +82,17 @@ def test_gather_under_jit_is_a_fancy_index(columns, windows, table):
     ids = np.array([3, 0, 20], np.int32)
     gather = jax.jit(loader.gather, static_argnums=3)
     batch = gather(table, windows.inputs(ids), jnp.array([4, 5, 6]), 2)
-    rows = np.asarray(table.rows)[ids]
-    np.testing.assert_array_equal(batch.obs["state"], columns["state"][rows[:, :2]])
-    np.testing.assert_array_equal(batch.obs["image"], columns["image"].read(rows[:, :2]))
-    np.testing.assert_array_equal(batch.actions, columns["action"][rows])
+    steps = np.asarray(table.indices)[ids]
+    np.testing.assert_array_equal(batch.obs["state"], columns["state"][steps[:, :2]])
+    np.testing.assert_array_equal(batch.obs["image"], columns["image"].read(steps[:, :2]))
+    np.testing.assert_array_equal(batch.actions, columns["action"][steps])
     np.testing.assert_array_equal(batch.mask, np.asarray(table.mask)[ids])
     np.testing.assert_array_equal(batch.index, [4, 5, 6])
     assert batch.obs["image"].dtype == jnp.uint8 and batch.obs["state"].shape == (3, 2, 5)
 
 
 def test_gather_works_inside_a_scan(columns, windows, table):
-    ids = loader.call_indices(len(table.rows), 6, 0, 0, 10)
+    ids = loader.call_indices(len(table.indices), 6, 0, 0, 10)
 
     @jax.jit
     def run(table, inputs):
@@ -103,10 +103,10 @@ def test_gather_works_inside_a_scan(columns, windows, table):
         return jax.lax.scan(body, 0.0, inputs)
 
     total, (states, images) = run(table, windows.inputs(ids))
-    rows = np.asarray(table.rows)[ids]
-    np.testing.assert_allclose(total, columns["action"][rows].sum(), rtol=1e-4)
-    np.testing.assert_array_equal(states, columns["state"][rows[..., :2]])
-    np.testing.assert_array_equal(images, columns["image"].read(rows[..., :2]))
+    steps = np.asarray(table.indices)[ids]
+    np.testing.assert_allclose(total, columns["action"][steps].sum(), rtol=1e-4)
+    np.testing.assert_array_equal(states, columns["state"][steps[..., :2]])
+    np.testing.assert_array_equal(images, columns["image"].read(steps[..., :2]))
 
 
 def test_the_table_holds_only_what_is_used(table):
@@ -114,8 +114,8 @@ def test_the_table_holds_only_what_is_used(table):
 
 
 def test_the_action_may_be_observed_too(columns):
-    rows, mask, _ = window_indices(np.array([40]), 8, 1, 3)
-    windows = loader.place(columns, rows, mask, ["action"], "action", 2)
+    indices, mask = window_indices(np.array([40]), 8, 1, 3)
+    windows = loader.place(columns, indices, mask, ["action"], "action", 2)
     batch = loader.gather(windows.table, plain(np.arange(4)), np.arange(4), 2)
     np.testing.assert_array_equal(batch.obs["action"], batch.actions[:, :2])
 
@@ -127,16 +127,16 @@ def test_a_missing_column_is_named(columns):
 
 @pytest.mark.parametrize("first, total", [(0, 7), (4, 7), (6, 6)])
 def test_the_feed_is_the_stream_cut_into_calls(first, total):
-    made = []
+    calls_made = []
 
     def make(start, count):
-        made.append((start, count))
+        calls_made.append((start, count))
         return list(range(start, start + count))
 
     calls = list(loader.feed(make, first, total, 3))
     assert [step for _, inputs, _ in calls for step in inputs] == list(range(first, total))
     assert all(n == len(inputs) <= 3 and waited >= 0 for n, inputs, waited in calls)
-    assert made == [(inputs[0], n) for n, inputs, _ in calls]
+    assert calls_made == [(inputs[0], n) for n, inputs, _ in calls]
 
 
 def test_the_feed_raises_what_its_thread_raises():

@@ -1,4 +1,4 @@
-"""Several sets in one stream: exact shares, nothing lost, a function of (seed, i) alone."""
+"""Several sets in one stream: exact shares, no window lost, a function of (seed, i) alone."""
 
 import numpy as np
 import pytest
@@ -31,9 +31,9 @@ def test_any_stretch_is_the_same_stretch_of_the_stream():
 @pytest.mark.parametrize("number, count", list(enumerate(MIXED.counts)))
 def test_no_window_comes_twice_before_all_have_come_once(number, count):
     stream = mixture.window_ids(MIXED, 7, 0, 20 * mixture.ROUND)
-    own = stream[which(stream) == number] - sum(MIXED.counts[:number])
-    for epoch in range(len(own) // count):
-        part = own[epoch * count : (epoch + 1) * count]
+    ids = stream[which(stream) == number] - sum(MIXED.counts[:number])
+    for epoch in range(len(ids) // count):
+        part = ids[epoch * count : (epoch + 1) * count]
         np.testing.assert_array_equal(np.sort(part), np.arange(count))
 
 
@@ -51,5 +51,8 @@ def test_shares_are_met_to_a_place(weights):
 
 
 def test_a_share_that_would_never_come_is_refused():
-    with pytest.raises(UserError, match="set 1 has a share below 1 in 1024"):
+    with pytest.raises(
+        UserError, match="weights=10000,1 give set 1 a share below 1 in 1024"
+    ) as caught:
         mixture.of_weights((9, 9), (10_000, 1))
+    assert caught.value.argument == "weights"

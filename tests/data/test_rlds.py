@@ -59,7 +59,7 @@ def test_a_set_written_by_a_tfds_builder_is_read(tmp_path):
     np.testing.assert_array_equal(read.columns["action"][:, :1], read.columns["reward"])
 
 
-def test_a_directory_that_is_no_data_set_is_named(tmp_path, data):
+def test_a_directory_that_is_not_a_data_set_is_named(tmp_path, data):
     assert "no such directory" in refusal(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "expected dataset_info.json" in refusal(tmp_path / "empty")
@@ -85,7 +85,7 @@ def test_a_wrong_split_lists_the_splits(data):
     assert "no split 'test'; choose one of train" in refusal(data, split="test")
 
 
-def test_float64_columns_are_cast_and_said(data, caplog):
+def test_float64_columns_are_cast_with_a_warning(data, caplog):
     file = data / "1.0.0" / "features.json"
     file.write_text(file.read_text().replace("float32", "float64"))
     with caplog.at_level(logging.WARNING, "dpjax"):
@@ -132,10 +132,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda f: f.__name__)
-def test_a_bad_episode_is_named_or_skipped_and_said(data, spoil, caplog):
+def test_a_bad_episode_is_named_or_skipped_with_a_warning(data, spoil, caplog):
     rewrite(data, spoil)
     line = refusal(data)
-    assert BAD[spoil] in line and str(shard(data)) in line and "data.on_bad=skip" in line
+    assert BAD[spoil] in line and str(shard(data)) in line and "on_bad=skip" in line
     with caplog.at_level(logging.WARNING, "dpjax"):
         read = rlds.read(data, features=FEATURES, on_bad="skip")
     np.testing.assert_array_equal(read.lengths, [20, 1, 50])

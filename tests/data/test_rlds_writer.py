@@ -70,7 +70,7 @@ def test_a_step_costs_its_floats_and_little_more(tmp_path):
 
 def test_tensorflow_is_never_imported(good, tmp_path):
     code = (
-        "import sys, numpy as np; from dpjax.data import rlds, loader, windows, check;"
+        "import sys, numpy as np; from dpjax.data import rlds, loader, windows, checks;"
         "import dpjax.convert;"
         "rlds.read(sys.argv[1], features={'action': 'action'});"
         "e = {'action': np.ones((3, 2), np.float32), 's': np.ones((3, 1), np.float32)};"
@@ -133,7 +133,7 @@ def test_bad_episodes_are_not_written(tmp_path, spoil, words):
     assert words in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
-def test_float64_is_cast_and_said_once(tmp_path, caplog):
+def test_float64_is_cast_with_one_warning(tmp_path, caplog):
     episodes = [{"action": np.full((3, 2), 0.1)} for _ in range(3)]
     with caplog.at_level(logging.WARNING, "dpjax"):
         write(tmp_path / "out", episodes, observations=[])

@@ -1,9 +1,8 @@
 """RLDS data sets (tensorflow_datasets, without TensorFlow) to Episodes.
 
-RLDS keeps one record an episode: `steps`, a sequence of {observation, action, is_first,
-is_last, is_terminal}, and `episode_metadata`. It is read once, straight from the
-protos, into flat columns: 200 episodes of 120 steps in 0.05 s, where walking the steps
-takes 1.0 s.
+RLDS keeps one record per episode: `steps`, a sequence of {observation, action, is_first, is_last,
+is_terminal}, and `episode_metadata`. A set is read once, straight from the protos into flat
+columns: 200 episodes of 120 steps take 0.05 s, and 1.0 s if the steps are visited one by one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,18 +13,21 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 
+from dpjax.core import extras
 from dpjax.core.errors import UserError, choices
 from dpjax.data import checks, frames
 from dpjax.data.episodes import Episodes, stack
 from dpjax.data.rlds import columns as columns_lib
 from dpjax.data.rlds import records
-from dpjax.data.rlds.writer import FLAGS, VERSION, write
+from dpjax.data.rlds.examples import FLAGS
+from dpjax.data.rlds.writer import VERSION, DatasetInfo
 
-__all__ = ["describe", "metadata", "read", "stream", "write"]
-OF_THE_STEP = (*FLAGS, "reward", "discount")  # what RLDS says of the step itself
-_log = logging.getLogger("dpjax")
+# Keys that RLDS itself puts into a step: no policy observes them.
+OF_THE_STEP = (*FLAGS, "reward", "discount")
+UNLIMITED = 2**62  # bytes
+
+log = logging.getLogger("dpjax")
 
 
 def read(
@@ -34,43 +36,53 @@ def read(
     features: Mapping[str, str],
     split: str = "train",
     on_bad: str = "refuse",
-    memory: int = 2**62,
+    memory: int = UNLIMITED,
     folder: str | Path | None = None,
-    tell: Callable[[int, str], None] | None = None,
+    on_skip: Callable[[int, str], None] | None = None,
 ) -> Episodes:
-    """The columns {name: [N, ...]} of an RLDS data set: float32, images `frames.Frames`.
+    """Reads an RLDS data set into columns {name: [N, ...]}: float32, images as `frames.Frames`.
 
-    features: {column: path inside a step}, such as {"state": "observation/state"}; "a/b+a/c"
-        joins two.
-    on_bad: "refuse" raises at the first bad episode; "skip" leaves it out and says so.
-    memory: bytes that decoded images may take before they go to a file in `folder`
-        (default: the system's temporary one), which is read through a memory map.
-    tell: is given number and fault of each episode that is left out; default: a warning.
+    Args:
+        directory: the set, or one version of it.
+        features: {column: path inside a step}, such as {"state": "observation/state"};
+            "a/b+a/c" joins two vectors.
+        on_bad: "refuse" raises at the first bad episode, "skip" leaves bad episodes out.
+        memory: bytes that decoded images may take. More go to a file in `folder` (None: the
+            system's temporary folder), which is read through a memory map.
+        on_skip: called with number and fault of each skipped episode, instead of a warning.
+
+    Raises:
+        UserError: if the set, a feature or (see on_bad) an episode cannot be read.
     """
     if on_bad not in ("refuse", "skip"):
-        raise UserError(f"data.on_bad={on_bad!r} is unknown; choose one of refuse, skip.")
+        text = f"on_bad={on_bad!r} is unknown; choose one of refuse, skip."
+        raise UserError(text, argument="on_bad")
     info = _info(Path(directory))
     layout = _layout(info, features)
     cameras = [name for name, parts in layout.items() if columns_lib.is_camera(parts)]
     stores = {name: frames.Store(memory // len(cameras), folder) for name in cameras}
-    shapes = _shapes(layout)
-    good, bad, episode = [], 0, -1
-    for episode, (path, record) in enumerate(_records(info, split)):
-        columns, problems = columns_lib.parse(record, layout)
-        shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
-        problems = problems or checks.check_episode(columns, shapes)
+    good = []
+    bad = 0
+    number = -1
+    for number, (path, columns, problems) in enumerate(_episodes(info, layout, split)):
         if not problems:
+            # Images go to their stores at once, so that no episode's pixels are kept twice.
             for name, store in stores.items():
                 store.append(columns.pop(name))
             good.append(columns)
             continue
-        line = f"{path}: episode {episode}, {problems[0]}."
+        fault = f"{path}: episode {number}, {problems[0]}."
         if on_bad == "refuse":
-            raise UserError(f"{line} Mend it, or leave such episodes out: data.on_bad=skip.")
-        tell(episode, line) if tell else _log.warning("skipped: %s", line)
+            raise UserError(
+                f"{fault} Mend it, or leave such episodes out: on_bad=skip.", argument="on_bad"
+            )
+        if on_skip is None:
+            log.warning("skipped: %s", fault)
+        else:
+            on_skip(number, fault)
         bad += 1
-    if bad and not tell:
-        _log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, episode + 1)
+    if bad and on_skip is None:
+        log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, number + 1)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
     episodes = stack(good, str(info.data_dir))
@@ -78,8 +90,26 @@ def read(
     return episodes
 
 
+def stream(
+    directory: str | Path, *, features: Mapping[str, str], split: str = "train"
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields episodes {column: [T, ...]} one by one, images as uint8.
+
+    Raises a UserError at the first bad episode.
+    """
+    info = _info(Path(directory))
+    layout = _layout(info, features)
+    for number, (path, columns, problems) in enumerate(_episodes(info, layout, split)):
+        for problem in problems:
+            raise UserError(f"{path}: episode {number}, {problem}.")
+        yield columns
+
+
 class Feature(NamedTuple):
-    """What a data set keeps of each step. readable: whether `read` can make a column of it."""
+    """A tensor or image that a data set keeps in each step.
+
+    readable: whether `read` can make a column of it.
+    """
 
     shape: tuple[int | None, ...]
     dtype: np.dtype
@@ -88,31 +118,17 @@ class Feature(NamedTuple):
 
 def describe(directory: str | Path) -> dict[str, Feature]:
     """{path inside a step: Feature} of all tensors and images of an RLDS data set."""
-    known = {*usable(directory), *OF_THE_STEP}
+    tfds = extras.require("tensorflow_datasets", extra="data")
+    readable = {*usable(directory), *OF_THE_STEP}
     return {
-        path: Feature(tuple(leaf.shape), np.dtype(leaf.np_dtype), path in known)
+        path: Feature(tuple(leaf.shape), np.dtype(leaf.np_dtype), path in readable)
         for path, leaf in columns_lib.steps(_info(Path(directory))).items()
         if isinstance(leaf, (tfds.features.Tensor, tfds.features.Image))
     }
 
 
-def stream(
-    directory: str | Path, *, features: Mapping[str, str], split: str = "train"
-) -> Iterator[dict[str, np.ndarray]]:
-    """The episodes {column: [T, ...]} one by one, images as uint8; the first bad one raises."""
-    info = _info(Path(directory))
-    layout = _layout(info, features)
-    shapes = _shapes(layout)
-    for episode, (path, record) in enumerate(_records(info, split)):
-        columns, problems = columns_lib.parse(record, layout)
-        shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
-        for problem in problems or checks.check_episode(columns, shapes):
-            raise UserError(f"{path}: episode {episode}, {problem}.")
-        yield columns
-
-
 def metadata(directory: str | Path) -> dict[str, Any]:
-    """What the data set says of itself in metadata.json, such as its "fps"; {} for nothing."""
+    """The content of the set's metadata.json, such as its "fps"; {} without one."""
     file = Path(_info(Path(directory)).data_dir) / "metadata.json"
     if not file.is_file():
         return {}
@@ -123,25 +139,38 @@ def metadata(directory: str | Path) -> dict[str, Any]:
 
 
 def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
-    """{path inside a step: shape of one} of all that `read` can read; None: of any size.
+    """{path inside a step: shape of one step} of every feature that `read` can read.
 
-    Not what RLDS says of the step itself: flags, reward and discount.
+    The shape is None for images of any size. Flags, reward and discount are left out.
     """
     info = _info(Path(directory))
-    found = {}
     leaves = columns_lib.steps(info)
+    shapes = {}
     for path in leaves:
         if path in OF_THE_STEP:
             continue
         try:
-            found[path] = columns_lib.shape(columns_lib.column(info, path, leaves))
+            shapes[path] = columns_lib.shape(columns_lib.column(info, path, leaves))
         except UserError:
-            continue  # text and the like; `read` says which it does not use
-    return found
+            continue  # text and the like; `read` logs what it does not use
+    return shapes
 
 
-def _info(directory: Path) -> tfds.core.DatasetInfo:
+def _episodes(
+    info: DatasetInfo, layout: Mapping[str, columns_lib.Parts], split: str
+) -> Iterator[tuple[Path, dict[str, np.ndarray], list[str]]]:
+    """Yields (file, columns, what is wrong with them) of each episode."""
+    shapes = _promised_shapes(layout)
+    for path, record in _records(info, split):
+        columns, problems = columns_lib.parse(record, layout)
+        # Where no size is promised, the first episode's images set it.
+        shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
+        yield path, columns, problems or checks.check_episode(columns, shapes)
+
+
+def _info(directory: Path) -> DatasetInfo:
     """The description in `directory`, or in its newest version directory."""
+    tfds = extras.require("tensorflow_datasets", extra="data")
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; expected an RLDS data set.")
     path = directory
@@ -154,7 +183,7 @@ def _info(directory: Path) -> tfds.core.DatasetInfo:
         ]
         if not versions:
             raise UserError(
-                f"{directory}: no RLDS data set: expected dataset_info.json in it "
+                f"{directory}: not an RLDS data set: expected dataset_info.json in it "
                 f"or in a version directory such as {VERSION}."
             )
         path = max(versions, key=lambda entry: [int(n) for n in entry.name.split(".")])
@@ -167,39 +196,39 @@ def _info(directory: Path) -> tfds.core.DatasetInfo:
         ) from error
 
 
-def _layout(
-    info: tfds.core.DatasetInfo, features: Mapping[str, str]
-) -> dict[str, columns_lib.Parts]:
-    """Where the wanted columns lie; refuses what isn't there or can't be read."""
+def _layout(info: DatasetInfo, features: Mapping[str, str]) -> dict[str, columns_lib.Parts]:
+    """Where the wanted columns lie; a UserError if one is missing or cannot be read."""
     leaves = columns_lib.steps(info)
     layout = {name: columns_lib.column(info, path, leaves) for name, path in features.items()}
     for name, path in features.items():
         dtypes = {np.dtype(leaves[part].np_dtype) for part in path.split("+")}
         for dtype in dtypes - {np.dtype(np.float32)}:
             if not columns_lib.is_camera(layout[name]):
-                _log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
+                log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
     used = {part for path in features.values() for part in path.split("+")}
     if ignored := sorted(set(leaves) - used - set(FLAGS)):
-        _log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
+        log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
     return layout
 
 
-def _shapes(layout: Mapping[str, columns_lib.Parts]) -> dict[str, tuple[int, ...]]:
-    """{column: shape of one step} of those of which the data set promises one."""
+def _promised_shapes(layout: Mapping[str, columns_lib.Parts]) -> dict[str, tuple[int, ...]]:
+    """{column: shape of one step}, without the columns whose shape the set does not promise."""
     shapes = {name: columns_lib.shape(parts) for name, parts in layout.items()}
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
-def _records(info: tfds.core.DatasetInfo, split: str) -> Iterable[tuple[Path, bytes]]:
+def _records(info: DatasetInfo, split: str) -> Iterable[tuple[Path, bytes]]:
+    """(file, record) of each episode of a split; a UserError if shards are missing or too many."""
     if split not in info.splits:
-        raise UserError(f"{info.data_dir}: no split {split!r}; {choices(split, info.splits)}.")
-    found = info.splits[split]
-    paths = [Path(path) for path in found.filepaths]
+        text = f"{info.data_dir}: no split {split!r}; {choices(split, info.splits)}."
+        raise UserError(text, argument="split")
+    shards = info.splits[split]
+    paths = [Path(path) for path in shards.filepaths]
     stem = f"{info.name}-{split}.{info.file_format.file_suffix}"
-    extra = {path.name for path in Path(info.data_dir).glob(f"{stem}*")}
-    if extra := sorted(extra - {path.name for path in paths}):
+    present = {path.name for path in Path(info.data_dir).glob(f"{stem}*")}
+    if extra := sorted(present - {path.name for path in paths}):
         raise UserError(
             f"{info.data_dir}: expected {len(paths)} shards by dataset_info.json, got "
             f"{extra[0]} too. Two sets are mixed, or a shard was renamed: copy it again."
         )
-    return records.read_shards(paths, found.shard_lengths, info.file_format.value)
+    return records.read_shards(paths, shards.shard_lengths, info.file_format.value)

@@ -1,10 +1,10 @@
 """Episodes to an RLDS data set (tensorflow_datasets, without TensorFlow).
 
-One record an episode in ArrayRecord files: `steps`, a sequence of {observation, action,
-is_first, is_last, is_terminal}, and `episode_metadata`. Any tfds reads it.
+One record per episode in ArrayRecord files: `steps`, a sequence of {observation, action, is_first,
+is_last, is_terminal}, and `episode_metadata`. Every tfds reads it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import logging
 import os
 from pathlib import Path
@@ -12,15 +12,19 @@ import shutil
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
+from dpjax.core import extras
 from dpjax.core.errors import UserError
-from dpjax.data import checks, images
+from dpjax.data import checks
+from dpjax.data.rlds import examples as examples_lib
+
+# tfds.core.DatasetInfo: tensorflow_datasets, an extra, is imported where it is used.
+DatasetInfo = Any
 
 VERSION = "1.0.0"
-FLAGS = ("is_first", "is_last", "is_terminal")
-EPISODES_PER_SHARD = 5000  # low-dim: about 20 MB a shard
-_log = logging.getLogger("dpjax")
+EPISODES_PER_SHARD = 5000  # about 20 MB per shard of numbers
+
+log = logging.getLogger("dpjax")
 
 
 def write(
@@ -32,15 +36,25 @@ def write(
     metadata: Iterable[Mapping[str, Any]] | None = None,
     description: str,
 ) -> Path:
-    """Writes {key: [T, ...]} episodes as they come, to out_dir/1.0.0, and returns that.
+    """Writes episodes {key: [T, ...]} as they come to out_dir/1.0.0.
 
-    Numbers are float32; images are uint8 [T, H, W, 3], and become PNGs.
+    Everything is written beside out_dir and renamed at the end, so that a set whose writing was
+    interrupted cannot be taken for a complete one.
 
-    name: of the data set, lower case with underscores.
-    observations: the keys that go under steps/observation; the others go under steps.
-    metadata: one dict of scalars an episode. An item is read after its episode, so it
-        may be a list that the generator of the episodes appends to.
-    All is written beside out_dir and renamed at the end: what is killed looks unfinished.
+    Args:
+        out_dir: must not exist.
+        episodes: numbers are float32 (float64 is cast); images are uint8 [T, H, W, 3] and are
+            stored as PNGs.
+        name: of the data set, lower case with underscores.
+        observations: the keys that go under steps/observation; the others go under steps.
+        metadata: one dict of scalars per episode. An item is read after its episode, so this may
+            be a list that the generator of the episodes appends to.
+
+    Returns:
+        The version directory.
+
+    Raises:
+        UserError: if out_dir exists, there is no episode, or one is bad.
     """
     out_dir = Path(out_dir)
     if out_dir.exists():
@@ -54,13 +68,14 @@ def write(
         if not (path / "dataset_info.json").is_file():
             raise UserError(f"{out_dir}: expected at least 1 episode to write, got 0.")
         unfinished.rename(out_dir)
-    except BaseException:  # Ctrl-C too: nothing half written stays behind
+    except BaseException:  # Ctrl-C too: no unfinished folder stays behind
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return out_dir / VERSION
 
 
 def _write(path: Path, name: str, description: str, examples: Iterable[Mapping]) -> None:
+    """Writes examples with tfds's own writer, made once the first one shows the features."""
     writer = None
     for example in examples:
         writer = writer or _writer(path, name, description, example)
@@ -71,6 +86,7 @@ def _write(path: Path, name: str, description: str, examples: Iterable[Mapping])
 
 def _writer(path: Path, name: str, description: str, example: Mapping) -> Any:
     """A tfds writer whose features are those of the first episode."""
+    tfds = extras.require("tensorflow_datasets", extra="data")
     writer = tfds.core.SequentialWriter(
         describe(path, name, description, example),
         max_examples_per_shard=EPISODES_PER_SHARD,
@@ -81,59 +97,68 @@ def _writer(path: Path, name: str, description: str, example: Mapping) -> Any:
 
 
 def describe(
-    path: Path, name: str, description: str, example: Mapping, facts: Mapping | None = None
-) -> tfds.core.DatasetInfo:
+    path: Path, name: str, description: str, example: Mapping, metadata: Mapping | None = None
+) -> DatasetInfo:
     """The description of a data set whose features are those of `example`.
 
-    facts: {name: scalar} of the whole set, for its metadata.json.
+    metadata: {name: scalar} of the whole set, for its metadata.json.
     """
+    tfds = extras.require("tensorflow_datasets", extra="data")
     identity = tfds.core.dataset_info.DatasetIdentity(
         name=name,
         version=tfds.core.Version(VERSION),
         data_dir=str(path),
         module_name=__name__,
     )
-    features = {"steps": tfds.features.Dataset(_features(example["steps"], of_step=True))}
+    features = {
+        "steps": tfds.features.Dataset(examples_lib.features(example["steps"], of_step=True))
+    }
     if "episode_metadata" in example:
-        features["episode_metadata"] = _features(example["episode_metadata"], of_step=False)
+        features["episode_metadata"] = examples_lib.features(
+            example["episode_metadata"], of_step=False
+        )
     return tfds.core.DatasetInfo(
         builder=identity,
         features=tfds.features.FeaturesDict(features),
         description=description,
         disable_shuffling=True,  # episode i of the source is episode i of the set
-        metadata=tfds.core.MetadataDict(facts) if facts else None,
+        metadata=tfds.core.MetadataDict(metadata) if metadata else None,
     )
 
 
-def serializer(info: tfds.core.DatasetInfo) -> Callable[[Mapping], bytes]:
-    """example -> bytes of its proto, the same in every process."""
-    known = tfds.core.example_serializer.ExampleSerializer(info.features.get_serialized_info())
+def serializer(info: DatasetInfo) -> Callable[[Mapping], bytes]:
+    """A function example -> bytes of its proto, the same in every process."""
+    tfds = extras.require("tensorflow_datasets", extra="data")
+    encoder = tfds.core.example_serializer.ExampleSerializer(info.features.get_serialized_info())
 
     def serialize(example: Mapping) -> bytes:
-        proto = known.get_tf_example(info.features.encode_example(example))
+        proto = encoder.get_tf_example(info.features.encode_example(example))
         return proto.SerializeToString(deterministic=True)
 
     return serialize
 
 
 def write_shard(path: Path, name: str, number: int, records: Iterable[bytes]) -> None:
-    """One ArrayRecord file of the split "train", on the disk when this returns."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
+    """Writes one ArrayRecord file of the split "train"; it is on disk when this returns."""
+    module = extras.require("array_record.python.array_record_module", extra="data")
     file = path / f"{name}-train.array_record-{number:05d}"
-    writer = ArrayRecordWriter(str(file), "group_size:1")
+    writer = module.ArrayRecordWriter(str(file), "group_size:1")
     try:
         for record in records:
             writer.write(record)
         writer.close()
-    except RuntimeError as error:  # its word for a full disk
+    except RuntimeError as error:  # this is how it reports a full disk
         raise OSError(" ".join(str(error).split())[:160]) from error
     with open(file, "rb") as written:
         os.fsync(written.fileno())
 
 
-def save_info(info: tfds.core.DatasetInfo, path: Path, lengths: list[int], size: int) -> None:
-    """Writes the description of shards with so many episodes and so many bytes in all."""
+def save_info(info: DatasetInfo, path: Path, lengths: list[int], size: int) -> None:
+    """Writes the description of shards.
+
+    lengths: episodes per shard. size: bytes of all records.
+    """
+    tfds = extras.require("tensorflow_datasets", extra="data")
     template = tfds.core.ShardedFileTemplate(
         dataset_name=info.name,
         data_dir=path,
@@ -149,33 +174,19 @@ def save_info(info: tfds.core.DatasetInfo, path: Path, lengths: list[int], size:
     info.write_to_directory(path)
 
 
-def _features(tree: Mapping[str, Any], of_step: bool) -> dict[str, Any]:
-    """The tfds features of {key: [T, ...]} (of_step) or of {key: scalar}, nested or not."""
-    features = {}
-    for key, x in tree.items():
-        if isinstance(x, Mapping):
-            features[key] = _features(x, of_step)
-        elif isinstance(x, str):
-            features[key] = tfds.features.Text()
-        elif isinstance(x, list):  # of PNGs
-            height, width = images.size(x[0])
-            features[key] = tfds.features.Image(
-                shape=(height, width, 3), dtype=np.uint8, encoding_format="png"
-            )
-        else:
-            shape = x.shape[1:] if of_step else ()
-            features[key] = tfds.features.Tensor(shape=shape, dtype=x.dtype)
-    return features
-
-
-def _examples(episodes, observations, metadata, source) -> Iterable[dict[str, Any]]:
-    """One dict as RLDS nests it for each episode, checked against the first one."""
+def _examples(
+    episodes: Iterable[Mapping[str, np.ndarray]],
+    observations: Sequence[str],
+    metadata: Iterable[Mapping[str, Any]] | None,
+    source: str,
+) -> Iterator[dict[str, Any]]:
+    """Yields each episode as RLDS nests it, once it was checked against the first one."""
     shapes: dict[str, tuple[int, ...]] = {}
-    later = None if metadata is None else iter(metadata)
+    items = None if metadata is None else iter(metadata)
     for number, episode in enumerate(episodes):
         where = f"{source}: episode {number}"
         columns = {
-            key: _float32(np.asarray(x), f"{where}: {key}", say=number == 0)
+            key: _float32(np.asarray(x), f"{where}: {key}", warn=number == 0)
             for key, x in episode.items()
         }
         shapes = shapes or {key: x.shape[1:] for key, x in columns.items()}
@@ -184,60 +195,18 @@ def _examples(episodes, observations, metadata, source) -> Iterable[dict[str, An
             raise UserError(f"{where}: expected the keys {want}, got {', '.join(sorted(columns))}.")
         for problem in checks.check_episode(columns, shapes):
             raise UserError(f"{where}, {problem}.")
-        if later is not None:
-            item = next(later, None)
+        item = None
+        if items is not None:
+            item = next(items, None)
             if not item:
                 raise UserError(f"{where}: expected a dict of metadata for it, got {item}.")
-            yield example(columns, observations, item, where)
-        else:
-            yield example(columns, observations)
+        yield examples_lib.example(columns, observations, item, where)
 
 
-def example(
-    columns: Mapping[str, np.ndarray],
-    observations: Sequence[str],
-    metadata: Mapping[str, Any] | None = None,
-    where: str = "",
-) -> dict[str, Any]:
-    """One episode {key: [T, ...]} as RLDS nests it."""
-    nested: dict[str, Any] = {"steps": _steps(columns, observations)}
-    if metadata:
-        nested["episode_metadata"] = _scalars(metadata, where)
-    return nested
-
-
-def _float32(x: np.ndarray, where: str, say: bool) -> np.ndarray:
+def _float32(x: np.ndarray, where: str, warn: bool) -> np.ndarray:
+    """float64 as float32; other types as they are."""
     if x.dtype != np.float64:
         return x
-    if say:
-        _log.warning("%s: float64 is cast to float32, here and in all episodes", where)
+    if warn:
+        log.warning("%s: float64 is cast to float32, here and in all episodes", where)
     return x.astype(np.float32)
-
-
-def _steps(columns: Mapping[str, np.ndarray], observations: Sequence[str]) -> dict[str, Any]:
-    step = np.arange(len(next(iter(columns.values()))))
-    others = {key: x for key, x in columns.items() if key not in observations}
-    return {
-        "observation": {key: _encoded(columns[key]) for key in observations},
-        **{key: _encoded(x) for key, x in others.items()},
-        "is_first": step == 0,
-        "is_last": step == step[-1],
-        # In RLDS the action of a terminal step means nothing; ours all do.
-        "is_terminal": np.zeros(len(step), bool),
-    }
-
-
-def _encoded(x: np.ndarray) -> np.ndarray | list[bytes]:
-    return images.encode_all(x) if checks.is_image(x.shape[1:], x.dtype) else x
-
-
-def _scalars(item: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Metadata as int64, float32, bool or str."""
-    dtypes = {bool: np.bool_, int: np.int64, float: np.float32}
-    scalars = {}
-    for key, x in item.items():
-        x = x.item() if isinstance(x, (np.generic, np.ndarray)) else x
-        if not isinstance(x, (str, *dtypes)):
-            raise UserError(f"{where}: metadata {key}: expected a scalar, got {x!r}.")
-        scalars[key] = x if isinstance(x, str) else np.asarray(x, dtypes[type(x)])
-    return scalars
