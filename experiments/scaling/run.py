@@ -27,7 +27,7 @@ from dpjax.evaluation import provenance
 from dpjax.runs import evaluators, training_run
 from dpjax.training import parallel
 from dpjax.training import state as states
-from experiments import made_up
+from experiments import synthetic
 
 HERE = Path(__file__).parent
 CONFIGS = {"unet": pusht_state, "unet_small": pusht_state_small}
@@ -39,8 +39,8 @@ def training(name: str, batch: int):
     """(config, step, state, windows) at that batch."""
     config = CONFIGS[name].get_config()
     config.train.batch = batch
-    data = made_up.windows(config, SPEC)
-    policy = build.policy(config, made_up.units(SPEC), SPEC)
+    data = synthetic.windows(config, SPEC)
+    policy = build.policy(config, synthetic.normalizer(SPEC), SPEC)
     tx = build.optimizer(config)
     example = evaluators.first_batch(config, data, np.zeros(1, np.int32))
     state = jax.jit(lambda rng: states.create(policy.init(rng, example), tx))(jax.random.key(0))

@@ -14,11 +14,11 @@ from dpjax.config import build
 from dpjax.core import runtime
 from dpjax.core.spec import Spec
 from dpjax.evaluation.provenance import machine
-from dpjax.ops import conv1d
+from dpjax.ops import conv1d, transposed
 from dpjax.runs import evaluators, training_run
 from dpjax.training import parallel
 from dpjax.training import state as states
-from experiments import made_up
+from experiments import synthetic
 from experiments.throughput import worker
 from experiments.throughput.cases import NETWORKS
 
@@ -49,8 +49,8 @@ def prepare(case: dict):
     if case["kind"] == "ceiling":
         return ceiling(case)
     config, spec = configured(case)
-    data = made_up.windows(config, spec)
-    policy = build.policy(config, made_up.units(spec), spec)
+    data = synthetic.windows(config, spec)
+    policy = build.policy(config, synthetic.normalizer(spec), spec)
     example = evaluators.first_batch(config, data, np.arange(case["batch"], dtype=np.int32))
     params = jax.jit(policy.init)(jax.random.key(0), example)
     sizes = {key: count(params[key]) for key in ("encoder", "denoiser")}
@@ -61,12 +61,11 @@ def prepare(case: dict):
         if not spec.cameras:  # most of a camera's operations are 2-D convolutions
             if jax.default_backend() == "cpu":  # elsewhere no product is saved
                 facts["made_flops"] = training_flops(policy, params, example)
-            with mock.patch.object(conv1d, "conv_matmul", conv1d.conv_taps):
+            with mock.patch.object(conv1d, "conv_cpu", conv1d.conv_taps):
                 facts["matmul_flops"] = training_flops(policy, params, example)
         return trainer(config, policy, params, data, steps), facts
     facts["loop_parameters"] = loop_parameters(params["denoiser"])
-    act, params = jax.jit(policy.sample), build.inference_params(params, [jax.default_backend()])
-    runtime.use_large_pages(params)
+    act, params = jax.jit(policy.sample), transposed.inference_params(params, [jax.default_backend()])
     obs = {key: np.asarray(x) for key, x in example.obs.items()}
     key = jax.random.key(1)
     return lambda: np.asarray(act(params, key, obs)), facts
