@@ -1,1 +1,1 @@
-"""Looks at data and config before training, and says what will go wrong, and what to do."""
+"""The check of data and config before training: what will go wrong, and what to do about it."""

@@ -1,13 +1,13 @@
-"""Looks at data and config before training: what each key is, what will go wrong, what to do.
+"""Checks data and config before training: what each key holds, what will go wrong, what to do.
 
-    python -m dpjax.check --config configs/pusht_demo.py [--config.key=value …]
+    python -m dpjax.check --config pusht_demo [--config.key=value …]
     python -m dpjax.check --data data/mine
 
---config: a file of configs/, as for dpjax.train, and what to change in it.
---data: an RLDS directory alone; the same as --config configs/own.py --config.data.dir=…
---out: the page that is written; check.html where none is given.
+--config: a recipe (a file of configs/) or a config file, and changes to it, as for dpjax.train.
+--data: an RLDS directory; the same as --config custom --config.data.dir=…
+--out: the page to write; check.html by default.
 --strict: warnings count as errors.
-The exit code is 0 without errors, 1 with one, 2 where the data cannot be read at all.
+The exit code is 0 without errors, 1 with an error, 2 if the data cannot be read at all.
 """
 
 import logging
@@ -15,55 +15,54 @@ from pathlib import Path
 import sys
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
 from dpjax.check import collect, page, rules
-from dpjax.check.context import Case
-from dpjax.config import defaults
 from dpjax.config import flags as flags_lib
 from dpjax.core.errors import UserError
 from dpjax.evaluation import provenance
 
 
 def main(argv: list[str]) -> int:
-    """Prints the findings, writes the page, returns the exit code."""
+    """Prints the findings, writes the page and returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     command = " ".join(["python -m dpjax.check", *argv[1:]])
-    given = arguments(list(argv))
-    out = Path(given.out)
+    config, args = parse_args(list(argv))
+    out = Path(args.out)
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}.")
-    case = look(given)
-    findings = rules.examine(case)
-    print(page.terminal(case, findings))
+
+    if config is None:
+        context = collect.from_directory(args.data)
+    else:
+        context = collect.from_config(config)
+    findings = rules.check_data_and_config(context)
+
+    # The findings first: they are there even if the page cannot be drawn or written.
+    print(page.as_text(context, findings))
     about = {"command": command, **provenance.machine(), "commit": provenance.commit()}
     try:
-        page.write(out, case, findings, about)
+        page.write(out, context, findings, about)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}.") from error
     print(f"page: {out}")
-    return rules.exit_code(findings, given.strict)
+    return rules.exit_code(findings, args.strict)
 
 
-def arguments(argv: list[str]) -> flags.FlagValues:
-    """The command line, parsed into flags of its own: train's have the same names."""
-    values = flags.FlagValues()
-    define = dict(flag_values=values)
-    config_flags.DEFINE_config_file("config", None, "A file of configs/.", sys_argv=argv, **define)
-    flags.DEFINE_string("data", None, "An RLDS directory.", **define)
-    flags.DEFINE_string("out", "check.html", "The page.", **define)
-    flags.DEFINE_boolean("strict", False, "Warnings count as errors.", **define)
-    flags_lib.parse(argv, __doc__, defaults.get_config().to_dict(), values)
-    if (values.config is None) == (values.data is None):
-        raise UserError("give --config (a file of configs/) or --data (RLDS), and not both.")
-    return values
+def parse_args(argv: list[str]) -> tuple[ConfigDict | None, flags.FlagValues]:
+    """The config of the command line, if any, and the other options.
 
-
-def look(given: flags.FlagValues) -> Case:
-    """The case that the command line describes."""
-    if given.config is None:
-        return collect.of_directory(given.data)
-    return collect.of_config(given.config)
+    Their flags are defined apart from absl's global ones: those of dpjax.train have the same
+    names.
+    """
+    args = flags.FlagValues()
+    flags.DEFINE_string("data", None, "An RLDS directory.", flag_values=args)
+    flags.DEFINE_string("out", "check.html", "The page to write.", flag_values=args)
+    flags.DEFINE_boolean("strict", False, "Warnings count as errors.", flag_values=args)
+    config = flags_lib.parse(argv, __doc__, args)
+    if (config is None) == (args.data is None):
+        raise UserError("give --config (a recipe or a file) or --data (RLDS), and not both.")
+    return config, args
 
 
 if __name__ == "__main__":

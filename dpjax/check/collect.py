@@ -1,11 +1,13 @@
-"""From a config, or from a directory alone, to what the rules see."""
+"""Collects what the rules look at: from a config, from a directory alone, or while training."""
+
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 import numpy as np
 
 from dpjax import tasks
-from dpjax.check.context import Case
-from dpjax.check.rules import config as config_lib
+from dpjax.check.context import Context
+from dpjax.check.rules import config as config_rules
 from dpjax.config import build, cameras, checks, dataset, recipes
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
@@ -15,87 +17,122 @@ from dpjax.data import frames, loader, mixture, rlds
 from dpjax.data.episodes import Episodes
 from dpjax.data.rlds import reader
 
-FRAMES = 48  # of each camera that are looked at, evenly spread, and as many next ones
-STEPS = 50_000  # that training looks at before it starts; of more, every k-th episode
-CLOCKS = ("timestamp", "timestamps", "time")  # last parts of paths that keep times
+FRAMES = 48  # frames per camera that are looked at, evenly spread, each with the next one
+MAX_STEPS = 50_000  # steps that training checks before it starts; of more, every k-th episode
+CLOCK_NAMES = ("timestamp", "timestamps", "time")  # last part of a path that holds times
 
 
-def of_config(config: ConfigDict) -> Case:
-    """Everything, read as training would read it; bad episodes are left out and remembered."""
+class _DataSet(NamedTuple):
+    """One data set, read and split.
+
+    train, val: its episodes on either side of the split, with the policy's observations.
+    train_labels, val_labels: "episode 7", numbered as in the data set.
+    skipped: one line per episode that could not be read.
+    clocks: {path: Episodes} recorded times.
+    """
+
+    train: Episodes
+    val: Episodes
+    train_labels: list[str]
+    val_labels: list[str]
+    skipped: list[str]
+    clocks: dict[str, Episodes]
+
+
+def from_config(config: ConfigDict) -> Context:
+    """Reads everything as training would; bad episodes are left out and remembered."""
     checks.check_table(config)
-    sets = dataset.directories(config)
+    directories = dataset.directories(config)
     config = dataset.resolved(config)
-    features = _features(sets)
-    seen = _seen(config, features)
-    skipped, clocks, parts, labels = [], {}, {}, ([], [])
-    for directory in sets:
-        raw, times, names = _read(seen, directory, features, skipped)
-        ids = dataset.split_ids(seen, len(raw.ends))
-        parts[directory] = dataset.parts(seen, tasks.get(seen.task), raw, ids)
-        clocks |= {f"{directory}: {path}": clock for path, clock in times.items()}
-        before = f"{directory}: " if len(sets) > 1 else ""
-        for side, part in zip(labels, ids):
-            side += [f"{before}episode {names[e]}" for e in part]
+
+    # What the data hold, and the part of the config that can be read from them: columns that
+    # are missing become findings instead of errors here.
+    features = _shared_features(directories)
+    readable = _readable_part(config, features)
+    sets = {directory: _read(readable, directory, features) for directory in directories}
+    if len(sets) > 1:
+        sets = {directory: _prefix(part, directory) for directory, part in sets.items()}
+
+    # One training set and one held-out set, as `dataset.read` joins them.
+    parts = {directory: (part.train, part.val) for directory, part in sets.items()}
     limit = cameras.image_memory(config.data.memory)
-    train, val, _ = mixture.join(parts, sets, limit, config.data.spill)
-    fitted = dataset.fit(seen, train)
+    train, val, _ = mixture.join(parts, directories, limit, config.data.spill)
+    normalizer = dataset.fit(readable, train)
     mask = dataset.windows_of(config, train)[1]
-    return Case(
-        config,
-        train,
-        val,
-        [*labels[0], *labels[1]],
-        dataset.learned(seen, train),
-        fitted,
-        build.representation(config),
-        windows=len(mask) * (2 if config.data.mirror else 1),
-        padding=1 - float(mask.mean()),
+    first = next(iter(directories))
+    return Context(
+        config=config,
+        train=train,
+        val=val,
+        labels=[
+            *(label for part in sets.values() for label in part.train_labels),
+            *(label for part in sets.values() for label in part.val_labels),
+        ],
+        represented=dataset.learned(readable, train),
+        normalizer=normalizer,
+        representation=build.representation(config),
+        num_windows=len(mask) * (2 if config.data.mirror else 1),
+        padded_share=1 - float(mask.mean()),
         refusal=_refusal(config),
         features=features,
-        skipped=skipped,
-        clocks=clocks,
-        fps=float(reader.metadata(next(iter(sets))).get("fps", 0.0)),
-        frames=_frames(train),
+        skipped=[line for part in sets.values() for line in part.skipped],
+        clocks={
+            f"{directory}: {path}": clock
+            for directory, part in sets.items()
+            for path, clock in part.clocks.items()
+        },
+        fps=float(reader.metadata(first).get("fps", 0.0)),
+        frames=_sample_frames(train),
     )
 
 
-def of_directory(directory: str) -> Case:
-    """A data set without a config: as configs/custom.py takes it, all of it observed."""
+def from_directory(directory: str) -> Context:
+    """Reads a data set without a config: the recipe "custom", which observes all that is there."""
     config = recipes.load("custom")
     config.data.dir = str(directory)
-    return of_config(config)
+    return from_config(config)
 
 
-def of_training(
-    config: ConfigDict, data: dataset.Data, normalizer: Normalizer, placed: loader.Windows
-) -> Case:
-    """What can be seen at the start of a training without reading anything again.
+def from_training(
+    config: ConfigDict, data: dataset.Data, normalizer: Normalizer, windows: loader.Windows
+) -> Context:
+    """What can be checked at the start of a training without reading anything again.
 
-    At most STEPS steps, so that the start does not wait: of more, every k-th episode.
+    Uses at most MAX_STEPS steps, so that the start does not wait.
     """
-    recorded = _recorded(config, data)
+    recorded = _recorded_episodes(config, data)
     steps = int(data.train.lengths[recorded].sum())
-    kept = recorded[:: -(-steps // STEPS)]
+    every = -(-steps // MAX_STEPS)  # rounded up
+    kept = recorded[::every]
     train = episodes_lib.select(data.train, kept)
-    labels = [f"training episode {e}" for e in kept]
-    labels += [f"held-out episode {e}" for e in range(len(data.val.ends))]
-    learned = dataset.learned(config, train)
-    padding = 1 - float(placed.table.mask.mean())
-    spaces = build.representation(config)
-    return Case(config, train, data.val, labels, learned, normalizer, spaces, len(placed), padding)
-
-
-def _recorded(config, data) -> np.ndarray:
-    """The ids of the training episodes that are no mirror images: of each set the first half."""
-    last = [int(np.searchsorted(data.train.ends, row)) + 1 for row, _ in data.shares.values()]
-    halves = 2 if config.data.mirror else 1
-    return np.concatenate(
-        [np.arange(a, a + (b - a) // halves) for a, b in zip([0, *last[:-1]], last)]
+    return Context(
+        config=config,
+        train=train,
+        val=data.val,
+        labels=[
+            *(f"training episode {e}" for e in kept),
+            *(f"held-out episode {e}" for e in range(len(data.val.ends))),
+        ],
+        represented=dataset.learned(config, train),
+        normalizer=normalizer,
+        representation=build.representation(config),
+        num_windows=len(windows),
+        padded_share=1 - float(windows.table.mask.mean()),
     )
 
 
-def _refusal(config):
-    """Why training would refuse the config, or ""."""
+def _recorded_episodes(config: ConfigDict, data: dataset.Data) -> np.ndarray:
+    """Numbers of the training episodes that are not mirror images."""
+    # data.shares has the last step of each data set; its episodes end there.
+    ends = [int(np.searchsorted(data.train.ends, step)) + 1 for step, _ in data.shares.values()]
+    # In each data set the mirror images follow the recorded episodes, one for each.
+    copies = 2 if config.data.mirror else 1
+    ranges = zip([0, *ends[:-1]], ends)
+    return np.concatenate([np.arange(a, a + (b - a) // copies) for a, b in ranges])
+
+
+def _refusal(config: ConfigDict) -> str:
+    """The error with which training would refuse the config, or ""."""
     try:
         checks.check(config)
     except UserError as error:
@@ -103,76 +140,98 @@ def _refusal(config):
     return ""
 
 
-def _features(sets):
-    """{path: Feature} of what all the data sets keep; readable where it is in all."""
-    found = [reader.describe(directory) for directory in sets]
-    fits = lambda path: all(other[path].readable for other in found)
-    shared = [path for path in found[0] if all(path in other for other in found)]
-    return {path: found[0][path]._replace(readable=fits(path)) for path in shared}
+def _shared_features(directories) -> dict[str, reader.Feature]:
+    """{path: Feature} of what all data sets hold; readable if it is readable in all of them."""
+    described = [reader.describe(directory) for directory in directories]
+    first = described[0]
+    shared = [path for path in first if all(path in other for other in described)]
+    return {
+        path: first[path]._replace(readable=all(other[path].readable for other in described))
+        for path in shared
+    }
 
 
-def _seen(config, features) -> ConfigDict:
-    """The config without what cannot be read, without mirror images, bad episodes left out.
+def _readable_part(config: ConfigDict, features) -> ConfigDict:
+    """A copy of the config without columns that cannot be read and without mirror images.
 
-    Where its task lacks a column, all the others are observed as they are.
+    If its task needs one of the missing columns, all others are observed as they are.
+    Raises if the action cannot be read: without it there is nothing to check.
     """
     columns = dict(config.data.columns)
     if ACTION not in columns:
         raise UserError(
             f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
         )
-    if why := config_lib.why_unreadable(ACTION, columns[ACTION], features):
-        raise UserError(f"{config.data.dir}: {why[0]}: {why[1]}.")
-    bad = [
-        name for name, path in columns.items() if config_lib.why_unreadable(name, path, features)
-    ]
-    seen = config.copy_and_resolve_references()
-    with seen.unlocked():
-        for name in bad:
-            del seen.data.columns[name]
-            if name in seen.cameras:
-                del seen.cameras[name]
-        seen.data.mirror = False
-        if any(key not in seen.data.columns for key in tasks.get(config.task).columns):
-            seen.task = "custom"
-    return seen
+    if why := config_rules.why_unreadable(ACTION, columns[ACTION], features):
+        reason, remedy = why
+        raise UserError(f"{config.data.dir}: {reason}: {remedy}.")
+    readable = config.copy_and_resolve_references()
+    with readable.unlocked():
+        for name, path in columns.items():
+            if not config_rules.why_unreadable(name, path, features):
+                continue
+            del readable.data.columns[name]
+            if name in readable.cameras:
+                del readable.cameras[name]
+        readable.data.mirror = False
+        if any(key not in readable.data.columns for key in tasks.get(config.task).columns):
+            readable.task = "custom"
+    return readable
 
 
-def _read(config, directory, features, skipped):
-    """Raw columns of one data set, its clocks, and the number [E] of each episode in it."""
-    columns, bad = dict(config.data.columns), []
-    clocks = {
+def _read(config: ConfigDict, directory: str, features) -> _DataSet:
+    """Reads a data set and its clocks, leaves bad episodes out, and splits the others."""
+    # Times are read as further columns, under names that no column of a config can have.
+    clock_paths = {
         f"clock {path}": path
         for path, x in features.items()
-        if path.split("/")[-1] in CLOCKS and x.readable and x.shape in ((), (1,))
+        if path.split("/")[-1] in CLOCK_NAMES and x.readable and x.shape in ((), (1,))
     }
+    bad = []  # numbers of the episodes that are left out
+    skipped = []
 
-    def on_skip(episode, line):
+    def on_skip(episode: int, line: str) -> None:
         bad.append(episode)
         skipped.append(line)
 
     try:
         raw = rlds.read(
             directory,
-            features={**columns, **clocks},
+            features={**config.data.columns, **clock_paths},
             split=config.data.split,
             on_bad="skip",
             memory=cameras.image_memory(config.data.memory),
             folder=config.data.spill or None,
             on_skip=on_skip,
         )
-    except UserError as error:  # none was good: then the first fault says more
-        raise UserError(skipped[-len(bad)] if bad else str(error)) from error
-    times = {path: raw.columns.pop(name).reshape(-1) for name, path in clocks.items()}
-    times = {path: raw._replace(columns={path: x}) for path, x in times.items()}
-    return raw, times, np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)
+    except UserError as error:
+        # If no episode was good, the first one's fault says more than "got 0 episodes".
+        raise UserError(skipped[0] if skipped else str(error)) from error
+    times = {path: raw.columns.pop(name).reshape(-1) for name, path in clock_paths.items()}
+
+    ids = dataset.split_ids(config, len(raw.ends))
+    train, val = dataset.parts(config, tasks.get(config.task), raw, ids)
+    numbers = np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)  # [E], in the data set
+    train_labels, val_labels = ([f"episode {numbers[e]}" for e in part] for part in ids)
+    clocks = {path: raw._replace(columns={path: x}) for path, x in times.items()}
+    return _DataSet(train, val, train_labels, val_labels, skipped, clocks)
 
 
-def _frames(train: Episodes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{camera: (rows [n], uint8 [n, 2, H, W, 3])}: frames and the next ones of their episodes."""
-    first = np.setdiff1d(np.arange(train.ends[-1]), train.ends - 1)
-    if not len(first):  # episodes of one step
+def _prefix(part: _DataSet, directory: str) -> _DataSet:
+    """The data set with its directory in front of each label, to tell several sets apart."""
+    return part._replace(
+        train_labels=[f"{directory}: {label}" for label in part.train_labels],
+        val_labels=[f"{directory}: {label}" for label in part.val_labels],
+    )
+
+
+def _sample_frames(train: Episodes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """`Context.frames` of the training episodes."""
+    # Every step but the last of an episode has a next frame.
+    steps = np.setdiff1d(np.arange(train.ends[-1]), train.ends - 1)
+    if not len(steps):  # all episodes have one step
         return {}
-    rows = first[np.unique(np.linspace(0, len(first) - 1, FRAMES).astype(np.int64))]
+    steps = steps[np.unique(np.linspace(0, len(steps) - 1, FRAMES).astype(np.int64))]
+    pairs = np.stack([steps, steps + 1], axis=1)  # [n, 2]
     images = frames.split(train.columns)[1]
-    return {name: (rows, x.read(np.stack([rows, rows + 1], 1))) for name, x in images.items()}
+    return {name: (steps, x.read(pairs)) for name, x in images.items()}

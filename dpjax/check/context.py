@@ -1,7 +1,7 @@
-"""What a rule sees, and what it says.
+"""What the rules look at (Context) and what they return (Finding), with helpers for both.
 
-A rule is a pure function `(case) -> list[Finding]`; it says nothing about what is well.
-Steps are compared within episodes only: row t with row t + 1 where both are of one.
+A rule is a pure function `(context) -> list[Finding]`; data that are in order give an empty
+list. Steps are compared within one episode only, see `Context.same_episode`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,18 @@ from dpjax.data.episodes import Episodes
 from dpjax.data.rlds.reader import Feature
 from dpjax.policies import representations
 
-SEVERITIES = ("error", "warning", "note")
-SHOWN = 6  # dims or episodes that a line names; the rest is counted
+SEVERITIES = ("error", "warning", "note")  # the worst first
+SHOWN = 6  # dims or episodes that a message names; the others are only counted
 
 
 class Finding(NamedTuple):
-    """What is the matter, and what to do about it.
+    """One problem of the data or the config, and what to do about it.
 
-    severity: "error": training is refused, or learns something else than was meant;
+    severity: "error": training is refused, or learns something other than intended;
         "warning": it probably costs success; "note": worth knowing.
-    rule: the name of the function that said so.
-    reason, remedy: a sentence each; the remedy names the key to change, and to what.
+    rule: name of the rule function that found it.
+    reason: what is wrong, one sentence without a full stop.
+    remedy: what to do, likewise; it names the config key to change and its new value.
     """
 
     severity: str
@@ -36,33 +37,36 @@ class Finding(NamedTuple):
     remedy: str
 
 
-class Case(NamedTuple):
-    """Data and config as training will take them.
+class Context(NamedTuple):
+    """Data and config as training would use them.
 
-    config: the resolved config.
-    train, val: Episodes with the policy's observations and "action"; no mirror images.
-    labels: what the episodes of train, then of val, are called in the data.
-    learned: the columns {key: [M, D]} of train in the network's spaces (`dataset.learned`).
-    normalizer: fitted on them.
-    spaces: what of the columns is learned in another form.
-    windows: W of the training data; padding: the share of their steps that are copies.
-    refusal: why training would refuse the config, or "".
-    features: {path inside a step: Feature} of all that the data sets keep.
-    skipped: a line on each episode that was left out at reading.
-    clocks: {path: Episodes}: columns of time, of all that could be read.
-    fps: steps a second, as the data set says; 0 where it does not.
-    frames: {camera: (rows [n], uint8 [n, 2, H, W, 3])}: sampled frames and the next ones.
+    config: the config, with the columns and cameras that follow from the data filled in.
+    train, val: episodes with the policy's observations and "action", without mirror images.
+    labels: names of the episodes in the data set, those of train first, then those of val.
+    represented: the columns {key: [M, D]} of train in the policy's representation (rotations
+        as 6-D, relative actions), not yet normalized.
+    normalizer: fitted to `represented`.
+    representation: which columns the policy sees in another form than they are recorded in.
+    num_windows: W, training windows.
+    padded_share: share of the windows' steps that are copies of an episode's first or last one.
+    refusal: the error with which training would refuse the config, or "".
+    features: {path inside a step: Feature} of everything that the data sets hold.
+    skipped: one line per episode that could not be read.
+    clocks: {path: Episodes} recorded times, of all episodes that could be read.
+    fps: steps per second according to the data set; 0 if it does not say.
+    frames: {camera: (steps [n], uint8 [n, 2, H, W, 3])}: some of the training steps, and at each
+        of them the camera's frame and the next one.
     """
 
     config: ConfigDict
     train: Episodes
     val: Episodes
     labels: Sequence[str]
-    learned: Mapping[str, np.ndarray]
+    represented: Mapping[str, np.ndarray]
     normalizer: Normalizer
     representation: representations.Representation
-    windows: int
-    padding: float
+    num_windows: int
+    padded_share: float
     refusal: str = ""
     features: Mapping[str, Feature] = {}
     skipped: Sequence[str] = ()
@@ -72,97 +76,110 @@ class Case(NamedTuple):
 
     @property
     def numbers(self) -> dict[str, np.ndarray]:
-        """The training columns {key: [N, D]} that are no images."""
+        """The training columns {key: [N, D]} that are not images, as recorded."""
         return frames.split(self.train.columns)[0]
 
     @property
+    def represented_numbers(self) -> dict[str, np.ndarray]:
+        """The same columns {key: [M, D']} in the policy's representation, not normalized."""
+        return {key: self.represented[key] for key in self.numbers}
+
+    @property
     def observed(self) -> dict[str, np.ndarray]:
-        """Those of them that are observed."""
+        """The training columns {key: [N, D]} of numbers that the policy observes."""
         return {key: x for key, x in self.numbers.items() if key != ACTION}
 
     @property
     def action(self) -> np.ndarray:
-        """[N, Da] the training actions."""
+        """[N, Da]: the training actions, as recorded."""
         return self.train.columns[ACTION]
 
     @property
-    def inside(self) -> np.ndarray:
-        """bool [N - 1]: whether rows t and t + 1 of train are of one episode."""
-        return inside(self.train.ends)
+    def same_episode(self) -> np.ndarray:
+        """bool [N - 1]: whether training steps t and t + 1 belong to one episode."""
+        return same_episode(self.train.ends)
 
 
-def inside(ends: np.ndarray) -> np.ndarray:
-    """bool [N - 1]: whether rows t and t + 1 are of one episode, of ends [E]."""
+def same_episode(ends: np.ndarray) -> np.ndarray:
+    """bool [N - 1]: whether steps t and t + 1 belong to one of the episodes with ends [E]."""
     together = np.ones(max(int(ends[-1]) - 1, 0), bool)
     together[ends[:-1] - 1] = False
     return together
 
 
-def mode(case: Case, key: str) -> str:
-    """How a key is normalized."""
-    config = case.config.normalize
+# How a key is normalized and represented.
+
+
+def normalization(context: Context, key: str) -> str:
+    """The mode that normalizes a key: "limits", "gaussian", "quantile" or "identity"."""
+    config = context.config.normalize
     return config.per_key.get(key, config.action if key == ACTION else config.obs)
 
 
-def mode_key(key: str) -> str:
-    """The config key that says how a key is normalized."""
+def normalization_key(key: str) -> str:
+    """The config key that sets how a key of the data is normalized."""
     return f"config.normalize.{ACTION if key == ACTION else f'per_key.{key}'}"
 
 
-def numbers_learned(case: Case) -> dict[str, np.ndarray]:
-    """The columns [M, D] of numbers in the network's spaces, not yet normalized."""
-    return {key: case.learned[key] for key in case.numbers}
+def normalize(context: Context, key: str, x: np.ndarray) -> np.ndarray:
+    """Represented values [..., D'] of a key in the network's units."""
+    normalizer = context.normalizer
+    return (x - np.asarray(normalizer.offset[key])) / np.asarray(normalizer.scale[key])
 
 
-def rotated(case: Case, key: str) -> np.ndarray:
-    """bool [D]: dims of a column that config.representation.layouts makes rotations of."""
-    parts = representations.parts_of(case.representation, key, case.numbers[key].shape[1])
+def recorded_rotations(context: Context, key: str) -> np.ndarray:
+    """bool [D]: recorded dims that the config declares to be part of a rotation."""
+    size = context.numbers[key].shape[1]
+    parts = representations.parts_of(context.representation, key, size)
     return np.repeat([bool(part.form) for part in parts], [part.size for part in parts])
 
 
-def network(case: Case, key: str, x: np.ndarray) -> np.ndarray:
-    """Numbers [..., D] of a key, in the network's spaces, in its units."""
-    units = case.normalizer
-    return (x - np.asarray(units.offset[key])) / np.asarray(units.scale[key])
+def represented_rotations(context: Context, key: str) -> np.ndarray:
+    """bool [D']: represented dims that are rotations, which no normalizer scales."""
+    size = context.numbers[key].shape[1]
+    return representations.rotation_dims(context.representation, key, size)
 
 
-def steps(case: Case, x: np.ndarray) -> np.ndarray:
-    """|x[t + 1] - x[t]| [N - 1, D], 0 between episodes."""
-    return np.abs(np.diff(x, axis=0)) * case.inside[:, None]
+# How columns move.
 
 
-def two_valued(x: np.ndarray) -> np.ndarray:
-    """bool [D]: dims of a column [N, D] that know two numbers only, such as a gripper's."""
-    low, high = x.min(0), x.max(0)
+def step_sizes(context: Context, x: np.ndarray) -> np.ndarray:
+    """|x[t + 1] - x[t]| [N - 1, D] of a training column [N, D]; 0 between two episodes."""
+    return np.abs(np.diff(x, axis=0)) * context.same_episode[:, None]
+
+
+def is_binary(x: np.ndarray) -> np.ndarray:
+    """bool [D]: dims of a column [N, D] with exactly two values, such as a gripper command."""
+    low = x.min(0)
+    high = x.max(0)
     return (high > low) & ((x == low) | (x == high)).all(0) & (len(x) > 2)
 
 
-def fixed(case: Case, key: str) -> np.ndarray:
-    """bool [D']: learned dims that are rotations, which no normalizer scales."""
-    return representations.rotation_dims(case.representation, key, case.numbers[key].shape[1])
+# Parts of messages.
 
 
-def place(case: Case, row: int) -> str:
-    """Where a row of the training data lies, in words."""
-    e = int(np.searchsorted(case.train.ends, row, side="right"))
-    return f"{case.labels[e]}, step {row - case.train.starts[e]}"
+def describe_step(context: Context, step: int) -> str:
+    """The episode and the step in it of a training step: "episode 3, step 17"."""
+    e = int(np.searchsorted(context.train.ends, step, side="right"))
+    return f"{context.labels[e]}, step {step - context.train.starts[e]}"
 
 
-def named(key: str, dims: Sequence[int]) -> str:
-    """Dims of a key, runs shortened: "state[0-3, 7]"."""
+def describe_dims(key: str, dims: Sequence[int]) -> str:
+    """Dims of a key, consecutive ones as a range: "state[0-3, 7]"."""
     dims = sorted(int(d) for d in dims)
+    # A new range starts wherever a dim is not the one after its predecessor.
     cuts = [i for i in range(1, len(dims)) if dims[i] != dims[i - 1] + 1]
-    runs = [dims[a:b] for a, b in zip([0, *cuts], [*cuts, len(dims)])]
-    texts = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    return f"{key}[{listed(texts)}]"
+    ranges = [dims[a:b] for a, b in zip([0, *cuts], [*cuts, len(dims)])]
+    texts = [f"{part[0]}" if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in ranges]
+    return f"{key}[{enumerate_some(texts)}]"
 
 
-def counted(number: int, noun: str) -> str:
-    """The number and what is counted: "1 window", "2,000 windows"."""
+def count(number: int, noun: str) -> str:
+    """A number and its noun: "1 window", "2,000 windows"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(items: Sequence) -> str:
-    """The first SHOWN items, and how many more there are."""
+def enumerate_some(items: Sequence) -> str:
+    """The first SHOWN items, separated by commas, and the number of the others."""
     more = [f"… ({len(items) - SHOWN} more)"] if len(items) > SHOWN else []
     return ", ".join([*map(str, items[:SHOWN]), *more])

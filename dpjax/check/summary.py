@@ -1,79 +1,89 @@
-"""What each key is: its numbers, for the terminal a line a key, for the page a line a dim."""
+"""Tables of the data: one row per key for the terminal, one row per dim for the page."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dpjax.check.context import Case, counted, mode, network, numbers_learned
+from dpjax.check.context import Context, count, normalization, normalize
 
 
-def lines(case: Case) -> list[str]:
-    """What the data are in a line or two, and what of them was looked at."""
-    train, val = case.train, case.val
-    parts = [
-        f"{train.source}: {counted(len(train.ends), 'episode')} to train on, {len(val.ends)} "
-        f"held out; {counted(train.ends[-1], 'step')}, {train.lengths.min()} to "
-        f"{train.lengths.max()} an episode; "
-        f"{counted(case.windows, 'window')}, {case.padding:.1%} of their steps copies of an edge"
+def overview(context: Context) -> list[str]:
+    """The size of the data in one line, and how many frames were looked at in another."""
+    train = context.train
+    lines = [
+        f"{train.source}: {count(len(train.ends), 'episode')} to train on, "
+        f"{len(context.val.ends)} held out; {count(train.ends[-1], 'step')}, "
+        f"{train.lengths.min()} to {train.lengths.max()} per episode; "
+        f"{count(context.num_windows, 'window')}, {context.padded_share:.1%} of their steps "
+        "copies of an episode's first or last step"
     ]
-    if case.frames:
-        counts = ", ".join(f"{len(rows)} of {name}" for name, (rows, _) in case.frames.items())
-        parts.append(f"frames looked at, and as many next ones: {counts}")
-    return parts
+    if context.frames:
+        frames = [f"{len(steps)} of {name}" for name, (steps, _) in context.frames.items()]
+        lines.append(f"frames looked at, each with the next one: {', '.join(frames)}")
+    return lines
 
 
-def keys(case: Case) -> list[dict[str, str]]:
-    """A row a key of the training data; least, greatest and mean over all of its dims."""
+def key_table(context: Context) -> list[dict[str, str]]:
+    """One row per key of the training data, with its statistics over all dims."""
     rows = []
-    for key, x in case.numbers.items():
-        counts = distinct(x)
-        few, many = f"{counts.min():,}", f"{counts.max():,}"
-        values = few if few == many else f"{few} to {many} a dim"
-        rows.append(_row(key, x, x) | {"distinct": values})
-    for key, (_, pixels) in case.frames.items():
-        rows.append(_row(key, case.train.columns[key], pixels) | {"distinct": "images"})
+    for key, x in context.numbers.items():
+        counts = num_distinct(x)
+        fewest = f"{counts.min():,}"
+        most = f"{counts.max():,}"
+        distinct = fewest if fewest == most else f"{fewest} to {most} per dim"
+        rows.append(_describe(key, x, x) | {"distinct": distinct})
+    for key, (_, pixels) in context.frames.items():
+        # Statistics of the sampled frames stand for those of the column.
+        row = _describe(key, context.train.columns[key], pixels)
+        rows.append(row | {"distinct": "images"})
     return rows
 
 
-def dims(case: Case) -> list[dict[str, str]]:
-    """A row a dim of the training data in the network's spaces, with what it gets of it."""
+def dim_table(context: Context) -> list[dict[str, str]]:
+    """One row per dim in the policy's representation, with the range that normalization gives."""
     rows = []
-    for key, x in numbers_learned(case).items():
-        counts = distinct(x)
-        ends = network(case, key, np.stack([x.min(0), x.max(0)]))
+    for key, x in context.represented_numbers.items():
+        counts = num_distinct(x)
+        limits = normalize(context, key, np.stack([x.min(0), x.max(0)]))  # [2, D]
         for d in range(x.shape[1]):
-            row = _row(f"{key}[{d}]", x[:, d], x[:, d])
-            row |= {"distinct": f"{counts[d]:,}", "normalized": mode(case, key)}
-            row |= {"to": f"{ends[0, d]:.3g} … {ends[1, d]:.3g}"}
-            del row["shape"], row["dtype"]  # a row a key says them
+            row = _describe(f"{key}[{d}]", x[:, d], x[:, d])
+            del row["shape"]  # the key's row has both
+            del row["dtype"]
+            row["distinct"] = f"{counts[d]:,}"
+            row["normalized by"] = normalization(context, key)
+            row["to"] = f"{limits[0, d]:.3g} … {limits[1, d]:.3g}"
             rows.append(row)
     return rows
 
 
-def _row(name, column, x) -> dict[str, str]:
+def _describe(name, column, x) -> dict[str, str]:
+    """The row of a column; x: the values that its statistics are taken from."""
     return {
         "key": name,
         "shape": str(list(column.shape[1:])),
         "dtype": str(column.dtype),
-        "least": f"{x.min():.4g}",
-        "greatest": f"{x.max():.4g}",
+        "min": f"{x.min():.4g}",
+        "max": f"{x.max():.4g}",
         "mean": f"{x.mean(dtype=np.float64):.4g}",
     }
 
 
-def distinct(x: np.ndarray) -> np.ndarray:
+def num_distinct(x: np.ndarray) -> np.ndarray:
     """[D]: how many different numbers each dim of a column [N, D] has."""
     ordered = np.sort(x, axis=0)
     return 1 + (ordered[1:] != ordered[:-1]).sum(0)
 
 
-def aligned(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Rows as text, a header first: the columns below each other."""
+def align(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """A table as lines of text with a header, its columns aligned."""
     table = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
-    left = 3  # names, shapes and types; numbers stand at the right
-    cells = lambda row: [
-        text.ljust(width) if i < left else text.rjust(width)
-        for i, (text, width) in enumerate(zip(row, widths))
-    ]
-    return ["  ".join(cells(row)).rstrip() for row in table]
+    num_left = 3  # key, shape and dtype are aligned left, numbers right
+    lines = []
+    for row in table:
+        cells = [
+            text.ljust(width) if i < num_left else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -1,42 +1,80 @@
-"""All rules, and what they say of a case."""
+"""All rules of the check, and how they are applied to a Context."""
 
 from collections.abc import Callable, Sequence
 import logging
 
-from dpjax.check.context import SEVERITIES, Case, Finding
+from dpjax.check.context import SEVERITIES, Context, Finding
 from dpjax.check.rules import actions, config, data, images, motion, split, time
 
-Rule = Callable[[Case], list[Finding]]
+Rule = Callable[[Context], list[Finding]]
 
+# A new rule is added here; findings of equal severity are reported in this order.
 RULES: tuple[Rule, ...] = (
-    *config.RULES,
-    *data.RULES,
-    *motion.RULES,
-    *actions.RULES,
-    *time.RULES,
-    *split.RULES,
-    *images.RULES,
+    config.refused_config,
+    config.unreadable_columns,
+    config.unused_columns,
+    config.small_crops,
+    config.changed_aspect_ratio,
+    config.batch_size,
+    config.warmup,
+    config.few_passes,
+    config.pretrained_units,
+    config.meanflow_time_scale,
+    data.bad_episodes,
+    data.constant_dims,
+    data.constant_in_training,
+    data.outliers,
+    data.heavy_tails,
+    data.flattened_by_quantile,
+    data.large_inputs,
+    data.binary_actions,
+    motion.angle_wraps,
+    motion.action_jumps,
+    motion.quaternions,
+    actions.clipped_actions,
+    actions.action_observed,
+    actions.copied_observation,
+    actions.action_type,
+    actions.leader_offset,
+    time.short_episodes,
+    time.padded_windows,
+    time.idle_steps,
+    time.clock_observed,
+    time.irregular_clock,
+    time.short_chunks,
+    time.rate_mismatch,
+    split.few_episodes,
+    split.odd_lengths,
+    split.duplicate_episodes,
+    split.near_duplicates,
+    split.one_held_out,
+    images.image_size,
+    images.unscaled_pixels,
+    images.blank_frames,
+    images.frozen_camera,
+    images.duplicate_cameras,
 )
-# What reading the data and fitting the normalizer say themselves when training starts.
-SAID = (data.outliers, data.constant, time.short)
+# When training starts, the functions that read the data and fit the normalizer log these.
+LOGGED_ELSEWHERE = (data.outliers, data.constant_dims, time.short_episodes)
 
 log = logging.getLogger("dpjax")
 
 
-def examine(case: Case, rules: Sequence[Rule] = RULES) -> list[Finding]:
-    """What the rules say, the worst first, else in their order."""
-    found = [finding for rule in rules for finding in rule(case)]
-    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+def check_data_and_config(context: Context, rules: Sequence[Rule] = RULES) -> list[Finding]:
+    """The findings of all rules, the worst first, otherwise in the order of the rules."""
+    findings = [finding for rule in rules for finding in rule(context)]
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def warn(case: Case) -> None:
-    """A log line on each error and warning, for the start of a training."""
-    for finding in examine(case, [rule for rule in RULES if rule not in SAID]):
+def log_warnings(context: Context) -> None:
+    """Logs one line per error and warning; called when a training starts."""
+    rules = [rule for rule in RULES if rule not in LOGGED_ELSEWHERE]
+    for finding in check_data_and_config(context, rules):
         if finding.severity != "note":
-            log.warning("doctor: %s. Remedy: %s.", finding.reason, finding.remedy)
+            log.warning("check: %s. Remedy: %s.", finding.reason, finding.remedy)
 
 
 def exit_code(findings: Sequence[Finding], strict: bool) -> int:
-    """1 where there is an error, or a warning and it is strict; else 0."""
-    bad = ("error", "warning") if strict else ("error",)
-    return int(any(finding.severity in bad for finding in findings))
+    """1 if there is an error, or with `strict` a warning; otherwise 0."""
+    failing = ("error", "warning") if strict else ("error",)
+    return int(any(finding.severity in failing for finding in findings))

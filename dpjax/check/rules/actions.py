@@ -1,38 +1,117 @@
-"""Rules about what an action is, and what becomes of it in the sampler."""
+"""Rules about actions: what they mean, and what the sampler does to them."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from dpjax.check.context import (
-    Case,
+    Context,
     Finding,
-    listed,
-    mode,
-    mode_key,
-    named,
-    network,
-    steps,
-    two_valued,
+    describe_dims,
+    enumerate_some,
+    is_binary,
+    normalization,
+    normalization_key,
+    normalize,
+    step_sizes,
 )
 from dpjax.core.types import ACTION
 
-CUT = 0.025  # share of a dim's steps outside of the clip: quantile's own 2 x 1 %, and a little
-ALIKE = 0.9  # correlation above which two signals are one: measured .99 on Push-T
-CHANGE = 0.7  # the same of a change, in which there is more noise
-CLEARER = 0.1  # by which one reading must beat the other
-SAME = 1e-5  # of a dim's range: what rounding to float32 leaves of equal numbers
-SAME_SHARE = 0.99  # of the steps
-STILL = 0.005  # of a dim's range a step: slower is standing
-OFFSET = 0.03  # of a dim's range: a leader arm that is so far from its follower is miscalibrated
-STILL_STEPS = 50  # fewer say nothing about an offset
+CLIPPED_SHARE = 0.025  # of a dim's steps; "quantile" itself leaves 2 x 1 % outside
+CORRELATION = 0.9  # above it two signals count as the same; Push-T's actions: 0.99
+CHANGE_CORRELATION = 0.7  # likewise for changes, in which there is more noise
+MARGIN = 0.1  # by which a change must correlate better than the value itself
+TOLERANCE = 1e-5  # of a dim's range: equal numbers differ by so much after float32 rounding
+EQUAL_SHARE = 0.99  # of the steps: so many equal ones make a copy
+STILL = 0.005  # of a dim's range per step: slower motion counts as standing still
+OFFSET = 0.03  # of a dim's range: a leader arm so far from its follower is miscalibrated
+MIN_STILL_STEPS = 50  # with fewer steps an offset cannot be told from noise
+
+
+def clipped_actions(context: Context) -> list[Finding]:
+    """Finds recorded actions that the sampler cannot produce.
+
+    Why: the sampler clips the predicted x_0 to ±config.sampler.clip at every step, as the
+    paper's code does, so an action beyond it is never executed.
+    Remedy: "limits", which puts every action into [-1, 1], or no clip.
+    """
+    clip = context.config.sampler.clip
+    actions = normalize(context, ACTION, context.represented[ACTION])
+    outside = (np.abs(actions) > clip + 1e-4).mean(0)  # [Da], share of the steps
+    dims = np.flatnonzero(outside > CLIPPED_SHARE)
+    if not len(dims):
+        return []
+    d = dims[np.argmax(outside[dims])]
+    reason = (
+        f"config.sampler.clip={clip:g} cuts off {outside[d]:.1%} of {ACTION}[{d}], normalized by "
+        f"{normalization(context, ACTION)!r}: the policy can never do that "
+        f"({describe_dims(ACTION, dims)})"
+    )
+    remedy = f"set {normalization_key(ACTION)}=limits, or config.sampler.clip=inf"
+    return [Finding("warning", "clipped_actions", reason, remedy)]
+
+
+def action_observed(context: Context) -> list[Finding]:
+    """Finds an observation that is read from the action's own column.
+
+    Why: the robot does not know the action before the policy has chosen it.
+    Remedy: observe another column.
+    """
+    columns = context.config.data.columns
+    same = [key for key, path in columns.items() if key != ACTION and path == columns.get(ACTION)]
+    if not same:
+        return []
+    reason = f"config.data.columns.{same[0]} and .{ACTION} are both {columns[ACTION]!r}"
+    remedy = "observe another column: the robot does not know the action before it is chosen"
+    return [Finding("error", "action_observed", reason, remedy)]
+
+
+def copied_observation(context: Context) -> list[Finding]:
+    """Finds actions that equal the observation of the same step or of the next one.
+
+    Why: a policy that returns the present state as its action stands still. The next state is a
+    usable target only if the robot gets where it is sent within one step.
+    Remedy: record the commands.
+    """
+    findings = []
+    action = context.action
+    ranges = np.ptp(action, axis=0)
+    moving = np.flatnonzero(ranges > 0)
+    tolerance = TOLERANCE * ranges
+    pairs = context.same_episode
+    for key, x in context.observed.items():
+        if x.shape[1] < action.shape[1] or not len(moving):
+            continue
+        now = _equal_share(action, x, tolerance)[moving]
+        later = _equal_share(action[:-1][pairs], x[1:][pairs], tolerance)[moving]
+        # If the state hardly moves, both shares are large; then the next state was copied.
+        if now.min() > EQUAL_SHARE and now.mean() >= later.mean():
+            reason = f"the action is {key} of the same step: a policy that copies it stands still"
+            remedy = "record the commands, or take the next step's state as the action"
+            findings.append(Finding("warning", "copied_observation", reason, remedy))
+        elif later.min() > EQUAL_SHARE:
+            reason = f"the action is {key} of the next step, not the command that led there"
+            remedy = (
+                "fine if the robot gets where it is sent within one step; one that lags or "
+                "carries a load falls short: then record the commands"
+            )
+            findings.append(Finding("note", "copied_observation", reason, remedy))
+    return findings
+
+
+def _equal_share(action, x, tolerance):
+    """[Da]: for each action dim the share of steps that equal the same dim of x [N, D]."""
+    if not len(action):
+        return np.zeros(action.shape[1])
+    return (np.abs(action - x[:, : action.shape[1]]) <= tolerance).mean(0)
 
 
 class Match(NamedTuple):
-    """The observation dim that an action dim is most like.
+    """The observation dim that an action dim resembles most.
 
-    key, dim: of the observation. absolute: correlation of the action with its next value;
-    change: with its change to the next value.
+    key, dim: of the observation.
+    absolute: correlation of the action with the observation's next value.
+    change: correlation of the action with the observation's change to its next value.
     """
 
     key: str
@@ -40,84 +119,34 @@ class Match(NamedTuple):
     absolute: float
     change: float
 
-
-def clipped(case: Case) -> list[Finding]:
-    """Recorded actions that the sampler cannot give, since it clips x_0."""
-    clip = case.config.sampler.clip
-    outside = (np.abs(network(case, ACTION, case.learned[ACTION])) > clip + 1e-4).mean(0)  # [Da]
-    dims = np.flatnonzero(outside > CUT)
-    if not len(dims):
-        return []
-    d = dims[np.argmax(outside[dims])]
-    reason = (
-        f"config.sampler.clip={clip:g} cuts {outside[d]:.1%} of {ACTION}[{d}] off as normalized by "
-        f"{mode(case, ACTION)!r}: the policy can never do that ({named(ACTION, dims)})"
-    )
-    remedy = f"{mode_key(ACTION)}=limits, or config.sampler.clip=inf"
-    return [Finding("warning", "clipped", reason, remedy)]
+    @property
+    def best(self) -> float:
+        """The larger of the two correlations."""
+        return max(self.absolute, self.change)
 
 
-def answer_observed(case: Case) -> list[Finding]:
-    """An observation that is read from where the action is read from."""
-    columns = case.config.data.columns
-    same = [key for key, path in columns.items() if key != ACTION and path == columns.get(ACTION)]
-    if not same:
-        return []
-    reason = f"config.data.columns.{same[0]} and .{ACTION} are both {columns[ACTION]!r}"
-    remedy = "observe something else: the robot does not know the action before it has been chosen"
-    return [Finding("error", "answer_observed", reason, remedy)]
-
-
-def copies(case: Case) -> list[Finding]:
-    """Actions that are the observation itself, of this step or of the next."""
-    found = []
-    moving = np.flatnonzero(np.ptp(case.action, axis=0) > 0)
-    tolerance = SAME * np.ptp(case.action, axis=0)
-    for key, x in case.observed.items():
-        if x.shape[1] < case.action.shape[1] or not len(moving):
-            continue
-        now = _equal_share(case.action, x, tolerance)[moving]
-        later = _equal_share(case.action[:-1][case.inside], x[1:][case.inside], tolerance)[moving]
-        # Of what hardly moves both are true; then it is the next state that was copied.
-        if now.min() > SAME_SHARE and now.mean() >= later.mean():
-            reason = f"the action is {key} of the same step: a policy that copies it stands still"
-            remedy = "record what was commanded, or take the next step's state as the action"
-            found.append(Finding("warning", "copies", reason, remedy))
-        elif later.min() > SAME_SHARE:
-            reason = f"the action is {key} of the next step, not a command that led there"
-            remedy = (
-                "fine where the robot gets where it is sent within a step; one that lags or "
-                "carries a load falls short: then record the commands"
-            )
-            found.append(Finding("note", "copies", reason, remedy))
-    return found
-
-
-def _equal_share(action, x, tolerance):
-    """[Da]: of each action dim the share of steps that equal that dim of x [N, D]."""
-    if not len(action):
-        return np.zeros(action.shape[1])
-    return (np.abs(action - x[:, : action.shape[1]]) <= tolerance).mean(0)
-
-
-def matches(case: Case) -> dict[int, Match]:
-    """{action dim: what it is most like}, of the dims that take more than two values."""
-    inside, found = case.inside, {}
-    action = case.action[:-1][inside]
-    dims = np.flatnonzero((np.ptp(case.action, axis=0) > 0) & ~two_valued(case.action))
-    for key, x in case.observed.items():
-        later, change = x[1:][inside], np.diff(x, axis=0)[inside]
-        absolute, moved = _correlation(action, later), _correlation(action, change)
+def match_observations(context: Context) -> dict[int, Match]:
+    """{action dim: Match} of the action dims that move and take more than two values."""
+    pairs = context.same_episode
+    action = context.action[:-1][pairs]
+    dims = np.flatnonzero((np.ptp(context.action, axis=0) > 0) & ~is_binary(context.action))
+    matches: dict[int, Match] = {}
+    for key, x in context.observed.items():
+        absolute = _correlation(action, x[1:][pairs])  # [Da, D]
+        change = _correlation(action, np.diff(x, axis=0)[pairs])  # [Da, D]
         for d in dims:
-            best = np.argmax(np.maximum(absolute[d], moved[d]))
-            match = Match(key, int(best), float(absolute[d, best]), float(moved[d, best]))
-            if d not in found or max(match[2:]) > max(found[d][2:]):
-                found[int(d)] = match
-    return found
+            best = int(np.argmax(np.maximum(absolute[d], change[d])))
+            match = Match(key, best, float(absolute[d, best]), float(change[d, best]))
+            if d not in matches or match.best > matches[d].best:
+                matches[int(d)] = match
+    return matches
 
 
 def _correlation(a, b):
-    """[Da, D] of the columns of a [N, Da] and b [N, D]; 0 for a constant."""
+    """[Da, D]: Pearson correlation of each column of a [N, Da] with each of b [N, D].
+
+    A constant column correlates with nothing: 0.
+    """
     if len(a) < 3:
         return np.zeros((a.shape[1], b.shape[1]))
     scaled = []
@@ -128,54 +157,67 @@ def _correlation(a, b):
     return scaled[0].T @ scaled[1]
 
 
-def meaning(case: Case) -> list[Finding]:
-    """Whether actions are places to go to, or changes of place."""
-    pairs = matches(case)
-    places = {d: m for d, m in pairs.items() if m.absolute > max(ALIKE, m.change)}
-    changes = {d: m for d, m in pairs.items() if m.change > max(CHANGE, m.absolute + CLEARER)}
-    found = []
-    kinds = (
-        (places, "absolute", "a place to go to", "the next"),
-        (changes, "deltas", "a change of place", "the change of"),
-    )
-    for group, word, what, like in kinds:
-        if group:
-            of = [f"{m.key}[{m.dim}] ({max(m[2:]):.2f})" for m in group.values()]
-            dims = named(ACTION, list(group))
-            reason = f"{dims} are {word}, by correlation with {like} {listed(of)}"
-            remedy = f"make sure that the robot takes each as {what}"
-            found.append(Finding("note", "meaning", reason, remedy))
-    relative = case.config.spaces.relative
-    if relative and changes:
+def action_type(context: Context) -> list[Finding]:
+    """Finds out whether actions are absolute targets or changes, by correlation.
+
+    Why: the robot must execute an action as what it was recorded; and
+    config.representation.relative subtracts the pose, which is wrong for actions that are
+    changes already.
+    Remedy: compare with the robot's interface; relative='' for changes.
+    """
+    matches = match_observations(context)
+    absolute = {d: m for d, m in matches.items() if m.absolute > max(CORRELATION, m.change)}
+    deltas = {
+        d: m for d, m in matches.items() if m.change > max(CHANGE_CORRELATION, m.absolute + MARGIN)
+    }
+    findings = []
+    for group, word, meaning, compared in (
+        (absolute, "absolute", "a target to go to", "the next"),
+        (deltas, "deltas", "a change", "the change of"),
+    ):
+        if not group:
+            continue
+        like = enumerate_some([f"{m.key}[{m.dim}] ({m.best:.2f})" for m in group.values()])
+        dims = describe_dims(ACTION, list(group))
+        reason = f"{dims} are {word}, by correlation with {compared} {like}"
+        remedy = f"make sure that the robot executes each of them as {meaning}"
+        findings.append(Finding("note", "action_type", reason, remedy))
+    relative = context.config.representation.relative
+    if relative and deltas:
         reason = (
-            f"config.spaces.relative={relative!r} takes actions from the pose, but "
-            f"{named(ACTION, list(changes))} are changes already"
+            f"config.representation.relative={relative!r} subtracts the pose from the actions, "
+            f"but {describe_dims(ACTION, list(deltas))} are changes already"
         )
-        remedy = "config.spaces.relative=''"
-        found.append(Finding("warning", "meaning", reason, remedy))
-    return found
+        remedy = "set config.representation.relative=''"
+        findings.append(Finding("warning", "action_type", reason, remedy))
+    return findings
 
 
-def offset(case: Case) -> list[Finding]:
-    """Places that the robot does not reach where it stands still: leader and follower differ."""
-    found = []
-    standing = ~(steps(case, case.action) > STILL * np.ptp(case.action, axis=0)).any(1)
-    for d, match in matches(case).items():
-        if match.absolute < max(ALIKE, match.change):
+def leader_offset(context: Context) -> list[Finding]:
+    """Finds targets that the robot does not reach although everything stands still.
+
+    Why: a constant gap between a leader arm and its follower is a miscalibration, and the
+    policy learns it.
+    Remedy: calibrate, and subtract the offset from the recorded data.
+    """
+    findings = []
+    action = context.action
+    still_action = ~(step_sizes(context, action) > STILL * np.ptp(action, axis=0)).any(1)
+    for d, match in match_observations(context).items():
+        if match.absolute < max(CORRELATION, match.change):
             continue
-        x = case.observed[match.key][:, match.dim : match.dim + 1]
-        still = standing & ~(steps(case, x) > STILL * np.ptp(x)).any(1) & case.inside
-        gap = (case.action[:-1, d] - x[:-1, 0])[still]
-        if len(gap) < STILL_STEPS:
+        x = context.observed[match.key][:, match.dim : match.dim + 1]  # [N, 1]
+        still_state = ~(step_sizes(context, x) > STILL * np.ptp(x)).any(1)
+        still = still_action & still_state & context.same_episode
+        gap = (action[:-1, d] - x[:-1, 0])[still]
+        if len(gap) < MIN_STILL_STEPS:
             continue
+        # Large beside the range, and the same at all of these steps.
         if abs(gap.mean()) > max(OFFSET * np.ptp(x), 3 * gap.std()):
             reason = (
-                f"where nothing moves, {ACTION}[{d}] is {gap.mean():+.4g} off {match.key}"
-                f"[{match.dim}] (deviation {gap.std():.2g}, {len(gap)} steps)"
+                f"while nothing moves, {ACTION}[{d}] differs from {match.key}[{match.dim}] by "
+                f"{gap.mean():+.4g} (deviation {gap.std():.2g}, {len(gap)} steps)"
             )
-            remedy = "calibrate the leader and the follower, and take the offset out of the data"
-            found.append(Finding("warning", "offset", reason, remedy))
-    return found
-
-
-RULES = (clipped, answer_observed, copies, meaning, offset)
+            remedy = "calibrate leader and follower, and subtract the offset from the data"
+            findings.append(Finding("warning", "leader_offset", reason, remedy))
+    return findings

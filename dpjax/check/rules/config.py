@@ -1,180 +1,232 @@
-"""Rules about the config, alone and with what the data are."""
+"""Rules about the config, by itself and compared with the data."""
 
 import numpy as np
 
-from dpjax.check.context import Case, Finding, counted, listed
+from dpjax.check.context import Context, Finding, count, enumerate_some
 from dpjax.data.rlds.reader import OF_THE_STEP
 
-CROP = 0.5  # share of the frame's area: the paper's crop keeps .77, LeRobot #2918's .02
+CROP_SHARE = 0.5  # of the image's area: the paper's crop keeps 0.77, that of LeRobot #2918 0.02
 CROP_SIDE = 0.9  # of the image's shorter side, for the remedy; the paper: 84 of 96 px
-SQUEEZE = 1.25  # one side resized so much more than the other: circles become ellipses
-WARMUP = 0.2  # share of the training spent on it
-LEVELS = 10  # K of MeanFlow: with 1 its plans were 24 px off after 2,000 steps, with 100 46
-EPOCHS = 3.0  # times that a window is seen in all of the training; the paper: 4,500
+ASPECT = 1.25  # one side resized so much more than the other: circles become ellipses
+WARMUP_SHARE = 0.2  # of the training steps
+MAX_LEVELS = 10  # K of MeanFlow; K = 1 had an error of 24 px after 2,000 steps, K = 100 46 px
+MIN_PASSES = 3.0  # over the data in all of the training; the paper makes 4,500
 
 
-def refusal(case: Case) -> list[Finding]:
-    """What training would refuse: horizons that do not fit, gaussian actions that are cut, ….."""
-    if not case.refusal:
+def refused_config(context: Context) -> list[Finding]:
+    """Reports the error with which training would refuse the config.
+
+    Why: horizons that do not fit, gaussian actions that are clipped, and so on stop a training
+    before its first step.
+    Remedy: the error's own; it names one problem at a time.
+    """
+    if not context.refusal:
         return []
-    remedy = "do as it says, for training is refused; then check again: it names one at a time"
-    return [Finding("error", "refusal", case.refusal.rstrip("."), remedy)]
+    remedy = "training is refused until this is fixed; check again then: it names one at a time"
+    return [Finding("error", "refused_config", context.refusal.rstrip("."), remedy)]
 
 
-def unreadable_columns(case: Case) -> list[Finding]:
-    """Columns that are missing in the data, or are neither float numbers nor uint8 images."""
-    found = []
-    for name, path in case.config.data.columns.items():
-        if case.features and (why := why_unreadable(name, path, case.features)):
-            found.append(Finding("error", "unreadable_columns", *why))
-    return found
+def unreadable_columns(context: Context) -> list[Finding]:
+    """Finds columns that the data lack, or that are neither float numbers nor uint8 images.
+
+    Why: training cannot read them.
+    Remedy: another path in config.data.columns, or another conversion of the data.
+    """
+    findings = []
+    for name, path in context.config.data.columns.items():
+        if context.features and (why := why_unreadable(name, path, context.features)):
+            findings.append(Finding("error", "unreadable_columns", *why))
+    return findings
 
 
 def why_unreadable(name: str, path: str, features) -> tuple[str, str] | None:
-    """(reason, remedy) of a column that cannot be read; features: as `Case` has them.
+    """(reason, remedy) if a column cannot be read, otherwise None.
 
-    path: inside a step, or several with a "+" between.
+    path: inside an RLDS step; several joined by "+" are read side by side.
+    features: as in `Context`.
     """
-    where = f"config.data.columns.{name}"
+    key = f"config.data.columns.{name}"
     for part in path.split("+"):
         if part not in features:
-            of_it = "" if part == path else f" of {path!r}"
-            reason = f"{where}: {part!r}{of_it} is not in the data"
-            return reason, f"set {where} to what they have: {listed(sorted(features))}"
+            among = "" if part == path else f" of {path!r}"
+            reason = f"{key}: {part!r}{among} is not in the data"
+            return reason, f"set {key} to one of {enumerate_some(sorted(features))}"
         shape, dtype, readable = features[part]
         if not readable:
-            got = f"{dtype} {list(shape)}"
-            reason = f"{where}={path!r} is {got}, expected numbers [D] or uint8 [H, W, 3]"
-            leave = "or name the other columns, without it, in config.data.columns"
+            reason = (
+                f"{key}={path!r} is {dtype} {list(shape)}, expected float numbers [D] or uint8 "
+                "images [H, W, 3]"
+            )
+            leave = "or list the other columns in config.data.columns, without this one"
             return reason, f"{_conversion(features[part])}; {leave}"
     return None
 
 
-def like_image(shape: tuple) -> bool:
-    """Whether a step of that shape looks like an image, channels first or last."""
+def resembles_image(shape: tuple) -> bool:
+    """Whether a step of that shape looks like an image, with its channels first or last."""
     return len(shape) == 3 and 3 in (shape[0], shape[-1])
 
 
-def _conversion(feature):
-    """What to do with a column that cannot be read."""
+def _conversion(feature) -> str:
+    """How to convert a column that cannot be read."""
     shape, dtype, _ = feature
-    todo = []
-    if like_image(shape) and shape[-1] != 3:
-        todo.append("put the channels last (x.transpose(1, 2, 0))")
-    if like_image(shape) and np.issubdtype(dtype, np.floating):
-        todo.append("make the pixels whole numbers from 0 to 255 (times 255 where they end at 1)")
-    if not todo:
-        todo.append("cast it to float32 numbers [D]")
-    return f"convert the data again: {', '.join(todo)}"
+    changes = []
+    if resembles_image(shape) and shape[-1] != 3:
+        changes.append("put the channels last (x.transpose(1, 2, 0))")
+    if resembles_image(shape) and np.issubdtype(dtype, np.floating):
+        changes.append("store pixels as integers from 0 to 255 (multiply by 255 if they end at 1)")
+    if not changes:
+        changes.append("cast it to float32 numbers [D]")
+    return f"convert the data again: {', '.join(changes)}"
 
 
-def unused(case: Case) -> list[Finding]:
-    """What the data keep and the config does not name."""
-    used = {part for path in case.config.data.columns.values() for part in path.split("+")}
-    times = {path.rpartition(": ")[2] for path in case.clocks}  # of "directory: path"
-    left = sorted(set(case.features) - used - {*OF_THE_STEP, *times})
-    lost = [path for path, x in case.features.items() if like_image(x.shape) and not x.readable]
-    lost = [path for path in lost if path in left]
-    found = []
-    for path in lost:
-        shape, dtype, _ = case.features[path]
-        reason = f"{path} looks like a camera's, but is {dtype} {list(shape)}: it is not used"
-        found.append(Finding("warning", "unused", reason, _conversion(case.features[path])))
-    if others := [path for path in left if path not in lost]:
-        reason = f"the data have {listed(others)} too, which the policy does not see"
+def unused_columns(context: Context) -> list[Finding]:
+    """Finds columns of the data that the config does not name.
+
+    Why: a sensor that was recorded is easily forgotten; a camera that cannot be read is a
+    warning, since it was probably meant to be seen.
+    Remedy: name it in config.data.columns, after another conversion if necessary.
+    """
+    used = {part for path in context.config.data.columns.values() for part in path.split("+")}
+    # A clock's name is "directory: path".
+    clocks = {name.rpartition(": ")[2] for name in context.clocks}
+    unused = sorted(set(context.features) - used - {*OF_THE_STEP, *clocks})
+    findings = []
+    others = []
+    for path in unused:
+        feature = context.features[path]
+        if feature.readable or not resembles_image(feature.shape):
+            others.append(path)
+            continue
+        reason = (
+            f"{path} looks like a camera, but is {feature.dtype} {list(feature.shape)}: it is "
+            "not used"
+        )
+        findings.append(Finding("warning", "unused_columns", reason, _conversion(feature)))
+    if others:
+        reason = f"the data also hold {enumerate_some(others)}, which the policy does not see"
         remedy = "nothing, or name it in config.data.columns"
-        found.append(Finding("note", "unused", reason, remedy))
-    return found
+        findings.append(Finding("note", "unused_columns", reason, remedy))
+    return findings
 
 
-def crops(case: Case) -> list[Finding]:
-    """Crops that leave most of the image out (LeRobot's issue 2918)."""
-    found = []
-    for name, camera in case.config.cameras.items():
+def small_crops(context: Context) -> list[Finding]:
+    """Finds crops that leave out most of the image.
+
+    Why: the network never sees the rest. LeRobot's issue 2918: crops of 84 px from images of
+    480 x 640 px, 2 % of their area.
+    Remedy: resize the images first, so that the crop is most of them.
+    """
+    findings = []
+    for name, camera in context.config.cameras.items():
         full = camera.get("resize", ()) or camera["size"]
         crop = camera.get("crop", ()) or full
         share = crop[0] * crop[1] / (full[0] * full[1])
-        if share >= CROP:
+        if share >= CROP_SHARE:
             continue
         reason = (
             f"config.cameras.{name}.crop={tuple(crop)} is {share:.1%} of the image of "
             f"{tuple(full)} px: the network never sees the rest"
         )
+        # The smallest size of the same shape of which the crop is at most CROP_SIDE.
         factor = max(inner / outer for inner, outer in zip(crop, full)) / CROP_SIDE
         size = tuple(round(side * factor) for side in full)
-        remedy = f"config.cameras.{name}.resize={size}, so that the crop is most of the image"
-        found.append(Finding("warning", "crops", reason, remedy))
-    return found
+        remedy = f"set config.cameras.{name}.resize={size}, so that the crop is most of the image"
+        findings.append(Finding("warning", "small_crops", reason, remedy))
+    return findings
 
 
-def squeezed(case: Case) -> list[Finding]:
-    """Images that are resized to another shape."""
-    found = []
-    for name, camera in case.config.cameras.items():
+def changed_aspect_ratio(context: Context) -> list[Finding]:
+    """Finds images that are resized to another shape.
+
+    Why: harmless if the robot's images are resized likewise, but often a mistake.
+    Remedy: a size with the camera's aspect ratio.
+    """
+    findings = []
+    for name, camera in context.config.cameras.items():
         if not camera.get("resize", ()):
             continue
         tall, wide = (after / before for after, before in zip(camera["resize"], camera["size"]))
-        if max(tall, wide) / min(tall, wide) > SQUEEZE:
+        ratio = max(tall, wide) / min(tall, wide)
+        if ratio > ASPECT:
             reason = (
                 f"config.cameras.{name}.resize={tuple(camera['resize'])} squeezes images of "
-                f"{tuple(camera['size'])} px by {max(tall, wide) / min(tall, wide):.2f}"
+                f"{tuple(camera['size'])} px by {ratio:.2f}"
             )
-            remedy = "harmless where it is so on the robot; else keep the ratio of the sides"
-            found.append(Finding("note", "squeezed", reason, remedy))
-    return found
+            remedy = "harmless if the robot does the same; otherwise keep the ratio of the sides"
+            findings.append(Finding("note", "changed_aspect_ratio", reason, remedy))
+    return findings
 
 
-def batch(case: Case) -> list[Finding]:
-    """A batch in which windows are repeated."""
-    size = case.config.train.batch
-    if size <= case.windows:
+def batch_size(context: Context) -> list[Finding]:
+    """Finds a batch that is larger than the data, so that it repeats windows.
+
+    Remedy: the largest power of two that is not.
+    """
+    size = context.config.train.batch
+    windows = context.num_windows
+    if size <= windows:
         return []
-    reason = f"config.train.batch={size} is more than {counted(case.windows, 'window')}"
-    remedy = f"config.train.batch={2 ** max(int(np.log2(max(case.windows, 1))), 0)} or less"
-    return [Finding("warning", "batch", reason, remedy)]
+    reason = f"config.train.batch={size} is more than {count(windows, 'window')}"
+    remedy = f"set config.train.batch={2 ** max(int(np.log2(max(windows, 1))), 0)} or less"
+    return [Finding("warning", "batch_size", reason, remedy)]
 
 
-def warmup(case: Case) -> list[Finding]:
-    """A warm-up that is much of the training, or longer."""
-    optim, total = case.config.optim, case.config.train.steps
-    if optim.warmup <= WARMUP * total or optim.warmup >= total:  # `refusal` says the latter
+def warmup(context: Context) -> list[Finding]:
+    """Finds a warm-up of the learning rate that takes much of the training.
+
+    Why: recipes made for long trainings keep their warm-up when the steps are reduced.
+    Remedy: a twentieth of the steps, or more steps.
+    """
+    optim = context.config.optim
+    total = context.config.train.steps
+    # A warm-up of all steps or more is refused: `refused_config` reports it.
+    if optim.warmup <= WARMUP_SHARE * total or optim.warmup >= total:
         return []
     reason = f"config.optim.warmup={optim.warmup} is {optim.warmup / total:.0%} of {total} steps"
-    remedy = f"config.optim.warmup={total // 20}, or a longer config.train.steps"
+    remedy = f"set config.optim.warmup={total // 20}, or raise config.train.steps"
     return [Finding("warning", "warmup", reason, remedy)]
 
 
-def epochs(case: Case) -> list[Finding]:
-    """A training that hardly sees the data."""
-    seen = case.config.train.steps * case.config.train.batch / max(case.windows, 1)
-    if seen >= EPOCHS:
+def few_passes(context: Context) -> list[Finding]:
+    """Finds a training that sees each window only a few times.
+
+    Remedy: more steps.
+    """
+    config = context.config
+    passes = config.train.steps * config.train.batch / max(context.num_windows, 1)
+    if passes >= MIN_PASSES:
         return []
-    reason = f"training sees each of {counted(case.windows, 'window')} {seen:.2g} times"
-    remedy = "a larger config.train.steps; a diffusion policy wants a hundred passes and more"
-    return [Finding("warning", "epochs", reason, remedy)]
+    windows = count(context.num_windows, "window")
+    reason = f"training sees each of {windows} {passes:.2g} times"
+    remedy = "raise config.train.steps: a diffusion policy needs a hundred passes and more"
+    return [Finding("warning", "few_passes", reason, remedy)]
 
 
-def pretrained(case: Case) -> list[Finding]:
-    """ImageNet's weights on images in other units than they were trained in."""
-    config = case.config
-    if not (config.cameras and config.encoder.weights and config.normalize.image != "imagenet"):
+def pretrained_units(context: Context) -> list[Finding]:
+    """Finds ImageNet's weights used on images in other units than they were trained in.
+
+    Remedy: normalize images by ImageNet's mean and deviation.
+    """
+    config = context.config
+    mode = config.normalize.image
+    if not (config.cameras and config.encoder.weights and mode != "imagenet"):
         return []
-    given = config.normalize.image
-    reason = f"config.encoder.weights are ImageNet's, config.normalize.image is {given!r}"
-    remedy = "config.normalize.image=imagenet"
-    return [Finding("warning", "pretrained", reason, remedy)]
+    reason = f"config.encoder.weights are ImageNet's, but config.normalize.image is {mode!r}"
+    remedy = "set config.normalize.image=imagenet"
+    return [Finding("warning", "pretrained_units", reason, remedy)]
 
 
-def levels(case: Case) -> list[Finding]:
-    """MeanFlow that is told time as another method's: its derivative is as much steeper."""
-    given = case.config.schedule.num_levels
-    if case.config.method != "meanflow" or given <= LEVELS:
+def meanflow_time_scale(context: Context) -> list[Finding]:
+    """Finds MeanFlow with the time scale of another method.
+
+    Why: the network's time input is K t with K = config.schedule.num_levels, and the loss has a
+    derivative by t (Geng et al. 2025), which grows with K (`experiments/samplers`).
+    Remedy: K = 1.
+    """
+    levels = context.config.schedule.num_levels
+    if context.config.method != "meanflow" or levels <= MAX_LEVELS:
         return []
-    reason = f"config.schedule.num_levels={given} is also what MeanFlow's time is multiplied by"
-    return [Finding("warning", "levels", reason, "config.schedule.num_levels=1")]
-
-
-RULES = (
-    *(refusal, unreadable_columns, unused, crops, squeezed, batch, warmup, epochs),
-    *(pretrained, levels),
-)
+    reason = f"config.schedule.num_levels={levels} also multiplies MeanFlow's time"
+    remedy = "set config.schedule.num_levels=1"
+    return [Finding("warning", "meanflow_time_scale", reason, remedy)]

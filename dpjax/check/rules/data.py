@@ -1,160 +1,200 @@
-"""Rules about the numbers themselves: what their values say, whatever they mean."""
+"""Rules about the values of single columns, whatever they mean."""
 
 import numpy as np
 
 from dpjax.check.context import (
-    Case,
+    Context,
     Finding,
-    fixed,
-    listed,
-    mode,
-    mode_key,
-    named,
-    network,
-    numbers_learned,
-    two_valued,
+    describe_dims,
+    enumerate_some,
+    is_binary,
+    normalization,
+    normalization_key,
+    normalize,
+    represented_rotations,
 )
 from dpjax.core.types import ACTION
 from dpjax.data import checks
 
-HEAVY = 10.0  # range over the range of the middle 98 %: 4 of a Gaussian, 1 of a uniform
-BEYOND = 10.0  # network units: ten deviations, or ten times what "limits" gives
+HEAVY = 10.0  # range over that of the middle 98 %: about 2 for a Gaussian, 1 for a uniform one
+LARGE = 10.0  # network units: ten standard deviations, or ten times what "limits" gives
 
 
-def unreadable(case: Case) -> list[Finding]:
-    """Episodes with NaN, infinite or missing numbers, which were left out here."""
-    if not case.skipped:
+def bad_episodes(context: Context) -> list[Finding]:
+    """Reports episodes with NaN, infinite or missing numbers.
+
+    Why: training refuses them unless config.data.on_bad is "skip". The check has left them out.
+    Remedy: repair the recordings, or train without them.
+    """
+    if not context.skipped:
         return []
-    refused = case.config.data.on_bad == "refuse"
-    total = len(case.skipped) + len(case.labels)
-    first = case.skipped[0].rstrip(".")
-    reason = f"{len(case.skipped)} of {total} episodes cannot be used; the first: {first}"
-    remedy = (
-        "mend them, or set config.data.on_bad=skip to train without them"
-        if refused
-        else "mend them: they are left out of training"
-    )
-    return [Finding("error" if refused else "warning", "unreadable", reason, remedy)]
+    refused = context.config.data.on_bad == "refuse"
+    total = len(context.skipped) + len(context.labels)
+    first = context.skipped[0].rstrip(".")
+    reason = f"{len(context.skipped)} of {total} episodes cannot be used; the first: {first}"
+    if refused:
+        remedy = "repair them, or set config.data.on_bad=skip to train without them"
+        return [Finding("error", "bad_episodes", reason, remedy)]
+    remedy = "repair them: they are left out of training"
+    return [Finding("warning", "bad_episodes", reason, remedy)]
 
 
-def constant(case: Case) -> list[Finding]:
-    """Dims that do not move: harmless to training, not where a robot moves them."""
-    least = case.config.normalize.min_range
-    still = {key: np.ptp(x, axis=0) < least for key, x in case.numbers.items()}
+def constant_dims(context: Context) -> list[Finding]:
+    """Finds dims that do not move.
+
+    Why: harmless in training, but on a robot where they do move the network sees values that it
+    never met. If no dim of the action moves there is nothing to learn.
+    Remedy: record data in which they move.
+    """
+    least = context.config.normalize.min_range
+    still = {key: np.ptp(x, axis=0) < least for key, x in context.numbers.items()}  # bool [D]
     if still[ACTION].all():
         reason = f"no dim of the action moves by more than {least:g} (config.normalize.min_range)"
         remedy = "check config.data.columns.action: there is nothing to learn"
-        return [Finding("error", "constant", reason, remedy)]
-    dims = [named(key, np.flatnonzero(flags)) for key, flags in still.items() if flags.any()]
+        return [Finding("error", "constant_dims", reason, remedy)]
+    dims = [
+        describe_dims(key, np.flatnonzero(flags)) for key, flags in still.items() if flags.any()
+    ]
     if not dims:
         return []
     reason = f"constant to {least:g} over the training data: {', '.join(dims)}"
-    remedy = "nothing, where they are so on the robot too; else record data in which they move"
-    return [Finding("note", "constant", reason, remedy)]
+    remedy = (
+        "nothing if they are constant on the robot too; otherwise record data in which they move"
+    )
+    return [Finding("note", "constant_dims", reason, remedy)]
 
 
-def moves_later(case: Case) -> list[Finding]:
-    """Dims that stand still in training and move in the held-out episodes."""
-    found, least = [], case.config.normalize.min_range
-    for key, x in case.numbers.items():
-        held = case.val.columns.get(key)
-        if held is None or not len(held):
+def constant_in_training(context: Context) -> list[Finding]:
+    """Finds dims that are constant in training but move in the held-out episodes.
+
+    Why: the network has never seen them move.
+    Remedy: train on episodes in which they do.
+    """
+    findings = []
+    least = context.config.normalize.min_range
+    for key, x in context.numbers.items():
+        val = context.val.columns.get(key)
+        if val is None or not len(val):
             continue
-        away = np.abs(held - x.mean(0)).max(0)
-        dims = np.flatnonzero((np.ptp(x, axis=0) < least) & (away > least))
+        distance = np.abs(val - x.mean(0)).max(0)  # [D], from the constant
+        dims = np.flatnonzero((np.ptp(x, axis=0) < least) & (distance > least))
         if len(dims):
-            reason = f"constant in training, but not in the held-out episodes: {named(key, dims)}"
-            remedy = "train on episodes in which that moves: the network has never seen it"
-            found.append(Finding("warning", "moves_later", reason, remedy))
-    return found
+            described = describe_dims(key, dims)
+            reason = f"constant in training, but not in the held-out episodes: {described}"
+            remedy = "train on episodes in which it moves: the network has never seen it move"
+            findings.append(Finding("warning", "constant_in_training", reason, remedy))
+    return findings
 
 
-def outliers(case: Case) -> list[Finding]:
-    """Single numbers far outside of what a dim usually is."""
-    found = []
-    for key, x in case.numbers.items():
-        for outlier in checks.outliers({key: x}, case.train.ends):
-            reason = outlier.describe(case.labels[outlier.episode])
-            remedy = f"mend the data, or {mode_key(key)}=quantile"
-            found.append(Finding("warning", "outliers", reason, remedy))
-    return found
+def outliers(context: Context) -> list[Finding]:
+    """Finds single numbers far outside the usual range of their dim.
+
+    Why: "limits" maps the whole range to [-1, 1], so one wrong number squeezes all others into
+    a corner (`data.checks.outliers`).
+    Remedy: repair the data, or normalize by "quantile".
+    """
+    findings = []
+    for key, x in context.numbers.items():
+        for outlier in checks.outliers({key: x}, context.train.ends):
+            reason = outlier.describe(context.labels[outlier.episode])
+            remedy = f"repair the data, or set {normalization_key(key)}=quantile"
+            findings.append(Finding("warning", "outliers", reason, remedy))
+    return findings
 
 
-def heavy_tails(case: Case) -> list[Finding]:
-    """Dims of which "limits" squeezes nearly all steps into a sliver of [-1, 1]."""
-    found = []
-    for key, x in numbers_learned(case).items():
-        if mode(case, key) != "limits":
+def heavy_tails(context: Context) -> list[Finding]:
+    """Finds dims that "limits" squeezes: nearly all steps lie in a small part of [-1, 1].
+
+    Why: the network would have to tell very small differences apart. Beyond checks.FAR the
+    same values are `outliers`.
+    Remedy: normalize by "quantile".
+    """
+    findings = []
+    for key, x in context.represented_numbers.items():
+        if normalization(context, key) != "limits":
             continue
-        low, high = np.quantile(x, [0.01, 0.99], axis=0)
-        full, usual = np.ptp(x, axis=0), high - low
+        low, high = np.quantile(x, [0.01, 0.99], axis=0)  # [D'] each
+        full = np.ptp(x, axis=0)
+        usual = high - low
         heavy = (usual > 0) & (full > HEAVY * usual) & (full < checks.FAR * usual)
-        dims = np.flatnonzero(heavy & ~fixed(case, key))
+        dims = np.flatnonzero(heavy & ~represented_rotations(context, key))
         if not len(dims):
             continue
         d = dims[np.argmax(full[dims] / usual[dims])]
         reason = (
-            f"98 % of {named(key, dims)} lie within a small part of the range: of "
-            f"{key}[{d}] in [{low[d]:.4g}, {high[d]:.4g}], of [{x[:, d].min():.4g}, "
-            f"{x[:, d].max():.4g}] in all"
+            f"98 % of {describe_dims(key, dims)} lie in a small part of the range: {key}[{d}] "
+            f"in [{low[d]:.4g}, {high[d]:.4g}] of [{x[:, d].min():.4g}, {x[:, d].max():.4g}]"
         )
-        remedy = f"look at the extremes; if they are no part of the task, {mode_key(key)}=quantile"
-        found.append(Finding("warning", "heavy_tails", reason, remedy))
-    return found
+        remedy = (
+            "look at the extremes; if they do not belong to the task, set "
+            f"{normalization_key(key)}=quantile"
+        )
+        findings.append(Finding("warning", "heavy_tails", reason, remedy))
+    return findings
 
 
-def flattened(case: Case) -> list[Finding]:
-    """Dims that move, which "quantile" takes for constants: a gripper that closes rarely."""
-    found, least = [], case.config.normalize.min_range
-    for key, x in numbers_learned(case).items():
-        if mode(case, key) != "quantile":
+def flattened_by_quantile(context: Context) -> list[Finding]:
+    """Finds dims that move but that "quantile" takes for constants.
+
+    Why: a gripper that closes in less than config.normalize.quantile of the steps has the same
+    value at both quantiles.
+    Remedy: normalize by "limits".
+    """
+    findings = []
+    least = context.config.normalize.min_range
+    for key, x in context.represented_numbers.items():
+        if normalization(context, key) != "quantile":
             continue
-        q = case.config.normalize.quantile
+        q = context.config.normalize.quantile
         low, high = np.quantile(x, [q, 1 - q], axis=0)
         flat = (high - low < least) & (np.ptp(x, axis=0) >= least)
-        dims = np.flatnonzero(flat & ~fixed(case, key))
+        dims = np.flatnonzero(flat & ~represented_rotations(context, key))
         if len(dims):
-            reason = f"'quantile' sees constants, but some steps differ: {named(key, dims)}"
-            remedy = f"{mode_key(key)}=limits"
-            found.append(Finding("warning", "flattened", reason, remedy))
-    return found
+            described = describe_dims(key, dims)
+            reason = f"'quantile' sees constants, but some steps differ: {described}"
+            remedy = f"set {normalization_key(key)}=limits"
+            findings.append(Finding("warning", "flattened_by_quantile", reason, remedy))
+    return findings
 
 
-def beyond_units(case: Case) -> list[Finding]:
-    """Keys that are still in the hundreds after normalization."""
-    found = []
-    for key, x in numbers_learned(case).items():
-        most = np.abs(network(case, key, np.stack([x.min(0), x.max(0)]))).max(0)
-        dims = np.flatnonzero(most > BEYOND)
+def large_inputs(context: Context) -> list[Finding]:
+    """Finds keys that are far beyond [-1, 1] after normalization.
+
+    Why: the network and the noise of the diffusion are made for values of about 1.
+    Remedy: normalize by "limits".
+    """
+    findings = []
+    for key, x in context.represented_numbers.items():
+        extremes = normalize(context, key, np.stack([x.min(0), x.max(0)]))
+        largest = np.abs(extremes).max(0)  # [D']
+        dims = np.flatnonzero(largest > LARGE)
         if not len(dims):
             continue
-        d = dims[np.argmax(most[dims])]
+        d = dims[np.argmax(largest[dims])]
         reason = (
-            f"{named(key, dims)} reach the network beyond ±{BEYOND:g}: {key}[{d}] up to "
-            f"{most[d]:.4g}, normalized by {mode(case, key)!r}"
+            f"{describe_dims(key, dims)} reach the network beyond ±{LARGE:g}: {key}[{d}] up to "
+            f"{largest[d]:.4g}, normalized by {normalization(context, key)!r}"
         )
-        remedy = f"{mode_key(key)}=limits, which gives [-1, 1]"
-        found.append(Finding("warning", "beyond_units", reason, remedy))
-    return found
+        remedy = f"set {normalization_key(key)}=limits, which gives [-1, 1]"
+        findings.append(Finding("warning", "large_inputs", reason, remedy))
+    return findings
 
 
-def switches(case: Case) -> list[Finding]:
-    """Action dims of two values, such as a gripper's: what "limits" is right for."""
-    dims = np.flatnonzero(two_valued(case.action))
+def binary_actions(context: Context) -> list[Finding]:
+    """Notes action dims with two values, such as a gripper's.
+
+    Why: "limits" puts the two values at -1 and 1, where the sampler's clip keeps them; other
+    modes may put them anywhere.
+    Remedy: normalize by "limits".
+    """
+    dims = np.flatnonzero(is_binary(context.action))
     if not len(dims):
         return []
-    fine = mode(case, ACTION) == "limits"
-    values = listed([f"{x:g}" for x in np.unique(case.action[:, dims[0]])])
-    reason = f"two values only ({values}), as of a gripper: {named(ACTION, dims)}"
-    remedy = (
-        "nothing: limits put them at -1 and 1, and the sampler's clip keeps them there"
-        if fine
-        else f"{mode_key(ACTION)}=limits puts them at -1 and 1, where the sampler's clip keeps them"
-    )
-    return [Finding("note", "switches", reason, remedy)]
-
-
-RULES = (
-    *(unreadable, constant, moves_later, outliers, heavy_tails, flattened, beyond_units),
-    switches,
-)
+    values = enumerate_some([f"{x:g}" for x in np.unique(context.action[:, dims[0]])])
+    reason = f"two values only ({values}), as a gripper's: {describe_dims(ACTION, dims)}"
+    if normalization(context, ACTION) == "limits":
+        remedy = "nothing: limits puts them at -1 and 1, where the sampler's clip keeps them"
+    else:
+        key = normalization_key(ACTION)
+        remedy = f"set {key}=limits: it puts them at -1 and 1, where the sampler's clip keeps them"
+    return [Finding("note", "binary_actions", reason, remedy)]

@@ -2,110 +2,139 @@
 
 import numpy as np
 
-from dpjax.check.context import Case, Finding, counted, named, place, rotated, steps, two_valued
+from dpjax.check.context import (
+    Context,
+    Finding,
+    count,
+    describe_dims,
+    describe_step,
+    is_binary,
+    recorded_rotations,
+    step_sizes,
+)
 from dpjax.core.types import ACTION
 
-JUMP = 10.0  # times the 99th percentile of a dim's steps: teleoperation moves no faster
-JUMP_RANGE = 0.25  # of the range: smaller jumps are noise of a dim that hardly moves
+JUMP = 10.0  # times the 99th percentile of a dim's steps: teleoperation does not move faster
+JUMP_RANGE = 0.25  # of a dim's range: smaller jumps are noise of a dim that hardly moves
 TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
-WRAP = 0.15  # of a turn: how near to a whole turn a step must be to be a wrap
-USUAL = 3.0  # times the 99th percentile of the other steps: what is left of a wrap is no more
+WRAP = 0.15  # of a turn: a step so near to a whole turn may be a wrap
+USUAL = 3.0  # times the 99th percentile of the other steps: what remains of a wrap is not more
 UNIT = 1e-2  # |length - 1| of a quaternion that rounding does not explain
 
 
-def wraps(case: Case) -> list[Finding]:
-    """Angles that jump by a whole turn between two steps."""
-    found = []
-    for key, x in case.numbers.items():
+def angle_wraps(context: Context) -> list[Finding]:
+    """Finds angles that jump by a whole turn between two steps.
+
+    Why: 359 and 1 degree are neighbours, but to a network the two ends of the turn are far
+    apart (Zhou et al. 2019).
+    Remedy: sine and cosine in place of the angle, or a rotation in the representation.
+    """
+    findings = []
+    for key, x in context.numbers.items():
         for unit, turn in TURNS.items():
-            whole = _whole_turns(case, x, turn) & ~rotated(case, key)
-            dims = np.flatnonzero(whole.any(0))
+            wraps = _whole_turns(context, x, turn) & ~recorded_rotations(context, key)
+            dims = np.flatnonzero(wraps.any(0))
             if not len(dims):
                 continue
-            row = int(np.argmax(whole[:, dims].any(1)))
+            first = describe_step(context, int(np.argmax(wraps[:, dims].any(1))))
             reason = (
-                f"an angle in {unit} that wraps: {named(key, dims)}, {int(whole.sum())} "
-                f"jumps of a whole turn, the first at {place(case, row)}"
+                f"an angle in {unit} that wraps: {describe_dims(key, dims)}, {int(wraps.sum())} "
+                f"jumps of a whole turn, the first at {first}"
             )
             remedy = (
-                "put its sine and cosine in its place: to a network the two ends of the turn "
-                "are far apart (whole rotations: config.spaces.layouts)"
+                "replace it by its sine and cosine: to a network the two ends of the turn are "
+                "far apart (whole rotations: config.representation.layouts)"
             )
-            found.append(Finding("warning", "wraps", reason, remedy))
-    return found
+            findings.append(Finding("warning", "angle_wraps", reason, remedy))
+    return findings
 
 
-def _whole_turns(case, x, turn):
-    """bool [N - 1, D]: steps that are a usual one but for a whole turn."""
-    moved = steps(case, x)
-    whole = np.abs(moved - turn) < WRAP * turn
-    angle = (np.ptp(x, axis=0) < (1 + WRAP) * turn) & ~two_valued(x) & whole.any(0)
+def _whole_turns(context, x, turn):
+    """bool [N - 1, D]: steps that are an ordinary step plus or minus a whole turn."""
+    moved = step_sizes(context, x)
+    wraps = np.abs(moved - turn) < WRAP * turn
+    # Only a dim whose range is about one turn can be an angle that wraps.
+    angle = (np.ptp(x, axis=0) < (1 + WRAP) * turn) & ~is_binary(x) & wraps.any(0)
     for d in np.flatnonzero(angle):
-        usual = np.quantile(moved[~whole[:, d], d], 0.99)
-        whole[:, d] &= np.abs(moved[:, d] - turn) < USUAL * usual
-    return whole & angle
+        usual = np.quantile(moved[~wraps[:, d], d], 0.99)
+        wraps[:, d] &= np.abs(moved[:, d] - turn) < USUAL * usual
+    return wraps & angle
 
 
-def jumps(case: Case) -> list[Finding]:
-    """Action steps far above the usual ones: lost tracking, or two episodes run together."""
-    x = case.action
-    moved = steps(case, x)
-    usual = np.quantile(moved, 0.99, axis=0)
+def action_jumps(context: Context) -> list[Finding]:
+    """Finds steps of the action that are far larger than usual.
+
+    Why: lost tracking, or two recordings joined in one episode. A robot cannot follow such a
+    jump, and the policy would try.
+    Remedy: cut the episodes there.
+    """
+    x = context.action
+    moved = step_sizes(context, x)
+    usual = np.quantile(moved, 0.99, axis=0)  # [Da]
     far = (moved > JUMP * usual) & (moved > JUMP_RANGE * np.ptp(x, axis=0)) & (usual > 0)
-    for turn in TURNS.values():  # `wraps` says those
-        far &= ~_whole_turns(case, x, turn)
-    dims = np.flatnonzero(far.any(0) & ~two_valued(x))
+    for turn in TURNS.values():  # `angle_wraps` reports those
+        far &= ~_whole_turns(context, x, turn)
+    dims = np.flatnonzero(far.any(0) & ~is_binary(x))
     if not len(dims):
         return []
-    rows = np.flatnonzero(far[:, dims].any(1))
-    d = dims[np.argmax(far[rows[0], dims])]
+    steps = np.flatnonzero(far[:, dims].any(1))
+    first = steps[0]
+    d = dims[np.argmax(far[first, dims])]
     reason = (
-        f"{named(ACTION, dims)} jump: {counted(len(rows), 'step')} of more than {JUMP:g} times the "
-        f"99th percentile, the first {x[rows[0], d]:.4g} to {x[rows[0] + 1, d]:.4g} of "
-        f"{ACTION}[{d}] after {place(case, rows[0])}"
+        f"{describe_dims(ACTION, dims)} jump: {count(len(steps), 'step')} of more than {JUMP:g} "
+        f"times the 99th percentile, the first from {x[first, d]:.4g} to {x[first + 1, d]:.4g} "
+        f"of {ACTION}[{d}] after {describe_step(context, first)}"
     )
-    remedy = "cut the episodes there, or leave them out: a robot cannot follow, a policy would try"
-    return [Finding("warning", "jumps", reason, remedy)]
+    remedy = (
+        "cut the episodes there, or leave them out: a robot cannot follow, but a policy would try"
+    )
+    return [Finding("warning", "action_jumps", reason, remedy)]
 
 
-def quaternions(case: Case) -> list[Finding]:
-    """Four numbers that are a rotation: of another length than 1, or with the sign flipped."""
-    found = []
-    for key, x in case.numbers.items():
-        named_so = "quat" in key.lower()
-        for d in () if rotated(case, key).any() else _rotations(x, named_so):
+def quaternions(context: Context) -> list[Finding]:
+    """Finds quaternions of another length than 1, or whose sign flips within an episode.
+
+    Why: q and -q are one rotation, but two values to a network (Zhou et al. 2019).
+    Remedy: declare the rotation, so that the network sees its 6-D form.
+    """
+    findings = []
+    for key, x in context.numbers.items():
+        if recorded_rotations(context, key).any():  # declared already
+            continue
+        for d in _quaternion_dims(key, x):
             q = x[:, d : d + 4]
-            dims = named(key, range(d, d + 4))
-            off = np.abs(np.linalg.norm(q, axis=1) - 1)
-            if off.max() > UNIT:
-                reason = f"{dims} is no unit quaternion: its length is off by up to {off.max():.3g}"
-                remedy = "divide it by its length when the data are converted"
-                found.append(Finding("warning", "quaternions", reason, remedy))
-            flips = ((q[:-1] * q[1:]).sum(1) < -0.5) & case.inside
+            dims = describe_dims(key, range(d, d + 4))
+            error = np.abs(np.linalg.norm(q, axis=1) - 1)
+            if error.max() > UNIT:
+                reason = f"{dims} is not a unit quaternion: its length is off by {error.max():.3g}"
+                remedy = "divide it by its length when you convert the data"
+                findings.append(Finding("warning", "quaternions", reason, remedy))
+            # The product of two neighbouring quaternions is about 1, or -1 after a flip.
+            flips = ((q[:-1] * q[1:]).sum(1) < -0.5) & context.same_episode
             if flips.any():
-                where = place(case, int(np.argmax(flips)))
-                reason = f"quaternion {dims} flips its sign {flips.sum()} times, first at {where}"
+                first = describe_step(context, int(np.argmax(flips)))
+                reason = f"quaternion {dims} flips its sign {flips.sum()} times, first at {first}"
                 remedy = (
-                    f"config.spaces.layouts.{key}, with its dims as quaternion_wxyz or _xyzw: the "
-                    "network sees 6-D, in which q and -q are one"
+                    f"set config.representation.layouts.{key} with its dims as quaternion_wxyz "
+                    "or _xyzw: the network then sees 6-D, in which q and -q are one"
                 )
-                found.append(Finding("warning", "quaternions", reason, remedy))
-    return found
+                findings.append(Finding("warning", "quaternions", reason, remedy))
+    return findings
 
 
-def _rotations(x, named_so):
-    """Where in [N, D] four neighbours are a moving quaternion: by name, or by their length."""
-    found, d = [], 0
-    if named_so and x.shape[1] == 4:
+def _quaternion_dims(key, x):
+    """The first dims of quaternions in x [N, D]: by the key's name, or by their length 1."""
+    if "quat" in key.lower() and x.shape[1] == 4:
         return [0]
+    first_dims = []
     squares = x.astype(np.float64) ** 2
+    d = 0
     while d + 4 <= x.shape[1]:
         unit = np.abs(squares[:, d : d + 4].sum(1) - 1).max() < 2e-3
-        if unit and (np.ptp(x[:, d : d + 4], axis=0) > 1e-3).sum() >= 2:
-            found.append(d)
-            d += 3
-        d += 1
-    return found
-
-
-RULES = (wraps, jumps, quaternions)
+        moving = (np.ptp(x[:, d : d + 4], axis=0) > 1e-3).sum() >= 2
+        if unit and moving:
+            first_dims.append(d)
+            d += 4
+        else:
+            d += 1
+    return first_dims

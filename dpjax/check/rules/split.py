@@ -1,141 +1,202 @@
-"""Rules about episodes that are there twice, and on both sides of the split."""
+"""Rules about the set of episodes: how many, how long, copies, and the held-out ones."""
 
 import numpy as np
 
-from dpjax.check.context import Case, Finding, listed
+from dpjax.check.context import Context, Finding, count, enumerate_some
 from dpjax.data.episodes import Episodes
 
-SHARED = 0.5  # of an episode's moving steps: so much in common is no coincidence
-NEAR = 0.01  # of half the range of each dim, the root of the mean square
-POINTS = 24  # of an episode that are compared
-PAIRS = 2000  # episodes that are compared with each other; of more, every k-th
+VERY_FEW = 5  # episodes: the policy learns nothing but these
+FEW = 20  # episodes: generalization cannot be expected
+ODD_LENGTH = 5.0  # times the median length, or less than its inverse
+SHARED = 0.5  # of an episode's moving steps: so many equal ones are not a coincidence
+NEAR = 0.01  # root mean square distance, in halves of each dim's range
+POINTS = 24  # steps of an episode that are compared
+MAX_EPISODES = 2000  # that are compared with each other; of more, every k-th
 
 
-def duplicates(case: Case) -> list[Finding]:
-    """Episodes that share their steps, exactly: copied, or cut from one recording."""
-    parts = (case.train, case.val)
-    shared = _shared(parts)
-    labels, first = case.labels, len(case.train.ends)
-    held = [labels[e] for e in np.flatnonzero(shared["across"] > SHARED) if e >= first]
-    found = []
-    if held:
-        reason = f"held out, but most of their steps are trained on: {listed(held)}"
-        remedy = "remove the copies: the held-out loss would say nothing"
-        found.append(Finding("warning", "duplicates", reason, remedy))
+def few_episodes(context: Context) -> list[Finding]:
+    """Finds data sets of so few episodes that the policy only knows these.
+
+    Why: what lies between the recorded starts is a guess.
+    Remedy: record more episodes, from other starts.
+    """
+    number = len(context.train.ends)
+    if number >= FEW:
+        return []
+    reason = f"{count(number, 'episode')} to train on"
+    remedy = "record more, from other starts: what lies between the recorded ones is a guess"
+    severity = "warning" if number < VERY_FEW else "note"
+    return [Finding(severity, "few_episodes", reason, remedy)]
+
+
+def odd_lengths(context: Context) -> list[Finding]:
+    """Finds episodes that are far longer or shorter than the others.
+
+    Why: a recording that was not stopped, or was stopped too early.
+    Remedy: look at them.
+    """
+    lengths = context.train.lengths
+    median = np.median(lengths)
+    odd = np.flatnonzero((lengths > ODD_LENGTH * median) | (lengths * ODD_LENGTH < median))
+    if not len(odd):
+        return []
+    labels = enumerate_some([context.labels[e] for e in odd])
+    steps = enumerate_some(lengths[odd].tolist())
+    reason = f"{labels} have {steps} steps; the median has {median:g}"
+    remedy = "look at them: a recording that was not stopped, or was stopped too early"
+    return [Finding("note", "odd_lengths", reason, remedy)]
+
+
+def one_held_out(context: Context) -> list[Finding]:
+    """Finds a held-out error that a single episode decides.
+
+    Remedy: hold out more, if the error is to choose a checkpoint or a setting.
+    """
+    config = context.config
+    measured = config.val.every and config.data.val_fraction
+    if not measured or len(context.val.ends) != 1:
+        return []
+    reason = "one episode is held out: the held-out error depends on this episode alone"
+    remedy = "raise config.data.val_fraction if that error is to choose anything"
+    return [Finding("note", "one_held_out", reason, remedy)]
+
+
+def duplicate_episodes(context: Context) -> list[Finding]:
+    """Finds episodes that share most of their steps exactly: copies, or cuts of one recording.
+
+    Why: within training they count twice; across the split the held-out error is measured on
+    what was trained on.
+    Remedy: remove the copies.
+    """
+    shared = _shared_steps((context.train, context.val))
+    labels = context.labels
+    num_train = len(context.train.ends)
+    findings = []
+    across = np.flatnonzero(shared["across"] > SHARED)
+    held_out = [labels[e] for e in across if e >= num_train]
+    if held_out:
+        reason = f"held out, but most of their steps are trained on: {enumerate_some(held_out)}"
+        remedy = "remove the copies: otherwise the held-out error says nothing"
+        findings.append(Finding("warning", "duplicate_episodes", reason, remedy))
     within = np.flatnonzero(shared["within"] > SHARED)
     if len(within):
         reason = (
             f"{len(within)} of {len(labels)} episodes share most of their steps with another: "
-            f"{listed([labels[e] for e in within])}"
+            f"{enumerate_some([labels[e] for e in within])}"
         )
         remedy = "remove the copies: they count twice"
-        found.append(Finding("warning", "duplicates", reason, remedy))
-    return found
+        findings.append(Finding("warning", "duplicate_episodes", reason, remedy))
+    return findings
 
 
-def _rows(part: Episodes, keys):
-    """[N, F]: the columns of an episode's numbers, side by side."""
-    return np.concatenate([part.columns[key] for key in keys], axis=1)
-
-
-def _keys(part: Episodes):
+def _number_keys(part: Episodes) -> list[str]:
     """The columns of numbers [N, D]."""
     return [key for key, x in part.columns.items() if isinstance(x, np.ndarray) and x.ndim == 2]
 
 
-def _shared(parts) -> dict[str, np.ndarray]:
-    """Shares [E] of an episode's steps that an episode of its side, or of the other, has too.
+def _side_by_side(part: Episodes, keys: list[str]) -> np.ndarray:
+    """[N, F]: the columns of numbers, next to each other."""
+    return np.concatenate([part.columns[key] for key in keys], axis=1)
 
-    Steps that equal the one before them are not counted: all who wait are alike.
+
+def _shared_steps(parts: tuple[Episodes, Episodes]) -> dict[str, np.ndarray]:
+    """For each episode of both sides the shares [E] of its steps that also occur elsewhere.
+
+    "within": in another episode of the same side. "across": on the other side. Steps that equal
+    the one before them are not counted, since all episodes that wait are alike.
     """
-    keys = _keys(parts[0])
-    rows = np.concatenate([_rows(part, keys) for part in parts]) + 0.0  # -0 is 0
+    keys = _number_keys(parts[0])
+    steps = np.concatenate([_side_by_side(part, keys) for part in parts]) + 0.0  # -0 becomes 0
     lengths = np.concatenate([part.lengths for part in parts])
-    episode = np.repeat(np.arange(len(lengths)), lengths)
-    side = (episode >= len(parts[0].ends)).astype(np.int64)
-    counted = np.ones(len(rows), bool)
-    counted[1:] = (rows[1:] != rows[:-1]).any(1) | (episode[1:] != episode[:-1])
-    whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1] * rows.itemsize)))
-    _, group = np.unique(whole.ravel(), return_inverse=True)
+    episode = np.repeat(np.arange(len(lengths)), lengths)  # [N], of each step
+    side = (episode >= len(parts[0].ends)).astype(np.int64)  # [N], 0 train, 1 held out
+    moving = np.ones(len(steps), bool)
+    moving[1:] = (steps[1:] != steps[:-1]).any(1) | (episode[1:] != episode[:-1])
+
+    # Equal steps get the same group: each step's bytes are compared as one item.
+    width = steps.shape[1] * steps.itemsize
+    items = np.ascontiguousarray(steps).view(np.dtype((np.void, width)))
+    _, group = np.unique(items.ravel(), return_inverse=True)
+    within = _occurs_elsewhere(group * 2 + side, episode)
+    across = _occurs_elsewhere(group, side)
     return {
-        "within": _mean(_elsewhere(group, side, episode) & counted, counted, episode),
-        "across": _mean(_elsewhere(group, np.zeros_like(side), side) & counted, counted, episode),
+        "within": _share_per_episode(within & moving, moving, episode),
+        "across": _share_per_episode(across & moving, moving, episode),
     }
 
 
-def _elsewhere(group, side, owner):
-    """bool [N]: whether a row's group has, on its side, a row of another owner."""
-    cell = group * 2 + side
-    low = np.full(cell.max() + 1, np.iinfo(np.int64).max)
-    high = np.full(cell.max() + 1, -1)
-    np.minimum.at(low, cell, owner)
-    np.maximum.at(high, cell, owner)
-    return (low != high)[cell]
+def _occurs_elsewhere(group, owner):
+    """bool [N]: whether a step's group has a step of another owner."""
+    lowest = np.full(group.max() + 1, np.iinfo(np.int64).max)
+    highest = np.full(group.max() + 1, -1)
+    np.minimum.at(lowest, group, owner)
+    np.maximum.at(highest, group, owner)
+    return (lowest != highest)[group]
 
 
-def _mean(flags, counted, episode):
+def _share_per_episode(flags, counted, episode):
+    """[E]: flagged steps over counted steps."""
     return np.bincount(episode, flags) / np.maximum(np.bincount(episode, counted), 1)
 
 
-def near_duplicates(case: Case) -> list[Finding]:
-    """Episodes that run nearly alike from beginning to end: replays, or a motion of no choice."""
-    paths, kept = _paths(case)
-    if len(kept) < 2:
+def near_duplicates(context: Context) -> list[Finding]:
+    """Finds pairs of episodes that are nearly alike from start to end.
+
+    Why: replays of one recording, or one motion repeated from one start, teach the same twice;
+    across the split the held-out error says little.
+    Remedy: start from other places, or split otherwise.
+    """
+    paths, episodes = _paths(context)
+    if len(episodes) < 2:
         return []
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 a b, for all pairs at once: [E, E]
     squares = (paths**2).sum(1)
-    apart = squares[:, None] + squares - 2 * paths @ paths.T  # [E, E]
-    apart = np.sqrt(np.maximum(apart, 0) / paths.shape[1])
-    close = np.argwhere(np.triu(apart < NEAR, 1))
+    distances = squares[:, None] + squares - 2 * paths @ paths.T
+    distances = np.sqrt(np.maximum(distances, 0) / paths.shape[1])
+    close = np.argwhere(np.triu(distances < NEAR, 1))
     if not len(close):
         return []
-    equal = _shared((case.train, case.val))
-    copied = np.maximum(equal["within"], equal["across"])[kept] > SHARED  # `duplicates` says those
-    pairs = [(kept[a], kept[b]) for a, b in close if not (copied[a] and copied[b])]
+    # `duplicate_episodes` reports exact copies.
+    shared = _shared_steps((context.train, context.val))
+    copied = np.maximum(shared["within"], shared["across"])[episodes] > SHARED
+    pairs = [(episodes[a], episodes[b]) for a, b in close if not (copied[a] and copied[b])]
     if not pairs:
         return []
-    first, labels = len(case.train.ends), case.labels
-    texts = [f"{labels[a]} and {labels[b]}" for a, b in pairs]
-    across = [text for text, (a, b) in zip(texts, pairs) if a < first <= b]
+    num_train = len(context.train.ends)
+    texts = [f"{context.labels[a]} and {context.labels[b]}" for a, b in pairs]
+    across = [text for text, (a, b) in zip(texts, pairs) if a < num_train <= b]
     reason = (
-        f"{len(pairs)} pairs of {len(kept)} episodes are alike throughout (to {NEAR:.0%} "
-        f"of half the range): {listed(across or texts)}"
+        f"{len(pairs)} pairs of {len(episodes)} episodes are alike throughout (to {NEAR:.0%} of "
+        f"half the range): {enumerate_some(across or texts)}"
     )
-    remedy = (
-        "remove them, or set another config.data.val_seed: the held-out loss says little"
-        if across
-        else "start from other places: they teach the same twice"
-    )
-    return [Finding("warning" if across else "note", "near_duplicates", reason, remedy)]
+    if across:
+        remedy = "remove them, or change config.data.val_seed: the held-out error says little"
+        return [Finding("warning", "near_duplicates", reason, remedy)]
+    remedy = "start from other places: these teach the same twice"
+    return [Finding("note", "near_duplicates", reason, remedy)]
 
 
-def _paths(case):
-    """([E, F] episodes as POINTS steps in halves of the range, [E] which ones)."""
-    keys = _keys(case.train)
-    known = _rows(case.train, keys)
-    low, least = known.min(0), case.config.normalize.min_range
-    half = np.maximum((known.max(0) - low) / 2, least)
+def _paths(context):
+    """Episodes resampled to POINTS steps, and their numbers.
+
+    Returns [E, POINTS * F] in halves of each dim's range, and [E].
+    """
+    keys = _number_keys(context.train)
+    train = _side_by_side(context.train, keys)
+    low = train.min(0)
+    half = np.maximum((train.max(0) - low) / 2, context.config.normalize.min_range)
     paths = []
-    for part in (case.train, case.val):
+    for part in (context.train, context.val):
         if not len(part.ends):
             continue
+        # Linear interpolation between the two recorded steps around each point: [E, POINTS]
         at = np.linspace(0, 1, POINTS) * (part.lengths[:, None] - 1) + part.starts[:, None]
         before = np.floor(at).astype(np.int64)
         after = np.minimum(before + 1, part.ends[:, None] - 1)
-        rows, share = _rows(part, keys), (at - before)[..., None]
-        x = (rows[before] * (1 - share) + rows[after] * share - low) / half
+        weight = (at - before)[..., None]
+        steps = _side_by_side(part, keys)
+        x = (steps[before] * (1 - weight) + steps[after] * weight - low) / half
         paths.append(x.reshape(len(x), -1))
     paths = np.concatenate(paths)
-    kept = np.arange(0, len(paths), -(-len(paths) // PAIRS))
+    kept = np.arange(0, len(paths), -(-len(paths) // MAX_EPISODES))
     return paths[kept], kept
-
-
-def held_out(case: Case) -> list[Finding]:
-    """A held-out loss that one episode decides."""
-    if not (case.config.val.every and case.config.data.val_fraction and len(case.val.ends) == 1):
-        return []
-    reason = "one episode is held out: its loss moves with what happens in it"
-    remedy = "raise config.data.val_fraction, where that loss is to choose anything"
-    return [Finding("note", "held_out", reason, remedy)]
-
-
-RULES = (duplicates, near_duplicates, held_out)

@@ -1,216 +1,250 @@
-"""Rules about time: how long, how steady, and how much of it nothing happens."""
+"""Rules about time: windows longer than episodes, waiting, clocks and rates."""
 
 import numpy as np
 
-from dpjax.check.context import Case, Finding, counted, inside, listed, named
+from dpjax.check.context import (
+    Context,
+    Finding,
+    count,
+    describe_dims,
+    enumerate_some,
+    same_episode,
+)
 
-MANY_COPIES = 0.25  # share of the windows' steps that are copies of an episode's edge
-REST = 5e-3  # of a dim's range, within a stretch of waiting: a sensor's noise
-SLOW = 0.05  # of the 90th percentile of a dim's motion in as many steps: slower is standing
-SAMPLE = 10_000  # stretches, that are enough for a percentile
-IDLE = 0.25  # share of idle steps: a quarter of what is learned is to wait
-OFTEN = 0.1  # share of the episodes that begin with, or hold, a stretch of waiting
-ENOUGH = 20  # steps below which nothing is said of evenness
-SMOOTH = 0.05  # of a clock's step: its jitter
-MOSTLY = 0.9  # of its steps, that are even; the others are gaps
-LASTING = 0.5  # seconds of a plan; the paper's are 1.6
-DRIFT = 0.1  # of the rate: more is no jitter
-GAP = 1.5  # usual intervals: a step was lost
-SMALL, FEW = 5, 20  # episodes: nothing is learned but they; generalization is not to be expected
-ODD = 5.0  # times the median length, or less than its inverse
+PADDED_SHARE = 0.25  # of the windows' steps
+REST = 5e-3  # of a dim's range, over a stretch of waiting: the noise of a sensor
+SLOW = 0.05  # of the 90th percentile of a dim's motion in as many steps: slower is standing still
+SAMPLE = 10_000  # stretches, which are enough for a percentile
+IDLE_SHARE = 0.25  # of all steps: a quarter of what is learned is to wait
+IDLE_EPISODES = 0.1  # share of the episodes with a long wait
+MIN_CHANGES = 20  # steps that are needed to call a column a clock
+JITTER = 0.05  # of a clock's step
+EVEN_SHARE = 0.9  # of a clock's steps that are even; the others are gaps
+MIN_SECONDS = 0.5  # of an action chunk; the paper's last 1.6 s
+RATE_ERROR = 0.1  # of the rate: more is not jitter
+GAP = 1.5  # times the median interval: a step was lost
 
 
-def short(case: Case) -> list[Finding]:
-    """Episodes that are shorter than what is predicted, and so padded with copies."""
-    horizon, lengths = case.config.horizon, case.train.lengths
+def short_episodes(context: Context) -> list[Finding]:
+    """Finds episodes that are shorter than a window.
+
+    Why: their windows are padded with copies of the first and last step, and a policy that
+    learns from copies learns to stop.
+    Remedy: leave them out, predict fewer steps, or leave copies out of the loss.
+    """
+    horizon = context.config.horizon
+    lengths = context.train.lengths
+    # As in the paper's code, a window may begin To - 1 steps early and end Ta - 1 steps late.
     needed = horizon.predict - (horizon.obs - 1) - (horizon.act - 1)
-    few = np.flatnonzero(lengths < needed)
-    if not len(few):
-        return []
-    labels = [case.labels[e] for e in few]
-    reason = (
-        f"{len(few)} of {len(lengths)} training episodes have fewer than the {needed} steps of a "
-        f"window (the shortest {lengths.min()}) and are padded: {listed(labels)}"
-    )
-    remedy = "leave them out, lower config.horizon.predict, or config.loss.mask_padding=True"
-    return [Finding("warning", "short", reason, remedy)]
-
-
-def padded(case: Case) -> list[Finding]:
-    """Windows of which much is not recorded but copied."""
-    if case.padding <= MANY_COPIES or case.config.loss.mask_padding:
-        return []
-    reason = f"{case.padding:.0%} of the steps in the windows are copies of an episode's edge"
-    remedy = "lower config.horizon.predict, or leave them out: config.loss.mask_padding=True"
-    return [Finding("warning", "padded", reason, remedy)]
-
-
-def lengths(case: Case) -> list[Finding]:
-    """Episodes far longer or shorter than the others."""
-    all_of, middle = case.train.lengths, np.median(case.train.lengths)
-    odd = np.flatnonzero((all_of > ODD * middle) | (all_of * ODD < middle))
-    if not len(odd):
+    short = np.flatnonzero(lengths < needed)
+    if not len(short):
         return []
     reason = (
-        f"{listed([case.labels[e] for e in odd])} have {listed(all_of[odd].tolist())} steps; "
-        f"the median has {middle:g}"
+        f"{len(short)} of {len(lengths)} training episodes have fewer than the {needed} steps of "
+        f"a window (the shortest {lengths.min()}) and are padded: "
+        f"{enumerate_some([context.labels[e] for e in short])}"
     )
-    remedy = "look at them: a recording that was not stopped, or was stopped too early"
-    return [Finding("note", "lengths", reason, remedy)]
+    remedy = "leave them out, lower config.horizon.predict, or set config.loss.mask_padding=True"
+    return [Finding("warning", "short_episodes", reason, remedy)]
 
 
-def few(case: Case) -> list[Finding]:
-    """So few episodes that the policy knows them only."""
-    count = len(case.train.ends)
-    if count >= FEW:
+def padded_windows(context: Context) -> list[Finding]:
+    """Finds windows that consist largely of copies.
+
+    Why: as in `short_episodes`, but summed over all windows.
+    Remedy: predict fewer steps, or leave copies out of the loss.
+    """
+    if context.padded_share <= PADDED_SHARE or context.config.loss.mask_padding:
         return []
-    reason = f"{counted(count, 'episode')} to train on"
-    remedy = "record more, from other starts: what lies between them is guessed"
-    return [Finding("warning" if count < SMALL else "note", "few", reason, remedy)]
+    reason = (
+        f"{context.padded_share:.0%} of the steps in the windows are copies of an episode's "
+        "first or last step"
+    )
+    remedy = (
+        "lower config.horizon.predict, or leave them out of the loss: config.loss.mask_padding=True"
+    )
+    return [Finding("warning", "padded_windows", reason, remedy)]
 
 
-def idle(case: Case) -> list[Finding]:
-    """Waiting: where a whole chunk holds nothing but rest, a policy learns to rest forever."""
-    horizon, count = case.config.horizon, len(case.train.ends)
-    whole = horizon.obs - 1 + horizon.act  # observed and executed: no sign that waiting ends
-    (first, inner, last), steps_at_rest = _stretches(case, whole)
-    found = []
-    for name, longest in (("begin with", first), ("hold in their middle", inner)):
-        many = np.flatnonzero(longest >= whole)
-        if len(many) < max(OFTEN * count, 1):
+def idle_steps(context: Context) -> list[Finding]:
+    """Finds episodes in which nothing moves for longer than an action chunk.
+
+    Why: if all that is observed and executed is rest, nothing tells the policy when to go on,
+    and it may wait forever.
+    Remedy: cut the waiting out, or execute longer chunks.
+    """
+    horizon = context.config.horizon
+    num_episodes = len(context.train.ends)
+    length = horizon.obs - 1 + horizon.act  # steps of a chunk: observed, then executed
+    (first, middle, last), num_idle = _longest_rests(context, length)
+    findings = []
+    for where, longest in (("begin with", first), ("hold in their middle", middle)):
+        many = np.flatnonzero(longest >= length)
+        if len(many) < max(IDLE_EPISODES * num_episodes, 1):
             continue
         reason = (
-            f"{len(many)} of {count} training episodes {name} {whole} or more steps in which "
-            f"nothing moves (the longest {longest.max()}): the policy may wait there forever"
+            f"{len(many)} of {num_episodes} training episodes {where} {length} or more steps in "
+            f"which nothing moves (the longest {longest.max()}): the policy may wait there forever"
         )
         remedy = "cut the waiting out, or raise config.horizon.act beyond it"
-        found.append(Finding("warning", "idle", reason, remedy))
-    share = steps_at_rest / case.train.ends[-1]
-    if share > IDLE and not found:
+        findings.append(Finding("warning", "idle_steps", reason, remedy))
+    share = num_idle / context.train.ends[-1]
+    if share > IDLE_SHARE and not findings:
         reason = f"in {share:.0%} of the steps neither action nor observation moves"
         remedy = (
             "fine at the end of an episode, where it teaches to stop "
             f"(the longest end: {last.max()} steps); cut it out elsewhere"
         )
-        found.append(Finding("note", "idle", reason, remedy))
-    return found
+        findings.append(Finding("note", "idle_steps", reason, remedy))
+    return findings
 
 
-def _stretches(case, whole):
-    """([3, E] the longest rest of `whole` steps or more at the start, in the middle, at the
-    end of each episode; how many steps of rest there are in all).
+def _longest_rests(context, length):
+    """The longest rest of at least `length` steps in each episode, and the number of such steps.
+
+    Returns [3, E]: at the start, in the middle and at the end of each episode; and an int.
     """
-    ends = case.train.ends
+    ends = context.train.ends
     longest = np.zeros((3, len(ends)), np.int64)
-    edges = np.diff(np.concatenate([[False], _resting(case, whole), [False]]).astype(np.int8))
-    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    lengths = stops - 1 + whole - starts
+    # Steps where a run of resting steps begins (+1) and where it is over (-1).
+    edges = np.diff(np.concatenate([[False], _resting(context, length), [False]]).astype(np.int8))
+    starts = np.flatnonzero(edges == 1)
+    stops = np.flatnonzero(edges == -1)
+    lengths = stops - 1 + length - starts
     episode = np.searchsorted(ends, starts, side="right")
     at_end = starts + lengths == ends[episode] - 1
-    which = np.where(starts == case.train.starts[episode], 0, np.where(at_end, 2, 1))
-    np.maximum.at(longest, (which, episode), lengths)
+    where = np.where(starts == context.train.starts[episode], 0, np.where(at_end, 2, 1))
+    np.maximum.at(longest, (where, episode), lengths)
     return longest, int(lengths.sum())
 
 
-def _resting(case, whole):
-    """bool [N]: from row t to row t + whole of its episode nothing moves.
+def _resting(context, length):
+    """bool [N]: whether nothing moves from step t to step t + length of the same episode.
 
-    Over the whole stretch, not step by step: slow is not still.
+    Motion is measured over the whole stretch, not from step to step: slow is not still.
     """
-    ends = case.train.ends
+    ends = context.train.ends
     resting = np.zeros(ends[-1], bool)
-    if whole >= len(resting):
+    if length >= len(resting):
         return resting
-    episode = np.repeat(np.arange(len(ends)), case.train.lengths)
-    still = episode[:-whole] == episode[whole:]
-    for x in case.numbers.values():
-        parts = np.lib.stride_tricks.sliding_window_view(x, whole + 1, axis=0)
-        moved = parts.max(-1) - parts.min(-1)
+    episode = np.repeat(np.arange(len(ends)), context.train.lengths)
+    still = episode[:-length] == episode[length:]
+    for x in context.numbers.values():
+        stretches = np.lib.stride_tricks.sliding_window_view(x, length + 1, axis=0)
+        moved = stretches.max(-1) - stretches.min(-1)  # [N - length, D]
         usual = np.quantile(moved[:: 1 + len(moved) // SAMPLE], 0.9, axis=0)
         still &= (moved <= np.minimum(REST * np.ptp(x, axis=0), SLOW * usual)).all(1)
-    resting[:-whole] = still
+    resting[:-length] = still
     return resting
 
 
-def where(clock, row: int) -> str:
-    """Where a row of a clock's episodes lies, in words."""
-    e = int(np.searchsorted(clock.ends, row, side="right"))
-    return f"readable episode {e}, step {row - clock.starts[e]}"
+def clock_observed(context: Context) -> list[Finding]:
+    """Finds observations that grow by the same number at every step.
 
-
-def tells_time(case: Case) -> list[Finding]:
-    """Observations that grow by the same number every step: a policy learns when, not what."""
-    found = []
-    for key, x in case.observed.items():
-        change = np.diff(x.astype(np.float64), axis=0)[case.inside]
-        if len(change) < ENOUGH:
+    Why: a policy that sees the time replays a demonstration by it instead of reacting.
+    Remedy: leave the column out.
+    """
+    findings = []
+    for key, x in context.observed.items():
+        changes = np.diff(x.astype(np.float64), axis=0)[context.same_episode]
+        if len(changes) < MIN_CHANGES:
             continue
-        middle = np.median(change, axis=0)
-        even = (np.abs(change - middle) < SMOOTH * np.abs(middle)).mean(0)
-        dims = np.flatnonzero((even > MOSTLY) & (middle != 0))
+        usual = np.median(changes, axis=0)  # [D]
+        even = (np.abs(changes - usual) < JITTER * np.abs(usual)).mean(0)
+        dims = np.flatnonzero((even > EVEN_SHARE) & (usual != 0))
         if len(dims):
-            reason = f"grows by {middle[dims[0]]:.4g} every step, as a clock: {named(key, dims)}"
+            reason = (
+                f"grows by {usual[dims[0]]:.4g} at every step, as a clock does: "
+                f"{describe_dims(key, dims)}"
+            )
             remedy = (
-                "leave it out of config.data.columns (name the others there): a policy that sees "
+                "leave it out of config.data.columns (list the others there): a policy that sees "
                 "the time replays a demonstration by it"
             )
-            found.append(Finding("warning", "tells_time", reason, remedy))
-    return found
+            findings.append(Finding("warning", "clock_observed", reason, remedy))
+    return findings
 
 
-def clocks(case: Case) -> list[Finding]:
-    """Recorded times that stand still, run backwards or leave gaps."""
-    found = []
-    for path, clock in case.clocks.items():
-        rows = np.flatnonzero(inside(clock.ends))
-        (times,) = clock.columns.values()
-        gaps = np.diff(times.astype(np.float64))[rows]
+def irregular_clock(context: Context) -> list[Finding]:
+    """Finds recorded times that stand still, run backwards or leave gaps.
+
+    Why: to a policy every step lasts equally long.
+    Remedy: sort the steps, resample them, or cut episodes at gaps.
+    """
+    findings = []
+    for path, clock in context.clocks.items():
+        steps, gaps = _intervals(clock)
         if not len(gaps):
             continue
-        usual, back = np.median(gaps), rows[gaps <= 0]
-        if len(back):
-            many = counted(len(back), "step")
-            reason = f"{path} does not increase after {many}, first {where(clock, back[0])}"
-            remedy = "order the steps; times since 1970 do not fit a float32: subtract the first"
-            found.append(Finding("warning", "clocks", reason, remedy))
-        late = rows[gaps > GAP * usual] if usual > 0 else []
+        usual = np.median(gaps)
+        backwards = steps[gaps <= 0]
+        if len(backwards):
+            first = _place(clock, backwards[0])
+            reason = (
+                f"{path} does not increase after {count(len(backwards), 'step')}, first {first}"
+            )
+            remedy = "sort the steps; times since 1970 do not fit a float32: subtract the first"
+            findings.append(Finding("warning", "irregular_clock", reason, remedy))
+        late = steps[gaps > GAP * usual] if usual > 0 else []
         if len(late):
             reason = (
-                f"{path} leaves {counted(len(late), 'gap')} of more than {GAP:g} times the usual "
-                f"{usual:.4g}, the longest {gaps.max():.4g}, first after {where(clock, late[0])}"
+                f"{path} leaves {count(len(late), 'gap')} of more than {GAP:g} times the usual "
+                f"{usual:.4g}, the longest {gaps.max():.4g}, first after {_place(clock, late[0])}"
             )
-            remedy = "resample to one rate, or cut the episodes there: a step is a step to a policy"
-            found.append(Finding("warning", "clocks", reason, remedy))
-    return found
+            remedy = "resample to one rate, or cut there: to a policy all steps last equally long"
+            findings.append(Finding("warning", "irregular_clock", reason, remedy))
+    return findings
 
 
-def hasty(case: Case) -> list[Finding]:
-    """Chunks that are over before anything has happened."""
-    seconds = case.config.horizon.predict / case.fps if case.fps else LASTING
-    if seconds >= LASTING:
+def _intervals(clock) -> tuple[np.ndarray, np.ndarray]:
+    """Steps that have a next one in their episode, and the time until that one."""
+    steps = np.flatnonzero(same_episode(clock.ends))
+    (times,) = clock.columns.values()
+    return steps, np.diff(times.astype(np.float64))[steps]
+
+
+def _place(clock, step: int) -> str:
+    """The episode and the step in it of a clock's step; bad episodes are not counted."""
+    e = int(np.searchsorted(clock.ends, step, side="right"))
+    return f"readable episode {e}, step {step - clock.starts[e]}"
+
+
+def short_chunks(context: Context) -> list[Finding]:
+    """Finds action chunks that last less than MIN_SECONDS.
+
+    Why: pauses of a demonstrator outlast such a chunk, and the policy may change its mind at
+    every one.
+    Remedy: fewer steps per second, or longer horizons.
+    """
+    if not context.fps:
+        return []
+    predict = context.config.horizon.predict
+    seconds = predict / context.fps
+    if seconds >= MIN_SECONDS:
         return []
     reason = (
-        f"config.horizon.predict={case.config.horizon.predict} steps at {case.fps:g} a second are "
-        f"{seconds:.2g} s: pauses outlast a plan, and each look may change its mind"
+        f"config.horizon.predict={predict} steps at {context.fps:g} per second are "
+        f"{seconds:.2g} s: pauses outlast an action chunk, and each chunk may change its mind"
     )
-    remedy = "convert to about 10 steps a second (the paper's), or raise config.horizon"
-    return [Finding("note", "hasty", reason, remedy)]
+    remedy = "convert to about 10 steps per second (the paper's rate), or raise config.horizon"
+    return [Finding("note", "short_chunks", reason, remedy)]
 
 
-def rate(case: Case) -> list[Finding]:
-    """Clocks of another rate than the data set gives for itself."""
-    found = []
-    for path, clock in case.clocks.items():
-        (times,) = clock.columns.values()
-        gaps = np.diff(times.astype(np.float64))[inside(clock.ends)]
+def rate_mismatch(context: Context) -> list[Finding]:
+    """Finds clocks of another rate than the data set's metadata give.
+
+    Why: the robot executes chunks at one of the two rates.
+    Remedy: find out which is right.
+    """
+    findings = []
+    for path, clock in context.clocks.items():
+        _, gaps = _intervals(clock)
         usual = np.median(gaps) if len(gaps) else 0.0
-        if case.fps and usual > 0 and abs(usual * case.fps - 1) > DRIFT:
+        if context.fps and usual > 0 and abs(usual * context.fps - 1) > RATE_ERROR:
             reason = (
-                f"{path} takes {1 / usual:.4g} steps a second, and the data set says {case.fps:g}"
+                f"{path} makes {1 / usual:.4g} steps per second, but the data set says "
+                f"{context.fps:g}"
             )
-            remedy = "find out which is right, and run the robot at it: a chunk is in steps"
-            found.append(Finding("warning", "rate", reason, remedy))
-    return found
-
-
-RULES = (short, padded, lengths, few, idle, tells_time, clocks, hasty, rate)
+            remedy = "find out which rate is right, and run the robot at it"
+            findings.append(Finding("warning", "rate_mismatch", reason, remedy))
+    return findings

@@ -1,0 +1,103 @@
+"""What the check finds about short episodes, waiting, clocks and rates."""
+
+import re
+
+import numpy as np
+import pytest
+from support import check_cases as cases
+
+from dpjax.check.rules import time
+
+
+def test_episodes_shorter_than_a_window_are_counted_and_named():
+    train = cases.episodes()
+    train[2] = cases.episodes(1, length=3)[0]
+    finding = cases.only(time.short_episodes(cases.context(train)))
+    assert "1 of 24" in finding.reason and "episode 2" in finding.reason
+    train[2] = cases.episodes(1, length=4)[0]  # To - 1 + Ta - 1 of 8 steps may be copies
+    assert not time.short_episodes(cases.context(train))
+
+
+def test_windows_that_are_mostly_copies_are_named_unless_they_are_masked():
+    context = cases.context(cases.episodes(length=6))
+    assert context.padded_share > time.PADDED_SHARE
+    finding = cases.only(time.padded_windows(context))
+    assert "mask_padding=True" in finding.remedy
+    config = cases.make_config(loss__mask_padding=True)
+    assert not time.padded_windows(cases.context(cases.episodes(length=6), config=config))
+
+
+def waiting(first, last, share=1.0):
+    """Episodes in which nothing moves in steps first to last, in that share of them."""
+    train = cases.episodes()
+    for episode in train[: round(share * len(train))]:
+        for x in episode.values():
+            x[last:] -= x[last - 1] - x[first]  # the motion goes on from where it waited
+            x[first:last] = x[first]
+    return cases.context(train)
+
+
+@pytest.mark.parametrize("first, last, word", [(0, 9, "begin"), (15, 24, "in their middle")])
+def test_waiting_longer_than_a_chunk_is_named(first, last, word):
+    finding = cases.only(time.idle_steps(waiting(first, last)))
+    assert word in finding.reason and "24 of 24" in finding.reason
+    assert re.search("longest [89]", finding.reason)  # one of them may go on slowly
+
+
+def test_waiting_that_is_short_rare_or_at_the_end_is_not_a_warning():
+    assert not time.idle_steps(waiting(0, 4))
+    assert not time.idle_steps(waiting(0, 9, share=0.05))
+    assert not time.idle_steps(waiting(32, 40))
+    assert cases.only(time.idle_steps(waiting(20, 40))).severity == "note"
+
+
+def test_slow_is_not_still():
+    def crawl(episode):
+        for x in episode.values():
+            slow = x[0] + np.linspace(0, 0.2, 20)[:, None]  # a tenth of the usual step
+            x[20:] -= x[19] - slow[19]
+            x[:20] = slow
+
+    assert not time.idle_steps(cases.changed(crawl))
+
+
+def test_an_observation_that_counts_the_steps_is_named():
+    def count(episode):
+        episode["state"][:, 2] = np.arange(40) * 0.1
+
+    finding = cases.only(time.clock_observed(cases.changed(count)))
+    assert "state[2]" in finding.reason and "0.1" in finding.reason
+    assert not time.clock_observed(cases.context())
+
+
+def test_a_chunk_of_moments_is_noted_if_the_rate_is_known():
+    assert "0.16 s" in cases.only(time.short_chunks(cases.context(fps=50.0))).reason  # 8 steps
+    assert not time.short_chunks(cases.context(fps=10.0))
+    assert not time.short_chunks(cases.context())
+
+
+def test_a_clock_of_another_rate_than_the_data_set_gives_is_named():
+    context = cases.context(clocks={"t": cases.clock(np.arange(10) / 10, [10])}, fps=30.0)
+    finding = cases.only(time.rate_mismatch(context))
+    assert "t makes 10 steps per second" in finding.reason and "30" in finding.reason
+    assert not time.rate_mismatch(context._replace(fps=10.0))
+    assert not time.rate_mismatch(context._replace(fps=0.0))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda t: t, None),
+        (lambda t: t + 0.5 * (np.arange(20) > 13), "gap of more than 1.5 times the usual 0.1"),
+        (lambda t: t - 0.5 * (np.arange(20) == 13), "does not increase after 1 step"),
+        (lambda t: 1.7e9 + t, "does not increase"),
+    ],
+)
+def test_clocks_that_leave_gaps_or_stand_still_are_named(change, words):
+    times = np.tile(np.arange(10) * 0.1, 2)
+    clock = cases.clock(change(times), [10, 20])
+    findings = time.irregular_clock(cases.context(clocks={"t": clock}))
+    assert bool(findings) == bool(words)
+    if words:
+        assert any(words in finding.reason for finding in findings)
+        assert "readable episode" in findings[0].reason
