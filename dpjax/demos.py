@@ -1,19 +1,18 @@
-"""Demonstrations as RLDS: rolls out a policy, or a task's scripted expert, keeps what succeeds.
+"""Demonstrations as RLDS: rolls out a policy or a task's scripted expert and keeps what succeeds.
 
 python -m dpjax.demos --from-run RUN --episodes N --keep success [--max-steps M] --out DIR
 python -m dpjax.demos --task metaworld/push --episodes 10 --keep success --out DIR
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Sequence
 import json
 import logging
+import math
 from pathlib import Path
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import numpy as np
 from tqdm import tqdm
 
 from dpjax import tasks
@@ -21,181 +20,166 @@ from dpjax.config import build, flags
 from dpjax.core.errors import UserError
 from dpjax.data import rlds
 from dpjax.evaluation import rollout
+from dpjax.runs import demonstrators
 from dpjax.runs import run as run_lib
-from dpjax.tasks import base
+from dpjax.runs.demonstrators import Demonstrator
 
-NUM_ENVS = 50  # that a policy plans for together
+NUM_ENVS = 50  # that a policy acts in at the same time
+ATTEMPTS = 20  # per episode that is wanted
+
+Episodes = list[rollout.Episode]
 
 
-class Source(NamedTuple):
-    """Who acts, and where.
+class Counts(NamedTuple):
+    """How many episodes were tried, and why some of them were not kept.
 
-    plan, observed, executed, rng: as evaluation.rollout takes them. num_envs: in flight at
-    once. batch: episodes of one rollout, given how many are missing. about: for the data
-    set's description.
+    surplus: good ones that came after enough were kept; they had been started in the same round.
     """
 
-    task: base.Task
-    plan: Callable
-    observed: int
-    executed: int
-    rng: Any
-    num_envs: int
-    batch: Callable[[int], int]
-    about: dict
-
-
-class Tried(NamedTuple):
-    """How many episodes there were, and what became of those that are no success."""
-
-    episodes: int = 0
+    tried: int = 0
     failed: int = 0
     broken: int = 0
+    surplus: int = 0
 
-    def __str__(self):
-        return f"{self.failed} failed, {self.broken} broken"
+    def __str__(self) -> str:
+        more = f", {self.surplus} good but not needed" if self.surplus else ""
+        return f"{self.failed} failed, {self.broken} broken{more}"
 
 
-def arguments(argv=None) -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command-line arguments, checked."""
     parser = argparse.ArgumentParser(
         prog="python -m dpjax.demos",
         description="Roll out a policy or a scripted expert on fresh seeds, keep what succeeds.",
     )
-    who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--from-run", help="run folder that dpjax.train made: its policy acts")
-    who.add_argument("--task", help="a task whose scripted expert acts, such as metaworld/push")
-    parser.add_argument("--episodes", type=int, required=True, help="how many to keep")
-    parser.add_argument("--keep", choices=("success", "all"), required=True)
-    parser.add_argument("--max-steps", type=int, help="an episode ends here (default: task's)")
-    parser.add_argument("--out", required=True, help="RLDS folder to make")
-    parser.add_argument("--first-seed", type=int, help="default: the task's demonstration seeds")
-    parser.add_argument("--attempts", type=int, help="give up after so many (default 20 a kept)")
-    parser.add_argument(
-        "--num-envs", type=int, help=f"in flight at once (default {NUM_ENVS}; 1 for an expert)"
-    )
-    parser.add_argument("--steps", type=int, help="sampling steps S (default: the run's)")
-    parser.add_argument("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
-    given = parser.parse_args(argv)
-    if given.task and (given.steps or given.sampler):
+    actor = parser.add_mutually_exclusive_group(required=True)
+    actor.add_argument("--from-run", help="the policy of this run folder acts (or pusht_demo)")
+    actor.add_argument("--task", help="the scripted expert of this task acts: metaworld/push")
+    add = parser.add_argument
+    add("--episodes", type=int, required=True, help="how many to keep")
+    add("--keep", choices=("success", "all"), required=True)
+    add("--max-steps", type=int, help="an episode ends after so many steps (default: the task's)")
+    add("--out", required=True, help="RLDS folder to make")
+    add("--first-seed", type=int, help="default: the task's seeds for demonstrations")
+    add("--attempts", type=int, help=f"give up after so many (default {ATTEMPTS} per episode)")
+    add("--num-envs", type=int, help=f"at the same time (default {NUM_ENVS}; an expert: 1)")
+    add("--steps", type=int, help="sampling steps S (default: the run's)")
+    add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
+    args = parser.parse_args(argv)
+    if args.task and (args.steps or args.sampler):
         raise UserError("--steps and --sampler are a policy's: they go with --from-run.")
     for name in ("episodes", "num_envs", "max_steps", "attempts"):
-        value = getattr(given, name)
+        value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1.")
-    if Path(given.out).exists():
-        raise UserError(f"--out {given.out} exists already: remove it, or give another folder.")
-    return given
+    if Path(args.out).exists():
+        raise UserError(f"--out {args.out} exists already: remove it, or give another folder.")
+    return args
 
 
-def seed_range(task, given) -> range:
-    """The seeds to try, in order; never an official one or one for selection."""
-    first = task.demo_seeds if given.first_seed is None else given.first_seed
-    seeds = range(first, first + (given.attempts or 20 * given.episodes))
-    if seeds.start < task.demo_seeds:
+def demonstrator_of(args: argparse.Namespace) -> Demonstrator:
+    """The expert of --task, or the policy of --from-run, ready to act."""
+    if args.task:
+        task = tasks.get(args.task)
+        expert = tasks.require_simulator(task).expert
+        if expert is None:
+            raise UserError(
+                f"--task {args.task}: it has no scripted expert (dpjax/tasks); use --from-run."
+            )
+        return demonstrators.of_expert(task, expert, args.num_envs or 1)
+    run = run_lib.load(args.from_run, sampler=args.sampler, steps=args.steps)
+    # A few episodes need few environments; a larger batch would only compute more per step.
+    return demonstrators.of_policy(run, min(args.num_envs or NUM_ENVS, args.episodes))
+
+
+def seeds_to_try(simulator: tasks.Simulator, args: argparse.Namespace) -> range:
+    """The seeds, in order; never those of evaluations."""
+    first = simulator.demo_seeds if args.first_seed is None else args.first_seed
+    if first < simulator.demo_seeds:
         raise UserError(
             f"--first-seed {first} is not a seed for demonstrations: they begin at "
-            f"{task.demo_seeds}, so that none is ever tested on."
+            f"{simulator.demo_seeds}, so that none is ever tested on."
         )
-    return seeds
+    return range(first, first + (args.attempts or ATTEMPTS * args.episodes))
 
 
-def policy_source(given) -> Source:
-    """The policy of --from-run in its task."""
-    run = run_lib.load(given.from_run, sampler=given.sampler, steps=given.steps)
-    num_envs = given.num_envs or NUM_ENVS
-    run.warm_up([num_envs])
-    return Source(
-        tasks.get(run.config.task),
-        run.plan,
-        run.config.horizon.obs,
-        run.config.horizon.act,
-        jax.random.key(run.config.seed),
-        num_envs,
-        lambda missing: 2 * num_envs,  # always as many: the plan is compiled once
-        {
-            "run_step": run.step,
-            "sampler": f"{run.config.sampler.name}-{run.config.sampler.num_steps}",
-        },
-    )
+def round_size(missing: int, kept: int, tried: int, num_envs: int) -> int:
+    """How many seeds to try in the next round, so that about `missing` of them are good.
+
+    It follows the share of good episodes so far, counted with one more good one (so that it is
+    above 0). A round has at most as many seeds as are missing or as there are environments: a
+    round that fills the environments takes no longer than a smaller one.
+    """
+    expected = math.ceil(missing * (tried + 1) / (kept + 1))
+    return min(expected, max(missing, num_envs))
 
 
-def expert_source(given) -> Source:
-    """The scripted expert of --task, as a plan of one step that sees the raw columns."""
-    task = tasks.get(given.task)
-    if task.expert is None:
-        raise UserError(
-            f"--task {given.task}: it has no scripted expert (dpjax/tasks); use --from-run."
-        )
-    act = task.expert()
-
-    def plan(keys, obs, previous=None):
-        rows = [{name: x[row, -1] for name, x in obs.items()} for row in range(len(keys))]
-        return np.stack([act(row) for row in rows])[:, None]
-
-    return Source(
-        task._replace(observe=lambda columns: columns),
-        plan,
-        observed=1,
-        executed=1,
-        rng=jax.random.key(0),  # the expert draws nothing
-        num_envs=given.num_envs or 1,
-        batch=lambda missing: missing,
-        about={"expert": task.name},
-    )
-
-
-def collect(source: Source, given) -> tuple[list, Tried]:
-    """The kept episodes in order of their seeds, and what was tried."""
-    seeds = seed_range(source.task, given)
-    task = source.task._replace(max_steps=given.max_steps or source.task.max_steps)
-    kept, tried = [], Tried()
-    bar = tqdm(total=given.episodes, desc="kept", unit="episode")
-    while len(kept) < given.episodes and tried.episodes < len(seeds):
-        first = tried.episodes
+def collect(demonstrator: Demonstrator, args: argparse.Namespace) -> tuple[Episodes, Counts]:
+    """Returns the kept episodes in the order of their seeds, and counts of the others."""
+    simulator = tasks.require_simulator(demonstrator.task)
+    seeds = seeds_to_try(simulator, args)
+    simulator = simulator._replace(max_steps=args.max_steps or simulator.max_steps)
+    kept: Episodes = []
+    counts = Counts()
+    reason = ""  # why the last broken episode broke
+    bar = tqdm(total=args.episodes, desc="kept", unit="episode")
+    while len(kept) < args.episodes and counts.tried < len(seeds):
+        missing = args.episodes - len(kept)
+        size = round_size(missing, len(kept), counts.tried, demonstrator.num_envs)
         episodes = rollout.rollout(
-            task,
-            source.plan,
-            seeds=seeds[first : first + source.batch(given.episodes - len(kept))],
-            observed=source.observed,
-            executed=source.executed,
-            num_envs=source.num_envs,
-            rng=source.rng,
+            simulator,
+            demonstrator.observe,
+            demonstrator.sample_actions,
+            seeds=seeds[counts.tried : counts.tried + size],
+            observed=demonstrator.observed,
+            executed=demonstrator.executed,
+            num_envs=demonstrator.num_envs,
+            rng=demonstrator.rng,
             progress=False,
         )
         broken = [e for e in episodes if e.broken]
         failed = [e for e in episodes if not e.broken and not e.success]
-        counts = (len(episodes), len(failed), len(broken))
-        tried = Tried(*(a + b for a, b in zip(tried, counts)))
-        good = [e for e in episodes if not e.broken and (e.success or given.keep == "all")]
-        good = good[: given.episodes - len(kept)]
-        kept += good
-        bar.update(len(good))
-        bar.set_postfix(tried=tried.episodes)
+        good = [e for e in episodes if not e.broken and (e.success or args.keep == "all")]
+        # Good episodes beyond what is missing are left out, but counted.
+        counts = Counts(
+            tried=counts.tried + len(episodes),
+            failed=counts.failed + len(failed),
+            broken=counts.broken + len(broken),
+            surplus=max(0, len(good) - missing),
+        )
+        kept += good[:missing]
+        reason = f"; the last: {broken[-1].broken}" if broken else reason
+        bar.update(len(good[:missing]))
+        bar.set_postfix(tried=counts.tried)
     bar.close()
-    if len(kept) < given.episodes:
-        why = f"; the last: {broken[-1].broken}" if broken else ""
+    check_enough(args, kept, counts, reason)
+    return kept, counts
+
+
+def check_enough(args: argparse.Namespace, kept: Episodes, counts: Counts, reason: str) -> None:
+    """Refuses a data set of fewer episodes than were asked for."""
+    if len(kept) < args.episodes:
         raise UserError(
-            f"{len(kept)} of {tried.episodes} episodes were good enough ({tried}{why}), "
-            f"--episodes {given.episodes} were wanted: ask for fewer, or raise --attempts or "
+            f"{len(kept)} of {counts.tried} episodes were good enough ({counts}{reason}), "
+            f"--episodes {args.episodes} were wanted: ask for fewer, or raise --attempts or "
             "--max-steps."
         )
-    return kept, tried
 
 
-def write(source: Source, given, kept: list, tried: Tried) -> None:
-    """The kept episodes as RLDS, with seed and progress of each."""
-    task = source.task
+def write(
+    demonstrator: Demonstrator, args: argparse.Namespace, kept: Episodes, counts: Counts
+) -> None:
+    """Writes the kept episodes as RLDS, with the seed and the progress of each."""
+    task = demonstrator.task
     about = {
-        **source.about,
-        "keep": given.keep,
-        "max_steps": given.max_steps,
-        "tried": tried.episodes,
-        "failed": tried.failed,
-        "broken": tried.broken,
+        **demonstrator.about,
+        "keep": args.keep,
+        "max_steps": args.max_steps,
+        **counts._asdict(),
         "seeds": [kept[0].seed, kept[-1].seed],
     }
     rlds.write(
-        given.out,
+        args.out,
         ({**episode.columns, task.action: episode.actions} for episode in kept),
         name=re.sub(r"\W", "_", f"{task.name}_demos"),
         observations=list(kept[0].columns),
@@ -204,18 +188,19 @@ def write(source: Source, given, kept: list, tried: Tried) -> None:
     )
 
 
-def main(argv=None) -> int:
-    given = arguments(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
-    source = expert_source(given) if given.task else policy_source(given)
-    kept, tried = collect(source, given)
-    write(source, given, kept, tried)
+    demonstrator = demonstrator_of(args)
+    kept, counts = collect(demonstrator, args)
+    write(demonstrator, args, kept, counts)
     lengths = sorted(episode.steps for episode in kept)
-    size = sum(path.stat().st_size for path in Path(given.out).rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in Path(args.out).rglob("*") if path.is_file())
     print(
-        f"{given.out}: {len(kept)} episodes of {tried.episodes} tried, {sum(lengths)} steps "
-        f"(median {lengths[len(lengths) // 2]} an episode), {size / 1e6:.2f} MB; of those "
-        f"tried {tried}"
+        f"{args.out}: {len(kept)} episodes of {counts.tried} tried, {sum(lengths)} steps "
+        f"(median {lengths[len(lengths) // 2]} per episode), {size / 1e6:.2f} MB; of those "
+        f"tried {counts}"
     )
     return 0
 

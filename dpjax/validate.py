@@ -2,16 +2,16 @@
 
     python -m dpjax.validate --run runs/mine [--data data/other] [--samples 8]
 
-For whom there is no simulator: the action error of sampled chunks chooses a checkpoint.
-Writes validation.json and validation.png into the run folder. An error says how well the
+Without a simulator the checkpoint is chosen here, by the action error of sampled action chunks.
+Writes validation.json and validation.png into the run folder. The error says how well the
 demonstrations are imitated, not how well the task is done.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 import json
 import logging
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -19,22 +19,24 @@ import numpy as np
 from tqdm import tqdm
 
 from dpjax.config import build, dataset, flags
+from dpjax.core import extras
 from dpjax.core.errors import UserError
-from dpjax.core.types import Batch
+from dpjax.core.spec import Spec
+from dpjax.core.types import Batch, Params
 from dpjax.evaluation import imitation, plots, provenance
-from dpjax.runs import evaluators
+from dpjax.runs import evaluators, outputs, shipped
 from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
-ROWS = 64  # windows in one program
-
-log = logging.getLogger("dpjax")
+BATCH = 64  # windows in one call of the compiled program
 
 
-class Found(NamedTuple):
-    """What a checkpoint does on the held-out windows.
+class Score(NamedTuple):
+    """How a checkpoint does on the held-out windows.
 
-    chunks: [samples, B, Tp, Da]. errors: [samples, B], root mean squares, data units.
+    loss: the mean over all windows.
+    chunks: [samples, W, Tp, Da], the sampled action chunks.
+    errors: [samples, W], their root mean square errors in the data's units.
     """
 
     step: int
@@ -42,7 +44,7 @@ class Found(NamedTuple):
     chunks: np.ndarray
     errors: np.ndarray
 
-    def row(self) -> dict:
+    def entry(self) -> dict[str, float]:
         """As validation.json has it."""
         return {
             "step": self.step,
@@ -52,143 +54,181 @@ class Found(NamedTuple):
         }
 
 
-def arguments(argv=None) -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command-line arguments, checked."""
     parser = argparse.ArgumentParser(
         prog="python -m dpjax.validate",
         description="Score the checkpoints of a run on demonstrations that were held out.",
     )
-    parser.add_argument("--run", required=True, help="run folder that dpjax.train made")
-    parser.add_argument(
-        "--data", help="RLDS directory, all of it unseen (default: what the run held out)"
-    )
-    parser.add_argument("--windows", type=int, default=256, help="evenly spread (default 256)")
-    parser.add_argument("--samples", type=int, default=8, help="chunks a window (default 8)")
-    parser.add_argument("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
-    parser.add_argument("--steps", type=int, help="sampling steps S (default: the run's)")
-    parser.add_argument("--weights", choices=("ema", "raw"), default="ema")
-    parser.add_argument("--out", help="folder for what is made (default: the run folder)")
-    given = parser.parse_args(argv)
+    add = parser.add_argument
+    add("--run", required=True, help="a run folder, or the name of a policy such as pusht_demo")
+    add("--data", help="RLDS folder that the run has not seen (default: what the run held out)")
+    add("--windows", type=int, default=256, help="evenly spread (default 256)")
+    add("--samples", type=int, default=8, help="action chunks per window (default 8)")
+    add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
+    add("--steps", type=int, help="sampling steps S (default: the run's)")
+    add("--weights", choices=("ema", "raw"), default="ema")
+    add("--out", help="folder for what is written (default: the run folder)")
+    args = parser.parse_args(argv)
     for name in ("windows", "samples"):
-        if getattr(given, name) < 1:
-            raise UserError(f"--{name} {getattr(given, name)} must be at least 1.")
-    return given
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)} must be at least 1.")
+    return args
 
 
-def held_out(config: ConfigDict, spec, given) -> dataset.Data:
-    """The run's own held-out episodes, or those of --data, which must look the same."""
+def held_out(config: ConfigDict, spec: Spec, args: argparse.Namespace) -> dataset.Data:
+    """The data with what is validated on in `val`: the run's held-out episodes, or --data.
+
+    Raises UserError if the data is not of the run's sizes, if nothing was held out, or if the
+    data has changed since the training, so that held-out episodes may have been trained on.
+    """
     config = config.copy_and_resolve_references()
-    if given.data:
+    if args.data:
         with config.unlocked():
-            config.data.update(dir=given.data, val_fraction=0.0, weights="", max_episodes=0)
+            config.data.update(dir=args.data, val_fraction=0.0, weights="", max_episodes=0)
             config.data.mirror = False
     data = dataset.read(config)
     seen = dataset.spec(data)
     if (seen.observations, seen.action) != (spec.observations, spec.action):
         raise UserError(
             f"{data.train.source}: expected observations {spec.observations} and {spec.action} "
-            f"actions, got {seen.observations} and {seen.action}: it is not what {given.run} "
+            f"actions, got {seen.observations} and {seen.action}: it is not what {args.run} "
             "was trained for."
         )
-    if given.data:
+    if args.data:
         return data._replace(val=data.train)
     if seen.data != spec.data:
         raise UserError(
-            f"{data.train.source} is not the data that {given.run} was trained on (fingerprint "
+            f"{data.train.source} is not the data that {args.run} was trained on (fingerprint "
             f"{spec.data} then, {seen.data} now), so nothing of it is surely unseen: give "
             "--data with demonstrations that are."
         )
     if not len(data.val.ends):
         raise UserError(
-            f"{given.run} held nothing out (config.data.val_fraction="
+            f"{args.run} held nothing out (config.data.val_fraction="
             f"{config.data.val_fraction}): give --data with demonstrations that it has not seen."
         )
     return data
 
 
 def batches(config: ConfigDict, data: dataset.Data, count: int) -> list[tuple[Batch, int]]:
-    """Up to `count` windows, evenly spread, as batches of one size and how many rows count."""
+    """Up to `count` windows of data.val, evenly spread: [(batch, how many examples count)].
+
+    All batches are of one size, so that one program takes them; the last one is padded with its
+    last window.
+    """
     windows = dataset.place(config, data, "val")
     ids = np.unique(np.linspace(0, len(windows) - 1, count).astype(int))
-    size = min(ROWS, len(ids))
-    made = []
+    size = min(BATCH, len(ids))
+    batches = []
     for start in range(0, len(ids), size):
         part = ids[start : start + size]
         padded = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
-        made.append((evaluators.first_batch(config, windows, padded), len(part)))
-    return made
+        batches.append((evaluators.first_batch(config, windows, padded), len(part)))
+    return batches
 
 
-def score(run, look, step: int, parts, which: str, bar) -> Found:
-    """One checkpoint on all batches. look: jitted `validation.look`."""
-    params, _ = checkpoint.load_params(run, which=which, step=step)
-    params, total, weight, chunks = jax.device_put(params), 0.0, 0.0, []
-    for i, (batch, rows) in enumerate(parts):
-        rng = jax.random.fold_in(jax.random.key(0), i)  # the same noise for every checkpoint
-        (loss, sums), made = jax.device_get(look(params, rng, batch))
-        share = rows / made.shape[1]  # the padding is the last window again
-        total, weight = total + loss * share, weight + sums["weight"] * share
-        chunks.append(made[:, :rows])
-        bar.update(1)
-    chunks = np.concatenate(chunks, 1)
-    actions, mask = demonstrated(parts)
-    found = imitation.errors(chunks, actions, mask)
-    return Found(step, float(total / weight), chunks, np.asarray(found))
+def demonstrated(batches: Sequence[tuple[Batch, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Actions [W, Tp, Da] and mask [W, Tp] of all batches, without padding."""
+    join = lambda name: np.concatenate([np.asarray(getattr(b, name))[:n] for b, n in batches])
+    return join("actions"), join("mask")
 
 
-def demonstrated(parts) -> tuple[np.ndarray, np.ndarray]:
-    """Actions [B, Tp, Da] and mask [B, Tp] of all batches, without padding."""
-    pick = lambda name: np.concatenate([np.asarray(getattr(b, name))[:n] for b, n in parts])
-    return pick("actions"), pick("mask")
-
-
-def main(argv=None) -> int:
-    given = arguments(argv)
-    logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
-    config, spec = read_config(given.run)
-    config = build.sampling(config, sampler=given.sampler, steps=given.steps)
-    steps = checkpoint.steps(given.run)
+def checkpoints(args: argparse.Namespace) -> dict[int, Callable[[], Params]]:
+    """{training step: a function that reads its params}: of a run all, of a shipped policy one."""
+    folder = outputs.shipped_folder(args.run)
+    if folder is not None:
+        params, step = shipped.load_params(folder)
+        return {step: lambda: params}
+    steps = checkpoint.steps(args.run)
     if not steps:
-        raise UserError(f"{given.run}: no checkpoint there yet.")
-    data = held_out(config, spec, given)
-    parts = batches(config, data, given.windows)
-    policy = build.policy(config, None, spec)
-    look = jax.jit(lambda *inputs: imitation.look(policy, *inputs, given.samples))
-    with tqdm(total=len(steps) * len(parts), unit="batch", desc="validate") as bar:
-        found = [score(given.run, look, step, parts, given.weights, bar) for step in steps]
-    return report(given, config, data, parts, found)
+        raise UserError(f"{args.run}: no checkpoint there yet.")
+    read = lambda step: checkpoint.load_params(args.run, which=args.weights, step=step)[0]
+    return {step: lambda step=step: read(step) for step in steps}
 
 
-def report(given, config, data, parts, found: list[Found]) -> int:
-    """The table, validation.json and validation.png."""
-    actions, mask = demonstrated(parts)
-    rows = [one.row() for one in found]
-    best = min(range(len(rows)), key=lambda i: rows[i]["action_error"])
-    still = imitation.spread(actions, mask)
-    result = {
-        "checkpoints": rows,
-        "lowest": rows[best]["step"],
-        "spread": still,
+def score(
+    compiled: Callable,
+    params: Params,
+    step: int,
+    batches: Sequence[tuple[Batch, int]],
+    bar: tqdm,
+) -> Score:
+    """Scores one checkpoint on all batches. compiled: a jitted `imitation.loss_and_samples`."""
+    params = jax.device_put(params)
+    total = 0.0
+    weight = 0.0
+    chunks = []
+    for i, (batch, count) in enumerate(batches):
+        rng = jax.random.fold_in(jax.random.key(0), i)  # the same noise for every checkpoint
+        (loss, sums), sampled = jax.device_get(compiled(params, rng, batch))
+        # A padded batch counts by its share of real windows: the padding repeats one of them.
+        share = count / sampled.shape[1]
+        total = total + loss * share
+        weight = weight + sums["weight"] * share
+        chunks.append(sampled[:, :count])
+        bar.update(1)
+    chunks = np.concatenate(chunks, 1)  # [samples, W, Tp, Da]
+    errors = imitation.errors(chunks, *demonstrated(batches))
+    return Score(step, float(total / weight), chunks, np.asarray(errors))
+
+
+def report(
+    args: argparse.Namespace,
+    config: ConfigDict,
+    data: dataset.Data,
+    batches: Sequence[tuple[Batch, int]],
+    scores: Sequence[Score],
+) -> None:
+    """Writes validation.json and validation.png, and prints the table."""
+    actions, mask = demonstrated(batches)
+    entries = [score.entry() for score in scores]
+    best = min(range(len(entries)), key=lambda i: entries[i]["action_error"])
+    spread = imitation.spread(actions, mask)
+    result: dict[str, Any] = {
+        "checkpoints": entries,
+        "lowest": entries[best]["step"],
+        "spread": spread,
         "windows": len(actions),
         "episodes": len(data.val.ends),
-        "samples": given.samples,
+        "samples": args.samples,
         "sampler": f"{config.sampler.name}-{config.sampler.num_steps}",
-        "weights": given.weights,
+        "weights": args.weights,
         "data": data.val.source,
         **provenance.provenance(),
     }
-    out = Path(given.out or given.run)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "validation.json").write_text(json.dumps(result, indent=2) + "\n")
-    picture = out / "validation.png"
+    folder = outputs.output_folder(args.run, args.out)
+    (folder / "validation.json").write_text(json.dumps(result, indent=2) + "\n")
+    picture = folder / "validation.png"
+    steps = {"observed": config.horizon.obs, "executed": config.horizon.act}
     picture.write_bytes(
-        plots.chunks_over_demonstrations(actions, mask, found[best].chunks, config.horizon)
+        plots.actions_over_demonstrations(actions, mask, scores[best].chunks, **steps)
     )
-    print(imitation.table(rows, best, given.samples))
+    print(imitation.table(entries, best, args.samples))
     print(
-        f"{len(actions)} windows of {len(data.val.ends)} held-out episodes, {given.samples} chunks "
-        f"each; the demonstrated actions themselves spread by {still:.4g} around their mean"
+        f"{len(actions)} windows of {len(data.val.ends)} held-out episodes, {args.samples} chunks "
+        f"each; the demonstrated actions themselves spread by {spread:.4g} around their mean"
     )
-    print(f"lowest error: step {rows[best]['step']}  {picture}")
+    print(f"lowest error: step {entries[best]['step']}  {picture}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
+    extras.require("matplotlib", extra="report")  # now, not after all checkpoints are scored
+    config, spec = read_config(outputs.shipped_folder(args.run) or args.run)
+    config = build.with_sampling(config, sampler=args.sampler, steps=args.steps)
+    readers = checkpoints(args)
+    data = held_out(config, spec, args)
+    validated = batches(config, data, args.windows)
+
+    # One compiled program for all batches of all checkpoints.
+    policy = build.policy(config, None, spec)
+    compiled = jax.jit(lambda *inputs: imitation.loss_and_samples(policy, *inputs, args.samples))
+    with tqdm(total=len(readers) * len(validated), unit="batch", desc="validate") as bar:
+        scores = [score(compiled, read(), step, validated, bar) for step, read in readers.items()]
+    report(args, config, data, validated, scores)
     return 0
 
 

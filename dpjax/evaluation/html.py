@@ -1,20 +1,14 @@
-"""What a page is made of: one HTML file with everything inside it.
+"""The parts of a page: one HTML file with its pictures and films inside it.
 
-No script, no font, no address, so that it can be mailed, attached and opened in ten
-years. Light and dark follow the reader's setting.
+The page has no script, no font and no link, so that it can be mailed, attached and opened in ten
+years. Light and dark follow the reader's setting. Nothing here needs an optional library.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
 import html
-import io
 from pathlib import Path
 from typing import Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-COLORS = ("#2563eb", "#e8590c", "#0f9d6b", "#9333ea", "#be123c", "#64748b")
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -54,7 +48,7 @@ th {{ color: var(--soft); font-weight: 600; }}
 .finding.warning {{ border-left-color: #e8590c; }}
 .finding p {{ margin: 0; }}
 .finding .kind {{ color: var(--soft); font-size: .8rem; }}
-.facts td:last-child {{ white-space: normal; overflow-wrap: anywhere; }}
+.properties td:last-child {{ white-space: normal; overflow-wrap: anywhere; }}
 </style></head><body>
 <h1>{title}</h1>
 {body}
@@ -63,30 +57,13 @@ th {{ color: var(--soft); font-weight: 600; }}
 
 
 def write(path: str | Path, title: str, parts: Sequence[str]) -> None:
-    """A page of that title, the parts one below the other."""
+    """Writes a page: its title, and below it the parts, which are HTML."""
     page = PAGE.format(title=text(title), body="\n".join(parts))
     Path(path).write_text(page, encoding="utf-8")
 
 
-def canvas(width: float, height: float):
-    """A figure of one pair of axes, inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, lw=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as it is kept in the page."""
-    out = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(out, dpi=160, format="png")
-    return out.getvalue()
-
-
 def text(value: Any) -> str:
-    """A value as HTML shows it, numbers to four digits."""
+    """A value as HTML shows it: escaped, numbers with four digits."""
     return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
@@ -96,24 +73,37 @@ def heading(words: str) -> str:
 
 
 def picture(caption: str, png: bytes, kind: str = "plot") -> str:
-    """A png under its caption; kind: "plot" is inverted in the dark, "still" is not."""
-    data, words = base64.b64encode(png).decode(), text(caption)
+    """A png below its caption. kind: dark mode inverts a "plot" and leaves a "still"."""
+    data = base64.b64encode(png).decode()
+    words = text(caption)
     image = f'<img class="{kind}" alt="{words}" src="data:image/png;base64,{data}">'
     return f"<figure><figcaption>{words}</figcaption>{image}</figure>"
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same columns, which the first one names."""
-    names = list(rows[0])
+def film(mp4: bytes) -> str:
+    """A film that starts by itself, again and again."""
+    source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
+    options = "controls loop muted autoplay playsinline"
+    return f'<figure><video {options} src="{source}"></video></figure>'
+
+
+def side_by_side(parts: Sequence[str]) -> str:
+    """Parts beside each other where the window is wide enough, otherwise below each other."""
+    return f'<div class="pair">{"".join(parts)}</div>'
+
+
+def table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A table with one line per entry; the keys of the first entry are the columns."""
+    names = list(entries[0])
     head = "".join(f"<th>{text(name)}</th>" for name in names)
     body = "".join(
-        "<tr>" + "".join(f"<td>{text(row.get(name, ''))}</td>" for name in names) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td>{text(entry.get(name, ''))}</td>" for name in names) + "</tr>"
+        for entry in entries
     )
     return f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def facts(items: Mapping[str, Any]) -> str:
-    """Names and values, a line each."""
+def properties(items: Mapping[str, Any]) -> str:
+    """Names and values, one line each."""
     body = "".join(f"<tr><th>{text(name)}</th><td>{text(x)}</td></tr>" for name, x in items.items())
-    return f'<div class="table facts"><table>{body}</table></div>'
+    return f'<div class="table properties"><table>{body}</table></div>'

@@ -1,35 +1,134 @@
-"""What the network sees: each camera's crop, and where its spatial softmax looks."""
+"""Pictures of evaluations and of action chunks, as png; matplotlib is imported when one is made."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import io
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 import numpy as np
 
-from dpjax.evaluation.html import COLORS, png
+from dpjax.core import extras
 
-WINDOWS, DIMS = 5, 8  # columns and rows of the picture, at most
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#2563eb", "#e8590c", "#0f9d6b", "#9333ea", "#be123c", "#64748b")
+# At most so many windows and action dims of `actions_over_demonstrations`, and panels in a line.
+WINDOWS = 5
+DIMS = 8
+PANELS = 6
+
+Curve = tuple[np.ndarray, np.ndarray]  # x [n], y [n]
+Crop = tuple[np.ndarray, np.ndarray]  # image uint8 [h, w, 3], keypoints [K, 2] in [-1, 1]
 
 
-def chunks_over_demonstrations(
-    actions: np.ndarray, mask: np.ndarray, chunks: np.ndarray, horizon: Mapping
-) -> bytes:
-    """Sampled chunks over the demonstrated actions, a row a dim, a column a window; png.
+def figure(width: float, height: float) -> Figure:
+    """An empty figure; inches. Raises UserError if matplotlib is not installed."""
+    module = extras.require("matplotlib.figure", extra="report")
+    return module.Figure(figsize=(width, height), layout="constrained")
 
-    actions: [B, Tp, Da]; chunks: [samples, B, Tp, Da]. The steps that would be executed
-    are shaded.
+
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes and a light grid; inches."""
+    canvas = figure(width, height)
+    axes = canvas.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.set_axisbelow(True)
+    return canvas, axes
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a png file's content."""
+    backend = extras.require("matplotlib.backends.backend_agg", extra="report")
+    out = io.BytesIO()
+    backend.FigureCanvasAgg(figure).print_figure(out, dpi=160, format="png")
+    return out.getvalue()
+
+
+def scores(scores: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Score and success rate of each label: a dot, and a bar over its 95 % interval; png."""
+    picture, axes = canvas(4.6, 1.3 + 0.62 * len(scores))
+    for i, numbers in enumerate(scores.values()):
+        for name, color, shift in (("score", COLORS[0], -0.15), ("success", COLORS[1], 0.15)):
+            if numbers[name] is None:
+                continue
+            y = i + shift
+            low, high = numbers[f"{name}_interval"]
+            axes.plot([low, high], [y, y], color=color, lw=5, alpha=0.3, solid_capstyle="butt")
+            axes.plot(numbers[name], y, "o", color=color, ms=8, label=None if i else name)
+            note = f"{numbers[name]:.2f}"
+            axes.annotate(note, (numbers[name], y), (0, 7), textcoords="offset points",
+                          ha="center", fontsize=9, color=color)  # fmt: skip
+    axes.set(xlim=(-0.07, 1.07), ylim=(len(scores) - 0.4, -0.6))
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return png(picture)
+
+
+def coverages(coverages: Sequence[float], threshold: float) -> bytes:
+    """One bar per episode, the best first, green beyond the threshold; png."""
+    picture, axes = canvas(4.6, 3.0)
+    best = np.sort(np.asarray(coverages, np.float64))[::-1]
+    passed = int((best > threshold).sum())
+    colors = [COLORS[2]] * passed + ["#94a3b8"] * (len(best) - passed)
+    axes.bar(np.arange(1, len(best) + 1), best, width=0.85, color=colors)
+    axes.axhline(threshold, color="#334155", lw=1, ls="--")
+    note = f"{threshold:g}: {passed} of {len(best)}"
+    axes.annotate(note, (1, threshold), (0, 3), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+    axes.set(xlabel="episode", ylim=(0, 1.08), xlim=(0.2, len(best) + 0.8))
+    return png(picture)
+
+
+def curves(curves: Mapping[str, Curve]) -> bytes:
+    """Losses over steps, on a log scale if all are positive; png.
+
+    A long curve is drawn twice: faintly as it is, and smoothed over a hundredth of its length.
     """
-    whole = np.flatnonzero(mask.all(1))
-    whole = whole if len(whole) else np.arange(len(actions))
-    shown = whole[np.unique(np.linspace(0, len(whole) - 1, WINDOWS).astype(int))]
+    picture, axes = canvas(8.4, 3.2)
+    positive = True
+    for (name, (x, y)), color in zip(curves.items(), COLORS * len(curves)):
+        x = np.asarray(x, np.float64)
+        y = np.asarray(y, np.float64)
+        positive = positive and bool((y[np.isfinite(y)] > 0).all())
+        width = len(y) // 100
+        if width > 1:
+            axes.plot(x, y, color=color, lw=0.7, alpha=0.25)
+            kernel = np.ones(width) / width
+            x = np.convolve(x, kernel, "valid")
+            y = np.convolve(y, kernel, "valid")
+        marker = "o" if len(y) < 30 else None
+        axes.plot(x, y, color=color, lw=1.8, label=name, marker=marker, ms=4)
+    axes.set_yscale("log" if positive else "linear")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(frameon=False)
+    return png(picture)
+
+
+def actions_over_demonstrations(
+    actions: np.ndarray, mask: np.ndarray, chunks: np.ndarray, *, observed: int, executed: int
+) -> bytes:
+    """Sampled action chunks over the demonstrated ones: one column per window, one line per dim.
+
+    actions: [W, Tp, Da], mask: [W, Tp], chunks: [samples, W, Tp, Da]. observed, executed: To and
+    Ta; the steps that would be executed are shaded. png.
+    """
+    # Windows without padding, if there are any, evenly spread.
+    complete = np.flatnonzero(mask.all(1))
+    complete = complete if len(complete) else np.arange(len(actions))
+    shown = complete[np.unique(np.linspace(0, len(complete) - 1, WINDOWS).astype(int))]
     dims = min(actions.shape[-1], DIMS)
-    figure = Figure(figsize=(2.4 * len(shown), 1.3 * dims + 0.6), layout="constrained")
-    grid = figure.subplots(dims, len(shown), squeeze=False, sharex=True, sharey="row")
-    first = horizon["obs"] - 1
+    picture = figure(2.4 * len(shown), 1.3 * dims + 0.6)
+    grid = picture.subplots(dims, len(shown), squeeze=False, sharex=True, sharey="row")
+    first = observed - 1  # the chunk's step for the present
     for column, window in enumerate(shown):
         grid[0, column].set_title(f"window {window}", fontsize=9)
         for d in range(dims):
             axes = grid[d, column]
-            axes.axvspan(first, first + horizon["act"] - 1, color="#000", alpha=0.06, lw=0)
+            axes.axvspan(first, first + executed - 1, color="#000", alpha=0.06, lw=0)
             axes.plot(chunks[:, window, :, d].T, color=COLORS[0], lw=0.8, alpha=0.6)
             axes.plot(actions[window, :, d], color=COLORS[1], lw=1.6)
             axes.spines[["top", "right"]].set_visible(False)
@@ -38,41 +137,70 @@ def chunks_over_demonstrations(
             if column == 0:
                 axes.set_ylabel(f"action {d}", fontsize=8)
         axes.set_xlabel("predicted step", fontsize=8)
-    left = actions.shape[-1] - dims
-    more = f" ({left} more dims are not shown)" if left else ""
-    figure.suptitle(f"demonstrated (orange), sampled (blue), executed (shaded){more}", fontsize=9)
-    return png(figure)
+    hidden = actions.shape[-1] - dims
+    more = f" ({hidden} more dims are not shown)" if hidden else ""
+    title = f"demonstrated (orange), sampled (blue), executed (shaded){more}"
+    picture.suptitle(title, fontsize=9)
+    return png(picture)
 
 
-Look = tuple[np.ndarray, np.ndarray]  # crop uint8 [h, w, 3], points [K, 2] in [-1, 1]
+def actions_over_scene(
+    frame: np.ndarray, panels: Sequence[tuple[str, np.ndarray]], *, extent: float = 512.0
+) -> bytes:
+    """Action chunks, as paths in the plane, over a scene: one panel per entry of `panels`; png.
 
-
-def cameras_still(moments: Sequence[tuple[str, np.ndarray, Mapping[str, Look]]]) -> bytes:
-    """One column a moment: the scene with the plan, and below it what each camera gives; png.
-
-    moments: (label, scene uint8 [H, W, 3], {camera: (crop, points)}). A point keeps its
-    colour over the moments, so that one can see what it follows. No points: the crop alone.
+    frame: uint8 [H, W, 3] of a scene that is `extent` units wide. panels: (label, action chunks
+    [B, Tp, 2]), drawn from dark (now) to bright (the last predicted step).
     """
-    cameras = list(moments[0][2])
-    size = (2.0 * len(moments), 2.1 * (1 + len(cameras)))
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(1 + len(cameras), len(moments), squeeze=False)
-    for column, (label, scene, looks) in enumerate(moments):
+    collections = extras.require("matplotlib.collections", extra="report")
+    columns = min(len(panels), PANELS)
+    lines = -(-len(panels) // columns)
+    picture = figure(2.2 * columns, 2.45 * lines)
+    grid = np.atleast_1d(picture.subplots(lines, columns)).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, (label, chunks) in zip(grid, panels):
+        axes.imshow(frame, extent=(0, extent, extent, 0), alpha=0.55)
+        chunks = np.asarray(chunks, np.float64)
+        # A path of Tp points is Tp - 1 segments [2 ends, 2 coordinates], coloured by their time.
+        segments = np.stack([chunks[:, :-1], chunks[:, 1:]], axis=2).reshape(-1, 2, 2)
+        time = np.tile(np.linspace(0, 1, chunks.shape[1] - 1), len(chunks))
+        opacity = max(0.25, 0.9 - len(chunks) / 100)
+        style = dict(cmap="plasma", linewidths=1.1, alpha=opacity)
+        axes.add_collection(collections.LineCollection(segments, array=time, **style))
+        axes.set(xlim=(0, extent), ylim=(extent, 0))
+        axes.set_title(label, fontsize=10)
+    return png(picture)
+
+
+def cameras(moments: Sequence[tuple[str, np.ndarray, Mapping[str, Crop]]]) -> bytes:
+    """What the network sees: one column per moment, the scene above the crop of each camera; png.
+
+    moments: (label, scene uint8 [H, W, 3], {camera: (crop, keypoints)}). A keypoint is where a
+    channel of the spatial softmax looks; it has the same colour in all moments, so that one can
+    see what it follows. An encoder without a spatial softmax has no keypoints [0, 2].
+    """
+    names = list(moments[0][2])
+    picture = figure(2.0 * len(moments), 2.1 * (1 + len(names)))
+    grid = picture.subplots(1 + len(names), len(moments), squeeze=False)
+    for column, (label, scene, crops) in enumerate(moments):
         grid[0, column].imshow(scene)
         grid[0, column].set_title(label, fontsize=9)
-        for row, name in enumerate(cameras, start=1):
-            _camera_panel(grid[row, column], *looks[name])
+        for line, name in enumerate(names, start=1):
+            _camera_panel(grid[line, column], *crops[name])
             if column == 0:
-                grid[row, column].set_ylabel(name, fontsize=9)
+                grid[line, column].set_ylabel(name, fontsize=9)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[])
-    return png(figure)
+    return png(picture)
 
 
-def _camera_panel(axes, crop, points):
+def _camera_panel(axes: Axes, crop: np.ndarray, keypoints: np.ndarray) -> None:
+    """One crop with its keypoints, in the coordinates of the spatial softmax: -1 to 1."""
     height, width = crop.shape[:2]
     axes.imshow(crop, extent=(-1, 1, 1, -1), aspect=height / width)
-    if len(points):
-        x, y = points.T
-        axes.scatter(x, y, c=np.arange(len(points)), cmap="hsv", s=14, edgecolors="k", lw=0.4)
+    if len(keypoints):
+        x, y = keypoints.T
+        color = np.arange(len(keypoints))
+        axes.scatter(x, y, c=color, cmap="hsv", s=14, edgecolors="k", lw=0.4)
     axes.set(xlim=(-1, 1), ylim=(1, -1))

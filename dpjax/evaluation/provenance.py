@@ -1,64 +1,97 @@
-"""What a number was measured with: machine, versions, commit."""
+"""What a number was measured with: machine, versions of libraries, commit of dpjax."""
 
+from configparser import ConfigParser, Error
 from importlib import metadata
 import os
 from pathlib import Path
 import platform
 import subprocess
+from typing import Any
 
 PACKAGES = (
-    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("dpjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
     *("gym-pusht", "pymunk", "metaworld", "mujoco"),
 )
+PACKAGE = Path(__file__).resolve().parents[1]  # the folder dpjax/
+# Changes of these count as changes of the code. Numbers that were just written do not.
+CODE = (":(top)*.py", ":(top)requirements.txt")
+
+
+def provenance() -> dict[str, Any]:
+    """All of it: machine, commit and versions."""
+    return {**machine(), "commit": commit(), "versions": versions()}
 
 
 def machine() -> dict[str, str]:
-    """Processor, cores, accelerators and memory, as the machine tells them."""
-    import jax  # the devices that the numbers were made on
+    """Processor, cores, memory, accelerators and Python, as the machine reports them."""
+    import jax  # here, since only this function needs the devices
 
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [text for text in cpuinfo.read_text().splitlines() if text.startswith("model name")]
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
+    # The cores that this process may use, where the system can tell.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = jax.local_devices()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "machine": f"{model}, {cores} cores, {memory:.0f} GiB",
+        "machine": f"{model}, {cores} cores{_memory()}",
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "python": platform.python_version(),
     }
 
 
+def _memory() -> str:
+    """The machine's memory, or nothing where the system has no sysconf (Windows)."""
+    if not hasattr(os, "sysconf"):
+        return ""
+    return f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+
+
 def versions() -> dict[str, str]:
-    """Installed versions of what the numbers depend on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    """{package: its installed version} of what the numbers depend on, dpjax among them."""
+    return {name: _version(name) for name in PACKAGES}
 
 
-def provenance() -> dict:
-    """All of it: machine, commit, versions."""
-    return {**machine(), "commit": commit(), "versions": versions()}
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def commit() -> str:
-    """The commit of the code that runs, with "+changes" where code or pins differ from it."""
-    here = Path(__file__).parent
+    """The commit of dpjax's own checkout, with "+changes" if code or pins differ from it.
 
-    def git(*arguments):
-        return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    An installed dpjax may lie inside somebody else's repository, such as in a virtual environment
+    there. That repository's commit says nothing about dpjax: the result is "installed <version>".
+    """
     try:
-        code = (":(top)*.py", ":(top)requirements.txt")  # not the numbers that were just written
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "not a git checkout"
+        if not _is_own_checkout(Path(_git("rev-parse", "--show-toplevel"))):
+            return f"installed {_version('dpjax')}"
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
+        return _git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return f"installed {_version('dpjax')}"
+
+
+def _git(*arguments: str) -> str:
+    """What git prints in the package's folder; CalledProcessError if it fails."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _is_own_checkout(top: Path) -> bool:
+    """Whether the repository `top` tracks this package as dpjax/, and its setup.cfg names it."""
+    if not (top / PACKAGE.name).exists() or not PACKAGE.samefile(top / PACKAGE.name):
+        return False
+    setup = ConfigParser()
+    try:
+        setup.read(top / "setup.cfg", encoding="utf-8")
+    except (Error, UnicodeDecodeError):  # another project's, in a form of its own
+        return False
+    if setup.get("metadata", "name", fallback="") != "dpjax":
+        return False
+    return bool(_git("ls-files", "--", "__init__.py"))

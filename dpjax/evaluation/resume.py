@@ -1,7 +1,7 @@
-"""An evaluation that was killed goes on: each episode is on the disk once it is over.
+"""An evaluation that was killed goes on: every episode is on the disk as soon as it has ended.
 
-One JSON line an episode after a first line with what was evaluated. A file of other
-settings (another checkpoint, sampler, number of environments) is begun anew.
+The file has one JSON line with the settings of the evaluation, then one per episode. A file with
+other settings (another checkpoint, sampler or number of environments) is not used.
 """
 
 from collections.abc import Mapping
@@ -19,39 +19,46 @@ FIELDS = ("seed", "steps", "score", "success", "broken", "out_of_bounds")
 log = logging.getLogger("dpjax")
 
 
-def begin(path: Path, settings: Mapping[str, Any]) -> list[Episode]:
-    """The finished episodes of that file, without columns, actions and frames.
+def start(path: Path, settings: Mapping[str, Any]) -> list[Episode]:
+    """Returns the ended episodes in the file, without their columns, actions and frames.
 
-    Afterwards the file holds just those, so that `add` can go on with it.
+    Afterwards the file holds exactly these, and `add` goes on with it. settings: as JSON gives
+    them back, so with lists in place of tuples.
     """
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # whole lines only
-    found = []
+    # A kill may have cut off the last line: only what ends in a line break counts.
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    episodes = []
     if lines:
         try:
             if json.loads(lines[0]) == dict(settings):
-                found = [_episode(json.loads(line)) for line in lines[1:]]
+                episodes = [_parse(line) for line in lines[1:]]
             else:
-                log.warning("%s is of other settings: begun anew", path)
+                log.warning("%s is of other settings: starting over", path)
         except (ValueError, KeyError) as error:
-            log.warning("%s is damaged (%s): begun anew", path, error)
-    if found:
-        log.warning("%d episodes are done already (%s)", len(found), path)
+            log.warning("%s is damaged (%s): starting over", path, error)
+    if episodes:
+        log.warning("%d episodes are done already (%s)", len(episodes), path)
     path.write_text(json.dumps(dict(settings)) + "\n")
-    for episode in found:
+    for episode in episodes:
         add(path, episode)
-    return found
+    return episodes
 
 
 def add(path: Path, episode: Episode) -> None:
-    """Appends a finished episode."""
-    row = {name: getattr(episode, name) for name in FIELDS}
-    row["progress"] = episode.progress.tolist()
+    """Appends an episode that has ended."""
+    values = {name: getattr(episode, name) for name in FIELDS}
+    values["progress"] = episode.progress.tolist()
     with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps(values) + "\n")
 
 
-def _episode(row) -> Episode:
-    progress = np.array(row["progress"], np.float32)
-    none = np.zeros((0, 0), np.float32)
-    fields = {name: row[name] for name in FIELDS}
-    return Episode(progress=progress, columns={}, actions=none, **fields)
+def _parse(line: bytes) -> Episode:
+    """The episode of a line that `add` wrote."""
+    values = json.loads(line)
+    fields = {name: values[name] for name in FIELDS}
+    return Episode(
+        progress=np.array(values["progress"], np.float32),
+        columns={},
+        actions=np.zeros((0, 0), np.float32),
+        **fields,
+    )

@@ -1,46 +1,47 @@
-"""Episodes of a policy in a simulator: many environments, one process, in lockstep.
+"""Episodes of a policy in a simulator: many environments in one process, in lockstep.
 
-The environments act together and are planned for together, `executed` steps at a time. One
-whose episode is over waits for the end of the chunk and takes the next seed there, so that
-the batches of plans stay full and all queues run dry at the same step.
+All environments step together, and one call of the policy samples action chunks for all of them.
+An environment whose episode ends in the middle of a chunk waits until the others have executed
+theirs, and then starts the next seed. So the policy always sees a full batch of one shape.
 
-An episode's randomness comes from its seed alone, so its result does not depend on how
-many environments run beside it. What the simulator or a broken plan spoils is recorded as
-broken, with the reason: it is no failure of the policy and is left out of the scores.
+An episode's randomness comes from its seed alone: its result does not depend on how many
+environments run beside it. An episode that an exception of the simulator or an action chunk with
+NaN cuts short is recorded as broken, with the reason. It says nothing about the policy, so it is
+left out of the scores.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
 from dpjax.core.errors import UserError
-from dpjax.core.types import PRNGKey, row_keys
-from dpjax.inference.controller import Controller, finite_rows
+from dpjax.core.types import PRNGKey, example_keys
+from dpjax.evaluation.environments import Environments, FinitePolicy, Running
+from dpjax.inference.controller import Controller
+from dpjax.tasks.base import Columns, Simulator
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What happened.
+    """The record of one episode.
 
-    progress: float32 [T] after each step.
-    columns: {raw name: [T, ...]} the raw observations, each before its action; {} where
-        they were not kept.
-    actions: float32 [T, Da] as planned; never clipped.
-    score, success: by the largest progress; nan and False if broken.
+    progress: float32 [T], the simulator's progress after each step.
+    columns: {name: [T, ...]}, the raw columns before each action; {} if they were not kept.
+    actions: float32 [T, Da], as the policy gave them; they are never clipped.
+    score, success: of the largest progress; nan and False if broken.
     broken: why the episode does not count, or None.
-    out_of_bounds: steps whose action left the range the task is made for.
-    frames: uint8 [H, W, 3] before each action and at the end, with the plan drawn, for
-        the seeds in `record`.
+    out_of_bounds: the number of steps whose action was outside the simulator's range.
+    frames: uint8 [H, W, 3] before each action, with the action chunk drawn into it, and at the
+        end; None if the episode was not recorded.
     """
 
     seed: int
     steps: int
     progress: np.ndarray
-    columns: dict[str, np.ndarray]
+    columns: Columns
     actions: np.ndarray
     score: float
     success: bool
@@ -49,183 +50,112 @@ class Episode:
     frames: list[np.ndarray] | None = None
 
 
-@dataclass
-class _Run:
-    """An episode as it happens. index: its place in the list of seeds."""
-
-    index: int
-    seed: int
-    raw: dict[str, np.ndarray] | None = None
-    columns: list = field(default_factory=list)
-    actions: list = field(default_factory=list)
-    progress: list = field(default_factory=list)
-    frames: list | None = None
-    kept: bool = True
-    broken: str | None = None
-    over: bool = False
-
-
 def rollout(
-    task: Any,
-    plan: Callable,
+    simulator: Simulator,
+    observe: Callable[[Columns], Columns],
+    sample_actions: Callable,
     *,
     seeds: Iterable[int],
     observed: int,
     executed: int,
     rng: PRNGKey,
     num_envs: int = 50,
-    progress: bool = True,
     record: Iterable[int] = (),
     keep: Iterable[int] | None = None,
     on_end: Callable[[Episode], None] = lambda episode: None,
+    progress: bool = True,
+    label: str = "rollout",
 ) -> list[Episode]:
-    """One episode for each of `seeds`, in their order; frames are kept of those in `record`.
+    """Runs one episode for each seed and returns them in the order of the seeds.
 
-    keep: the seeds of which the observations are kept, by default all: 300 images of 96²
-    are 8 MB an episode.
-    task: has the fields of dpjax.tasks.Task. plan: (keys [B], obs, previous) -> [B, Tp, Da].
-    observed, executed: To and Ta. progress: whether to show a bar. on_end: sees each
-    episode when it is over.
+    observe: as in `Task`: raw columns {name: [B, ...]} -> the policy's observation.
+    sample_actions: (keys [B], observations {name: [B, To, ...]}, previous) -> [B, Tp, Da].
+    observed, executed: To, the steps that the policy observes, and Ta, the steps of each action
+        chunk that are executed.
+    rng: a key; the noise of an episode is drawn from this key and the episode's seed.
+    num_envs: how many episodes run at the same time, at most.
+    record: the seeds whose frames are kept.
+    keep: the seeds whose raw columns are kept, by default all. (300 images of 96 x 96 px are 8 MB
+        per episode.)
+    on_end: called with each episode when it has ended.
+    progress, label: whether to show a progress bar, and its title.
+
+    Raises UserError if there are no seeds or no environments.
     """
-    seeds, record = [int(seed) for seed in seeds], set(record)
-    keep = set(seeds if keep is None else keep)
-    if not seeds or num_envs < 1:
-        raise UserError(f"{len(seeds)} seeds, {num_envs} environments: at least 1 of each.")
-    waiting, episodes = deque(enumerate(seeds)), [None] * len(seeds)
-    envs = [None] * min(num_envs, len(seeds))
-    runs: list[_Run | None] = [None] * len(envs)
-    bad = np.zeros(len(envs), bool)
-    controller = Controller(_guard(plan, bad), observed=observed, executed=executed)
-    controller.reset(row_keys(rng, np.array(seeds[: len(envs)], np.uint32)))
-    bar = tqdm(total=len(seeds), desc=task.name, unit="episode", disable=not progress)
-    while _fill(task, controller, envs, runs, waiting, episodes, rng, record, keep):
-        for _ in range(executed):
-            _advance(task, controller, envs, runs, bad)
-        for row, run in enumerate(runs):
-            if run is not None and run.over:
-                episodes[run.index], runs[row] = _episode(task, run), None
-                on_end(episodes[run.index])
-        _show(bar, episodes)
+    seeds = _checked(seeds, num_envs)
+    waiting = _episodes_to_run(seeds, set(record), set(seeds if keep is None else keep))
+    environments = Environments(simulator, observe, min(num_envs, len(seeds)))
+    policy = FinitePolicy(sample_actions)
+    controller = Controller(policy, observed=observed, executed=executed)
+    controller.reset(_keys(rng, seeds[: environments.count]))  # for the batch size
+    bar = tqdm(total=len(seeds), desc=label, unit="episode", disable=not progress)
+    episodes: dict[int, Episode] = {}
+    while waiting or environments.busy:
+        # 1. Free environments start the next seeds, each with the key of its seed.
+        started = environments.start(waiting)
+        if started:
+            controller.reset(_keys(rng, [environments.seed(i) for i in started]), rows=started)
+        # 2. All environments execute one action chunk. (None is busy if no reset succeeded.)
+        for _ in range(executed if environments.busy else 0):
+            environments.step(controller, policy)
+        # 3. Episodes that have ended leave their environments.
+        for running in environments.take_ended():
+            episodes[running.index] = _episode(simulator, running)
+            on_end(episodes[running.index])
+        _show(bar, list(episodes.values()))
     bar.close()
-    for env in envs:
-        getattr(env, "close", lambda: None)()
-    return episodes
+    environments.close()
+    return [episodes[i] for i in range(len(seeds))]
 
 
-def _guard(plan, bad):
-    """The plan with zeros for rows that are not finite, which `bad` [B] then names.
-
-    So one row's NaN breaks one episode and not, in the controller, the whole batch.
-    """
-
-    def guarded(keys, obs, previous=None):
-        chunk = np.array(plan(keys, obs, previous))
-        bad[:] = ~finite_rows(chunk)
-        chunk[bad] = 0
-        return chunk
-
-    return guarded
+def _checked(seeds: Iterable[int], num_envs: int) -> list[int]:
+    """The seeds as a list; raises UserError if there is nothing to run."""
+    seeds = [int(seed) for seed in seeds]
+    if not seeds:
+        raise UserError("seeds is empty: give at least 1 seed.", argument="seeds")
+    if num_envs < 1:
+        raise UserError(f"num_envs={num_envs} must be at least 1.", argument="num_envs")
+    return seeds
 
 
-def _fill(task, controller, envs, runs, waiting, episodes, rng, record, keep):
-    """Gives free rows the next seeds; whether any row is live."""
-    started = []
-    for row in [row for row, run in enumerate(runs) if run is None]:
-        while waiting and runs[row] is None:
-            run = _start(task, envs, row, *waiting.popleft(), record, keep)
-            if run.broken:
-                episodes[run.index] = _episode(task, run)
-            else:
-                runs[row] = run
-                started.append(row)
-    if started:
-        new_seeds = np.array([runs[row].seed for row in started], np.uint32)
-        controller.reset(row_keys(rng, new_seeds), rows=started)
-    return any(run is not None for run in runs)
-
-
-def _start(task, envs, row, index, seed, record, keep):
-    run = _Run(index, seed, frames=[] if seed in record else None, kept=seed in keep)
-    try:
-        if envs[row] is None:
-            envs[row] = task.make()
-        run.raw = task.reset(envs[row], seed)
-    except UserError:
-        raise  # a simulator that isn't installed is nobody's broken episode
-    except Exception as error:
-        _break(run, f"reset: {_named(error)}")
-        envs[row] = None
-    return run
-
-
-def _advance(task, controller, envs, runs, bad):
-    """One step of every row whose episode is not over."""
-    raws = [run.raw for run in runs if run is not None]
-    raws = [raws[0] if run is None else run.raw for run in runs]  # idle rows: somebody's
-    raw = {name: np.stack([row[name] for row in raws]) for name in raws[0]}
-    actions = controller.act(task.observe(raw))
-    for row, run in enumerate(runs):
-        if run is None or run.over:
-            continue
-        if bad[row]:
-            _break(run, f"step {len(run.progress)}: the plan is not finite")
-            continue
-        try:
-            _step(task, envs[row], run, actions[row], controller.chunk[row])
-        except Exception as error:
-            _break(run, f"step {len(run.progress)}: {_named(error)}")
-            envs[row] = None  # the next seed gets a new one
-
-
-def _step(task, env, run, action, chunk):
-    if run.frames is not None:
-        run.frames.append(task.draw_actions(task.render(env), chunk))
-    raw, progress, done = task.step(env, action)
-    if not np.isfinite(progress):
-        raise ValueError(f"progress is {progress}")
-    if run.kept:
-        run.columns.append(run.raw)
-    run.actions.append(action)
-    run.progress.append(progress)
-    run.raw = raw
-    run.over = done or len(run.progress) >= task.max_steps
-    if run.over and run.frames is not None:
-        run.frames.append(task.render(env))
-
-
-def _break(run, reason):
-    run.broken, run.over = reason, True
-
-
-def _named(error):
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _episode(task, run):
-    """The record of a run that is over."""
-    actions = np.array(run.actions, np.float32)
-    outside = [((a < task.action_low) | (a > task.action_high)).any() for a in actions]
-    best = max(run.progress, default=0.0)
-    names = run.columns[0] if run.columns else ()
-    return Episode(
-        seed=run.seed,
-        steps=len(run.progress),
-        progress=np.array(run.progress, np.float32),
-        columns={name: np.stack([raw[name] for raw in run.columns]) for name in names},
-        actions=actions,
-        score=float("nan") if run.broken else task.score(best),
-        success=False if run.broken else task.success(best),
-        broken=run.broken,
-        out_of_bounds=int(sum(outside)),
-        frames=run.frames,
+def _episodes_to_run(seeds: list[int], record: set[int], keep: set[int]) -> deque[Running]:
+    """The episodes in the order of their seeds, with lists for the frames that are kept."""
+    return deque(
+        Running(i, seed, keep_columns=seed in keep, frames=[] if seed in record else None)
+        for i, seed in enumerate(seeds)
     )
 
 
-def _show(bar, episodes):
-    """The bar: episodes done, and the scores of those that count."""
-    done = [episode for episode in episodes if episode is not None]
-    valid = [episode for episode in done if not episode.broken]
-    if valid and len(done) > bar.n:
+def _keys(rng: PRNGKey, seeds: list[int]) -> PRNGKey:
+    """One key per episode, which depends on its seed alone."""
+    return example_keys(rng, np.array(seeds, np.uint32))
+
+
+def _episode(simulator: Simulator, running: Running) -> Episode:
+    """The record of an episode that has ended."""
+    actions = np.array(running.actions, np.float32)
+    low, high = simulator.action_low, simulator.action_high
+    outside = [((action < low) | (action > high)).any() for action in actions]
+    best = max(running.progress, default=0.0)
+    names = running.columns[0] if running.columns else ()
+    return Episode(
+        seed=running.seed,
+        steps=len(running.progress),
+        progress=np.array(running.progress, np.float32),
+        columns={name: np.stack([raw[name] for raw in running.columns]) for name in names},
+        actions=actions,
+        score=float("nan") if running.broken else simulator.score(best),
+        success=False if running.broken else simulator.success(best),
+        broken=running.broken,
+        out_of_bounds=int(sum(outside)),
+        frames=running.frames,
+    )
+
+
+def _show(bar: tqdm, ended: list[Episode]) -> None:
+    """Moves the bar to the number of ended episodes, with the mean score of those that count."""
+    valid = [episode for episode in ended if not episode.broken]
+    if valid and len(ended) > bar.n:
         score, success = np.mean([(e.score, e.success) for e in valid], axis=0)
         bar.set_postfix_str(f"score {score:.3f} success {success:.3f}", refresh=False)
-    bar.update(len(done) - bar.n)
+    bar.update(len(ended) - bar.n)

@@ -1,21 +1,34 @@
 """Films of episodes: a grid of clips, as mp4 for reports and as gif for a README.
 
-A clip that ends before the others holds its last frame, framed in green where the episode
-succeeded and dimmed where it did not. The number in the corner is the progress.
+A clip that ends before the others holds its last frame: with a green border if the episode
+succeeded, otherwise dimmed with a grey one. The number in the corner is the progress.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+
+from dpjax.core import extras
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 GAP = 6  # px between cells
 BACKGROUND = (24, 26, 30)
-GREEN, GREY = (46, 204, 113), (110, 116, 128)
+GREEN = (46, 204, 113)
+GREY = (110, 116, 128)
+INK = (40, 44, 52)
 
-Clip = Sequence[np.ndarray]  # frames uint8 [H, W, 3], a number of its own for each clip
+Clip = Sequence[np.ndarray]  # frames uint8 [H, W, 3]; clips may differ in length
+
+
+def _pillow(module: str):
+    """A module of Pillow; UserError if Pillow is not installed."""
+    return extras.require(f"PIL.{module}", extra="report")
 
 
 def grid_video(
@@ -30,9 +43,11 @@ def grid_video(
 ) -> None:
     """Writes an mp4 (h264, yuv420p: plays everywhere).
 
-    clips: one list of frames an episode. progress: [T] of each, frame i showing the
-    progress after step i - 1. success: of each. size: px, the side of a cell.
+    clips: the frames of each episode. progress: [T] of each episode; frame i shows the progress
+    that step i - 1 reached. success: of each episode. columns: clips side by side. fps: frames
+    per second. size: side of a clip, px.
     """
+    av = extras.require("av", extra="report")
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = None
         for image in grid_frames(clips, progress, success, columns=columns, size=size):
@@ -58,19 +73,23 @@ def grid_gif(
     every: int = 2,
     colors: int = 48,
 ) -> None:
-    """Writes a small gif of the same grid: every second frame, one palette for all."""
+    """Writes the same grid as a small gif: every `every`-th frame, one palette for all frames.
+
+    scale: of the side of a clip; colors: in the palette. The other arguments: see `grid_video`.
+    """
+    image_lib = _pillow("Image")
     side = round(size * scale)
     images = list(grid_frames(clips, progress, success, columns=columns, size=side))
-    # The palette is taken from the first and the last frame, which have all the colours.
+    # The palette is made from the first and the last frame: together they have all the colours.
     both = np.concatenate([np.asarray(images[0]), np.asarray(images[-1])])
-    palette = Image.fromarray(both).quantize(colors)
+    palette = image_lib.fromarray(both).quantize(colors)
     kept = [*images[::every], images[-1]]
     small = [image.quantize(palette=palette, dither=0) for image in kept]
     small[0].save(
         path,
         save_all=True,
         append_images=small[1:],
-        duration=[1000 * every // fps] * (len(small) - 1) + [1500],
+        duration=[1000 * every // fps] * (len(small) - 1) + [1500],  # ms; the last frame stays
         loop=0,
         optimize=True,
     )
@@ -84,44 +103,54 @@ def grid_frames(
     columns: int,
     size: int,
 ) -> Iterator[Image.Image]:
-    """The images of the film, all of one even size."""
+    """The images of the film, all of one size; its sides are even, as h264 wants them.
+
+    The arguments: see `grid_video`.
+    """
+    image_lib = _pillow("Image")
     columns = min(columns, len(clips))
     lines = -(-len(clips) // columns)
     step = size + GAP
     shape = [(count * step + GAP + 1) // 2 * 2 for count in (columns, lines)]
-    held = [None] * len(clips)
+    last_cells: list[Image.Image | None] = [None] * len(clips)  # of clips that have ended
     for t in range(max(len(clip) for clip in clips)):
-        page = Image.new("RGB", shape, BACKGROUND)
+        page = image_lib.new("RGB", shape, BACKGROUND)
         for i, clip in enumerate(clips):
-            cell = held[i]
+            cell = last_cells[i]
             if cell is None:
-                number = _number(progress[i], t) if progress is not None else None
+                number = _progress_at(progress[i], t) if progress is not None else None
                 cell = _cell(clip[t], number, size)
                 if t == len(clip) - 1:
-                    cell = held[i] = _finished(cell, success is None or bool(success[i]))
+                    cell = _finish(cell, success is None or bool(success[i]))
+                    last_cells[i] = cell
             page.paste(cell, (GAP + i % columns * step, GAP + i // columns * step))
         yield page
 
 
-def _number(progress, t):
+def _progress_at(progress: np.ndarray, t: int) -> float:
+    """The progress that frame t shows: 0 before the first step, later that of step t - 1."""
     return float(progress[min(t, len(progress)) - 1]) if t and len(progress) else 0.0
 
 
-def _cell(frame, number, size):
-    cell = Image.fromarray(frame).resize((size, size), Image.LANCZOS)
+def _cell(frame: np.ndarray, number: float | None, size: int) -> Image.Image:
+    """A frame at the size of a cell, with the number in its upper right corner."""
+    image_lib = _pillow("Image")
+    cell = image_lib.fromarray(frame).resize((size, size), image_lib.LANCZOS)
     if number is not None:
-        draw = ImageDraw.Draw(cell)
-        font = ImageFont.load_default(max(9, size // 12))
-        place = (size - size // 20, size // 20)
-        draw.text(place, f"{number:.2f}", (40, 44, 52), font, anchor="ra")
+        draw = _pillow("ImageDraw").Draw(cell)
+        font = _pillow("ImageFont").load_default(max(9, size // 12))
+        corner = (size - size // 20, size // 20)
+        draw.text(corner, f"{number:.2f}", INK, font, anchor="ra")
     return cell
 
 
-def _finished(cell, success):
-    """The frame that is held: a green border, or dimmed with a grey one."""
+def _finish(cell: Image.Image, success: bool) -> Image.Image:
+    """The last frame of a clip: with a green border, or dimmed with a grey one."""
+    image_lib = _pillow("Image")
     if not success:
-        cell = Image.blend(cell, Image.new("RGB", cell.size, BACKGROUND), 0.35)
-    edge = max(3, cell.width // 40)
+        cell = image_lib.blend(cell, image_lib.new("RGB", cell.size, BACKGROUND), 0.35)
+    width = max(3, cell.width // 40)
     box = [0, 0, cell.width - 1, cell.height - 1]
-    ImageDraw.Draw(cell).rectangle(box, outline=GREEN if success else GREY, width=edge)
+    outline = GREEN if success else GREY
+    _pillow("ImageDraw").Draw(cell).rectangle(box, outline=outline, width=width)
     return cell

@@ -17,6 +17,7 @@ from dpjax.data import loader
 from dpjax.evaluation import rollout
 from dpjax.evaluation import scores
 from dpjax.evaluation.imitation import validate
+from dpjax.ops import transposed
 from dpjax.training.signals import Signals
 
 
@@ -44,7 +45,7 @@ def validation(config, spec, data):
     """`(params) -> metrics` on fixed held-out windows, or None where nothing is held out."""
     if not len(data.val.ends) or not config.val.every:
         return None
-    policy = build.policy(build.sampling(config, steps=config.val.num_steps), None, spec)
+    policy = build.policy(build.with_sampling(config, steps=config.val.num_steps), None, spec)
     held_out = dataset.place(config, data, "val")
     ids = np.unique(np.linspace(0, len(held_out) - 1, config.val.windows).astype(int))
     batch = first_batch(config, held_out, ids)
@@ -74,14 +75,14 @@ def evaluation(config, spec, signals: Signals):
     task = tasks.get(config.task)
     simulator = tasks.require_simulator(task, instead="set config.eval.every=0")
     simulator.make()  # a missing simulator is said now, not in an hour
-    few = build.sampling(config, steps=config.eval.num_steps)
+    few = build.with_sampling(config, steps=config.eval.num_steps)
     act = build.compiled_policy(few, build.policy(few, None, spec), spec)
 
     num_envs = min(config.eval.num_envs, config.eval.episodes)
     first = simulator.selection_seeds
 
     def evaluate(params):
-        params = build.inference_params(params, [jax.default_backend()])
+        params = transposed.inference_params(params, [jax.default_backend()])
         act.compile(params, [num_envs])
 
         def plan(rng, obs, previous=None):

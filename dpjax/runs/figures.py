@@ -10,7 +10,6 @@ from dpjax.config import build
 from dpjax.config import cameras
 from dpjax.diffusion import sampling
 from dpjax.evaluation import plots
-from dpjax.evaluation import report
 from dpjax.policies import representations
 from dpjax.runs import run as run_lib
 
@@ -49,7 +48,7 @@ def noise_still(run: run_lib.Run, episode) -> bytes:
     simulator = tasks.require_simulator(task)
     env = simulator.make()
     simulator.place(env, {key: column[at] for key, column in episode.columns.items()})
-    return report.chunks_still(simulator.render(env), panels, extent=simulator.action_high)
+    return plots.actions_over_scene(simulator.render(env), panels, extent=simulator.action_high)
 
 
 def observations(task, episode, steps, observed: int) -> dict[str, np.ndarray]:
@@ -65,11 +64,11 @@ def seen_still(run: run_lib.Run, episode) -> bytes:
     steps = np.unique(np.linspace(0, episode.steps - 1, PANELS).astype(int))
     obs = observations(task, episode, steps, run.config.horizon.obs)
     seen = representations.encode_obs(build.representation(run.config), obs)
-    crops, points = jax.device_get(cameras.look(run.config, run.spec, run.params, seen))
+    crops, points = jax.device_get(cameras.what_it_sees(run.config, run.spec, run.params, seen))
     chunks, env, moments = run.sample_actions(jax.random.key(0), obs), simulator.make(), []
     for i, step in enumerate(steps):
         simulator.place(env, {key: column[step] for key, column in episode.columns.items()})
         scene = simulator.draw_actions(simulator.render(env), chunks[i])
         looks = {key: (crops[key][i], points[key][i]) for key in crops}
         moments.append((f"step {step}", scene, looks))
-    return plots.cameras_still(moments)
+    return plots.cameras(moments)

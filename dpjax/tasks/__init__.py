@@ -1,20 +1,21 @@
-"""What a task is: a NamedTuple of functions over an environment, and its numbers.
+"""The tasks, by name.
 
-One file a task. Commands take a task by `get(name)` and hand it on; the rollout reads
-its fields and imports nothing from here.
+A new task is a file of this folder that fills in `Task` (and `Simulator`, if it has one), and a
+line in `TASKS`. A family of tasks that share one file is a function `name -> Task` in `FAMILIES`;
+its members are called <family>/<name>. The files are imported when a task is asked for.
 """
 
 from collections.abc import Iterable
 import functools
 
 from dpjax.core.errors import UserError, choices
-from dpjax.tasks.base import Columns, Task
+from dpjax.tasks.base import Columns, Simulator, Task
 
-__all__ = ["Columns", "Task", "get", "observed"]
+__all__ = ["Columns", "Simulator", "Task", "get", "observed_columns", "require_simulator"]
 
 
 def _pusht() -> Task:
-    from dpjax.tasks import pusht  # here, for pusht imports Task from this file
+    from dpjax.tasks import pusht
 
     return pusht.TASK
 
@@ -31,30 +32,49 @@ def _metaworld(name: str, camera: bool = False) -> Task:
     return metaworld.task(name, camera)
 
 
-def _own() -> Task:
+def _custom() -> Task:
     from dpjax.tasks import custom
 
     return custom.TASK
 
 
-TASKS = {"pusht": _pusht, "pusht_image": _pusht_image, "own": _own}
-FAMILIES = {  # their tasks are called <family>/<name>
+TASKS = {"pusht": _pusht, "pusht_image": _pusht_image, "custom": _custom}
+FAMILIES = {
     "metaworld": _metaworld,
     "metaworld_image": functools.partial(_metaworld, camera=True),
 }
+# Former names, which run folders hold.
+RENAMED = {"own": "custom"}
 
 
 def get(name: str) -> Task:
-    """The task of that name."""
+    """Returns the task `name`; raises UserError if there is none of that name."""
+    name = RENAMED.get(name, name)
     family, slash, member = name.partition("/")
     if slash and family in FAMILIES:
         return FAMILIES[family](member)
     if name not in TASKS:
         known = [*TASKS, *(f"{family}/<name>" for family in FAMILIES)]
-        raise UserError(f"task {name!r} (config.task, --task) is unknown; {choices(name, known)}.")
+        raise UserError(f"task={name!r} is unknown; {choices(name, known)}.", argument="task")
     return TASKS[name]()
 
 
-def observed(task: Task, columns: Iterable[str]) -> tuple[str, ...]:
-    """The raw columns that the task observes, where the data has these."""
+def observed_columns(task: Task, columns: Iterable[str]) -> tuple[str, ...]:
+    """The names of the raw columns that the task observes in data that has these `columns`."""
     return task.columns or tuple(key for key in columns if key != task.action)
+
+
+def require_simulator(task: Task, *, instead: str = "") -> Simulator:
+    """Returns the task's simulator; raises UserError if it has none.
+
+    instead: what the caller offers in place of a rollout; the error names it first.
+    """
+    if task.simulator is None:
+        offer = f"{instead}, " if instead else ""
+        raise UserError(
+            f"task={task.name!r} has no simulator to roll out in: {offer}validate the run on "
+            "held-out demonstrations (python -m dpjax.validate), or name another task of "
+            "dpjax/tasks.",
+            argument="task",
+        )
+    return task.simulator

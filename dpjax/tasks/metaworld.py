@@ -1,16 +1,17 @@
 """MetaWorld: 50 tasks for one arm and its gripper (Yu et al. 2019), with scripted experts.
 
 The simulator is metaworld 3.1.1 (its "v3" tasks) on mujoco 3.3.0. Control runs at 80 Hz. An
-action [4] in [-1, 1] moves the hand's target by 1 cm a unit along x, y and z, and closes
-(1) or opens (-1) the gripper. MetaWorld's observation, the raw column "state", has 39 numbers, m:
+action [4] in [-1, 1] moves the hand's target by 1 cm per unit along x, y and z, and closes (1) or
+opens (-1) the gripper. MetaWorld's observation, the raw column "state", has 39 numbers, m:
 
     hand 3 | gripper 1 | object 3 + 4 | second object 3 + 4 | the step before: 18 | goal 3
 
-of which objects are positions and quaternions, zeros where there is none. The goal is zeros
-too unless it is asked for: here it is shown, since in some tasks nothing else tells it.
+Objects are positions and quaternions, and zeros if there is none. MetaWorld hides the goal
+(zeros) unless it is asked to show it. Here it is shown: in some tasks nothing else tells where it
+is.
 
-Success is MetaWorld's own flag, which differs by task, at any step of the episode, which
-ends there. It has no graded score that is customary: score is success, as 0 or 1.
+An episode succeeds, and ends, at the first step at which MetaWorld's flag is raised, whose
+meaning differs by task. There is no customary graded score: score is success, as 0 or 1.
 
 A seed gives the same episode each time, bit for bit, whatever the simulator did before.
 """
@@ -20,18 +21,19 @@ import ctypes.util
 import functools
 import os
 import sys
+from typing import Any
 import warnings
 
 import numpy as np
 
 from dpjax.core.errors import UserError, choices
-from dpjax.tasks.base import Columns, Task
+from dpjax.tasks.base import Columns, Simulator, Task
 
 VERSION = "-v3"
-# The paper that made ten demonstrations customary (DP3, Ze et al. 2024) stops there too.
-# Of ten episodes a task the experts' median is 118 steps at most, their longest 195.
+# As in the paper that made ten demonstrations customary (DP3, Ze et al. 2024). The experts need
+# fewer: over ten episodes per task, their median is at most 118 steps, and the longest took 195.
 MAX_STEPS = 200
-FRAME = 192  # px, side of a frame of a film
+FRAME = 192  # px, side of a film's frame
 IMAGE = 96  # px, side of the camera image that a policy sees
 CAMERA = "corner2"
 CAMERA_PLACE = (0.75, 0.075, 0.7)  # m; nearer than the model's (Seo et al. 2022)
@@ -57,13 +59,15 @@ NAMES = (
 def observe(columns: Columns) -> Columns:
     """{"state": [..., 39]} -> hand [..., 4], objects [..., 14], goal and relative, float32.
 
-    m, but for the gripper's opening in [0, 1] and the quaternions. The step before is left
-    out: the policy sees To steps anyway. relative [..., 9] is object - hand, second object -
-    hand, goal - object: grasps and pushes look alike wherever they happen, which ten
-    demonstrations do not show. (experiments/metaworld has what they change.)
+    All in m, except the gripper's opening in [0, 1] and the quaternions. The step before is left
+    out, since the policy observes To steps anyway. relative [..., 9] is object - hand, second
+    object - hand, goal - object. With it a grasp or a push looks the same wherever it happens,
+    which ten demonstrations are too few to teach (experiments/metaworld measures the difference).
     """
     state = np.asarray(columns["state"], np.float32)
-    hand, first, second = state[..., :3], state[..., 4:7], state[..., 11:14]
+    hand = state[..., :3]
+    first = state[..., 4:7]
+    second = state[..., 11:14]
     goal = state[..., 36:]
     relative = np.concatenate([first - hand, second - hand, goal - first], axis=-1)
     return {
@@ -74,8 +78,8 @@ def observe(columns: Columns) -> Columns:
     }
 
 
-def see(columns: Columns) -> Columns:
-    """{"image": [..., 96, 96, 3], "state": [..., 39]} -> the image, and the hand [..., 4]."""
+def observe_image(columns: Columns) -> Columns:
+    """{"image": [..., 96, 96, 3], "state": [..., 39]} -> the image and the hand [..., 4]."""
     return {
         "image": columns["image"],
         "hand": np.asarray(columns["state"], np.float32)[..., :4],
@@ -83,40 +87,49 @@ def see(columns: Columns) -> Columns:
 
 
 class World:
-    """MetaWorld's simulator of one task, and what renders it, by the side of its frames in px.
+    """MetaWorld's simulator of one task, with one renderer per size of image.
 
-    camera: side of the camera image among its raw columns; 0 for none.
+    camera: side of the camera image among the raw columns, px; 0 for no camera.
     """
 
     def __init__(self, env, camera: int = 0):
-        self.env, self.camera, self.renderers = env, camera, {}
+        self.env = env
+        self.camera = camera
+        self.renderers: dict[int, Any] = {}  # {side in px: renderer}
 
-    def close(self):
+    def close(self) -> None:
+        """Frees the renderers and the simulator."""
         for renderer in self.renderers.values():
             renderer.close()
         self.env.close()
 
 
 def make(name: str, camera: int = 0) -> World:
-    """The simulator of that task, without a window. camera: see `World`."""
+    """The simulator of the task `name`, without a window. camera: see `World`."""
     env = _package().env_dict.ALL_V3_ENVIRONMENTS[name + VERSION]()
     env._partially_observable = False  # shows the goal
     env.__dict__.pop("sawyer_observation_space", None)  # cached with the goal hidden
-    # `reset` draws from `seed`, instead of repeating one of 50 layouts fixed at the start.
-    env._set_task_called, env._freeze_rand_vec, env.seeded_rand_vec = True, False, True
+    # `reset` shall draw a layout from its seed, instead of repeating one of 50 fixed layouts.
+    env._set_task_called = True
+    env._freeze_rand_vec = False
+    env.seeded_rand_vec = True
     return World(env, camera)
 
 
 def reset(world: World, seed: int) -> Columns:
-    """Starts the episode of a seed."""
-    world.env.seed(seed)  # reset(seed=…) ignores it
+    """Starts the episode of a seed; returns the raw columns of its first step."""
+    world.env.seed(seed)  # env.reset(seed=…) ignores its argument
     state, _ = world.env.reset()
     space = world.env.sawyer_observation_space
-    return _columns(world, np.clip(state, space.low, space.high))  # as `step` does it
+    # env.step clips its observations; env.reset does not.
+    return _columns(world, np.clip(state, space.low, space.high))
 
 
 def step(world: World, action: np.ndarray) -> tuple[Columns, float, bool]:
-    """One action [4]; beyond [-1, 1] MetaWorld clips -> (raw columns, success 0 or 1, over)."""
+    """Executes one action [4] -> (raw columns, success as 0 or 1, whether the episode ends).
+
+    MetaWorld clips actions beyond [-1, 1].
+    """
     state, _, _, _, info = world.env.step(np.array(action, np.float64))
     success = float(info["success"]) > 0
     return _columns(world, state), float(success), success
@@ -132,10 +145,12 @@ def _columns(world, state):
 def expert(name: str) -> Callable[[Columns], np.ndarray]:
     """MetaWorld's scripted policy: {"state": [39]} -> action [4].
 
-    Clipped to what the simulator executes: a hand far from its target asks for more.
+    Its actions are clipped to [-1, 1], which is what the simulator executes; a hand far from its
+    target asks for more.
     """
     policy = _package().policies.ENV_POLICY_MAP[name + VERSION]()
-    warnings.filterwarnings("ignore", message="Constant.s. may be too high")  # that same thing
+    # MetaWorld warns of actions that it is going to clip; here they are clipped on purpose.
+    warnings.filterwarnings("ignore", message="Constant.s. may be too high")
 
     def act(columns):
         action = policy.get_action(np.asarray(columns["state"], np.float64))
@@ -145,7 +160,7 @@ def expert(name: str) -> Callable[[Columns], np.ndarray]:
 
 
 def render(world: World, side: int = FRAME) -> np.ndarray:
-    """uint8 [side, side, 3]; UserError where this machine has nothing to render with."""
+    """uint8 [side, side, 3]. Raises UserError if this machine has nothing to render with."""
     import mujoco
 
     if side not in world.renderers:
@@ -156,11 +171,14 @@ def render(world: World, side: int = FRAME) -> np.ndarray:
 
 
 def _renderer(mujoco, model, side):
-    """A renderer without what costs most where there is no graphics card."""
+    """A renderer without the effects that cost most without a graphics card."""
     try:
-        mujoco.gl_context.GLContext(side, side).free()  # Renderer is noisy when this fails
-        model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
-        model.cam(CAMERA).pos, model.cam(CAMERA).fovy = CAMERA_PLACE, CAMERA_ANGLE
+        # A context on trial: where there is none, Renderer would print a page of complaints.
+        mujoco.gl_context.GLContext(side, side).free()
+        model.vis.quality.offsamples = 0
+        model.vis.quality.shadowsize = 0
+        model.cam(CAMERA).pos = CAMERA_PLACE
+        model.cam(CAMERA).fovy = CAMERA_ANGLE
         renderer = mujoco.Renderer(model, side, side)
     except Exception as error:
         raise UserError(
@@ -174,9 +192,9 @@ def _renderer(mujoco, model, side):
 
 @functools.cache
 def _package():
-    """The package metaworld, imported so that it finds a way to render without a screen."""
-    if sys.platform == "linux":  # mujoco reads it once, at its import
-        os.environ.setdefault("MUJOCO_GL", _headless())
+    """The package metaworld, imported so that it can render without a screen."""
+    if sys.platform == "linux":  # mujoco reads the variable once, when it is imported
+        os.environ.setdefault("MUJOCO_GL", _headless_gl())
     try:
         import metaworld
         import metaworld.env_dict
@@ -184,45 +202,49 @@ def _package():
     except ImportError as error:
         raise UserError(
             f"tasks metaworld/… need their simulator ({error}); install it: "
-            "pip install .[metaworld]"
+            "pip install 'dpjax[metaworld]'"
         ) from error
     return metaworld
 
 
-def _headless():
-    """What MUJOCO_GL has to be, by the libraries that are there."""
+def _headless_gl() -> str:
+    """The value of MUJOCO_GL for the first OpenGL library that is installed."""
     libraries = {"egl": "EGL", "osmesa": "OSMesa"}
-    found = [gl for gl, library in libraries.items() if ctypes.util.find_library(library)]
-    return (*found, "disable")[0]
+    installed = [gl for gl, library in libraries.items() if ctypes.util.find_library(library)]
+    return installed[0] if installed else "disable"
 
 
 def task(name: str, camera: bool = False) -> Task:
-    """The task metaworld/<name>; `push` and `push-v3` are the same.
+    """The task metaworld/<name>; `push` and `push-v3` are the same task.
 
-    camera: metaworld_image/<name>, which sees an image and the hand instead of the objects.
+    camera: whether it is metaworld_image/<name>, whose policy observes an image and the hand
+    instead of the positions of objects.
     """
     family = "metaworld_image" if camera else "metaworld"
     short = name.removesuffix(VERSION)
     if short not in NAMES:
         raise UserError(
-            f"task '{family}/{name}' (config.task, --task) is unknown; {choices(short, NAMES)}."
+            f"task='{family}/{name}' is unknown; {choices(short, NAMES)}.", argument="task"
         )
-    return Task(
-        name=f"{family}/{short}",
+    simulator = Simulator(
         make=functools.partial(make, short, IMAGE if camera else 0),
         reset=reset,
         step=step,
-        observe=see if camera else observe,
         render=render,
-        # Displacements of the hand are no places in a picture.
+        # An action moves the hand by a small step: there is no place in the picture to draw.
         draw_actions=lambda frame, actions: frame,
         score=float,
         success=lambda progress: progress > 0,
         max_steps=MAX_STEPS,
         action_low=-1.0,
         action_high=1.0,
-        columns=("image", "state") if camera else ("state",),
-        # No place: doors, boxes and pegs stand where their models were changed to, which
-        # no column says.
+        # `place` stays None: a reset moves doors, boxes and pegs inside the model, and no raw
+        # column says where to.
         expert=functools.partial(expert, short),
+    )
+    return Task(
+        name=f"{family}/{short}",
+        observe=observe_image if camera else observe,
+        columns=("image", "state") if camera else ("state",),
+        simulator=simulator,
     )

@@ -1,17 +1,17 @@
 """Push-T: push a T-shaped block onto its outline (Florence et al. 2021; Chi et al. 2023).
 
-The scene is 512 x 512 px, control runs at 10 Hz, an action is the wanted position of the
-agent in px. The simulator is gym-pusht 0.1.8, whose physics is that of the human data:
-replayed open loop from their first frames, 182 of the 206 episodes stay within 1e-3 px of
-the recorded block (median 3e-5 px), the worst within 1 px.
+The scene is 512 x 512 px and control runs at 10 Hz. An action is the wanted position of the
+agent, px. The simulator is gym-pusht 0.1.8. Its physics is that of the human demonstrations: when
+their actions are replayed open loop from the first frames, the block stays within 1e-3 px of the
+recorded one in 182 of the 206 episodes (median 3e-5 px) and within 1 px in all.
 
-The policy does not see the block's angle, which jumps from 2π to 0, but nine points fixed
-to the block, which do not:
+The policy does not observe the block's angle, which jumps from 2π to 0, but the positions of nine
+points that are fixed to the block, which do not jump:
 
     keypoint_i = block_xy + R(angle) local_i                                  (1)
 
-Progress is coverage, the share of the goal outline under the block. Both metrics of an
-episode come from the largest coverage c on its way (and neither replaces the other):
+Progress is coverage: the share of the goal's outline that the block covers. Both metrics of an
+episode come from its largest coverage c, and neither replaces the other:
 
     score = clip(c / 0.95, 0, 1)        success = c > 0.95                    (2)
 """
@@ -19,20 +19,19 @@ episode come from the largest coverage c on its way (and neither replaces the ot
 import os
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from dpjax.core.errors import UserError
 from dpjax.data.frames import antidiagonal
-from dpjax.tasks.base import Columns, Task
+from dpjax.tasks.base import Columns, Simulator, Task
 
 SIZE = 512.0  # px, side of the scene
 FRAME = 384  # px, side of a rendered frame
 IMAGE = 96  # px, side of the paper's camera image
 ENOUGH = 0.95  # coverage that counts as solved
 
-# local_i of (1), px: the median over the 25,650 frames of pusht_cchi_v7_replay of
-# R(angle)^T (data/keypoint - block_xy). The middle frame is within 2e-5 px of it, 99.76 %
-# are within 0.1 px; the rest (at most 2.2 px) were recorded while a contact was resolved.
+# local_i of (1), px: the median of R(angle)^T (data/keypoint - block_xy) over the 25,650 frames of
+# pusht_cchi_v7_replay. Half of the frames are within 2e-5 px of it and 99.76 % within 0.1 px; the
+# others (at most 2.2 px) were recorded while the simulator resolved a contact.
 LOCAL_KEYPOINTS = np.array(
     [
         [9.26979, 90.04097],
@@ -51,16 +50,17 @@ LOCAL_KEYPOINTS = np.array(
 def keypoints(block: np.ndarray) -> np.ndarray:
     """Equation (1): block pose [..., 3] (x, y, angle) -> points [..., 9, 2]."""
     block = np.asarray(block, np.float64)
-    cos, sin = np.cos(block[..., 2:]), np.sin(block[..., 2:])
+    cos = np.cos(block[..., 2:])
+    sin = np.sin(block[..., 2:])
     x, y = LOCAL_KEYPOINTS.T
-    turned = np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
-    return block[..., None, :2] + turned
+    rotated = np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
+    return block[..., None, :2] + rotated
 
 
 def observe(columns: Columns) -> Columns:
     """{"state": [..., 5]} -> {"keypoints": [..., 18], "agent_pos": [..., 2]}, float32, px.
 
-    The paper's 20 numbers: x and y of the nine points in turn, and of the agent.
+    These are the paper's 20 numbers: x and y of each of the nine points, and of the agent.
     """
     state = np.asarray(columns["state"])
     points = keypoints(state[..., 2:])
@@ -71,42 +71,50 @@ def observe(columns: Columns) -> Columns:
 
 
 def mirror(columns: Columns) -> Columns:
-    """{"state": [..., 5], "action": [..., 2]} -> the same, seen in a mirror along the goal's stem.
+    """{"state": [..., 5], "action": [..., 2]} -> the same, mirrored along the goal's stem.
 
-    The goal lies at (256, 256) px, turned by π/4; its stem's line x + y = 512 is a diagonal
-    of the scene. So is everything its own mirror image: goal, walls (within 1 px) and T.
+    The goal lies at (256, 256) px, turned by π/4. The line of its stem, x + y = 512, is a diagonal
+    of the scene, so that goal, walls (within 1 px) and block are their own mirror images:
 
         (x, y) -> (512 - y, 512 - x),    angle -> π/2 - angle                 (3)
     """
-    state, action = np.asarray(columns["state"]), np.asarray(columns["action"])
+    state = np.asarray(columns["state"])
+    action = np.asarray(columns["action"])
     flip = lambda xy: SIZE - xy[..., ::-1]
     angle = np.mod(np.pi / 2 - state[..., 4:], 2 * np.pi)
     state = np.concatenate([flip(state[..., :2]), flip(state[..., 2:4]), angle], axis=-1)
     return {"state": state.astype(columns["state"].dtype), "action": flip(action)}
 
 
-def make(seen: int = FRAME):
-    """A simulator without a window. seen: px, side of the image observation."""
+def make(camera: int = FRAME):
+    """An environment without a window. camera: side of the camera's image, px.
+
+    Raises UserError if the simulator is not installed.
+    """
+    # pygame reads these when it is imported: no display, no greeting.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
         from gym_pusht.envs.pusht import PushTEnv
     except ImportError as error:
         raise UserError(
-            f"task pusht needs its simulator ({error}); install it: pip install .[sim]"
+            f"task pusht needs its simulator ({error}); install it: pip install 'dpjax[sim]'"
         ) from error
-    # The class itself: gym.make would end episodes by its own count of steps.
+    # The class itself is called, since gym.make would end episodes at a step limit of its own.
     return PushTEnv(
         "state",
         visualization_width=FRAME,
         visualization_height=FRAME,
-        observation_width=seen,
-        observation_height=seen,
+        observation_width=camera,
+        observation_height=camera,
     )
 
 
 def initial_state(seed: int) -> np.ndarray:
-    """The paper's draw [5] for a seed, from numpy's legacy generator, which is frozen."""
+    """The state [5] that the paper draws for a seed: agent x, y, block x, y, px, and its angle.
+
+    numpy's legacy generator never changes, so these draws are the published ones.
+    """
     rng = np.random.RandomState(seed)
     agent = [rng.randint(50, 450), rng.randint(50, 450)]
     block = [rng.randint(100, 400), rng.randint(100, 400)]
@@ -114,27 +122,28 @@ def initial_state(seed: int) -> np.ndarray:
 
 
 def reset(env, seed: int) -> Columns:
-    """Starts the episode of a seed."""
-    # As the original does, gym-pusht sets the position before the angle. The block turns
-    # about its centre of mass, so it does not start at the drawn position.
+    """Starts the episode of a seed; returns the raw columns of its first step."""
+    # gym-pusht sets the position before the angle, as the original code does. The block turns
+    # about its centre of mass, so that it does not start at the drawn position.
     state, _ = env.reset(options={"reset_to_state": initial_state(seed)})
     return _columns(state)
 
 
 def place(env, state: np.ndarray) -> Columns:
-    """Sets the exact state [5], at rest: a recorded frame rather than a seed's draw."""
-    env._setup()  # env.reset would go on to a physics step, with the legacy order's contacts
+    """Puts the environment into exactly this state [5], at rest, such as a recorded one."""
+    # env.reset would also run a step of the physics, with the contacts of the order above.
+    env._setup()
     agent_x, agent_y, block_x, block_y, angle = (float(x) for x in state)
     env.agent.position = (agent_x, agent_y)
-    env.block.angle = angle  # before the position, which turning would move
+    env.block.angle = angle  # before the position, which turning the block would change
     env.block.position = (block_x, block_y)
-    for body in (env.agent, env.block):  # what is drawn moves along in a step, or when told
+    for body in (env.agent, env.block):  # what is drawn follows the body only when it is told to
         env.space.reindex_shapes_for_body(body)
     return _columns(env.get_obs())
 
 
 def step(env, action: np.ndarray) -> tuple[Columns, float, bool]:
-    """One action [2], px, not clipped -> (raw columns, coverage, solved)."""
+    """Executes one action [2], px, which is not clipped -> (raw columns, coverage, solved)."""
     state, _, done, _, info = env.step(np.array(action, np.float64))
     return _columns(state), float(info["coverage"]), bool(done)
 
@@ -145,16 +154,20 @@ def _columns(state):
 
 def render(env) -> np.ndarray:
     """uint8 [384, 384, 3]."""
-    env._last_action = None  # or its red cross hides the plan that is drawn
+    env._last_action = None  # its red cross would hide the action chunk that is drawn here
     return np.asarray(env.render(), np.uint8)
 
 
 def draw_actions(frame: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """A copy of the frame [H, W, 3] with a plan [Tp, 2] on it, from blue (now) to orange."""
+    """A copy of the frame [H, W, 3] with an action chunk [Tp, 2], from blue (now) to orange."""
+    from PIL import Image, ImageDraw  # here: a policy is loaded and acts without it
+
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image)
     points = np.asarray(actions, np.float64) / SIZE * image.size
-    early, late = np.array([0, 90, 255]), np.array([255, 120, 0])
+    # Lines first and the points over them, each in the colour of its step.
+    early = np.array([0, 90, 255])
+    late = np.array([255, 120, 0])
     colors = np.round(early + (late - early) * np.linspace(0, 1, len(points))[:, None])
     thick = max(1, image.width // 128)
     for start, end, color in zip(points[:-1], points[1:], colors):
@@ -165,32 +178,30 @@ def draw_actions(frame: np.ndarray, actions: np.ndarray) -> np.ndarray:
     return np.asarray(image)
 
 
-def look(env, columns: Columns) -> Columns:
-    """The raw columns of a step, and the camera's image uint8 [96, 96, 3].
+def with_image(env, columns: Columns) -> Columns:
+    """The raw columns of a step with the camera's image uint8 [96, 96, 3] added.
 
-    Within 0.4 % of its pixels that of the paper's data: the rest lie on edges.
+    All but 0.4 % of its pixels are those of the paper's data; the others lie on edges.
     """
     return {"image": np.asarray(env._render(visualize=False), np.uint8), **columns}
 
 
-def see(columns: Columns) -> Columns:
-    """{"image": [..., 96, 96, 3], "state": [..., 5]} -> the image, and where the agent is, px."""
+def step_with_image(env, action: np.ndarray) -> tuple[Columns, float, bool]:
+    """`step`, with the camera's image among the raw columns."""
+    columns, coverage, done = step(env, action)
+    return with_image(env, columns), coverage, done
+
+
+def observe_image(columns: Columns) -> Columns:
+    """{"image": [..., 96, 96, 3], "state": [..., 5]} -> the image and the agent's position, px."""
     agent_pos = np.asarray(columns["state"])[..., :2].astype(np.float32)
     return {"image": columns["image"], "agent_pos": agent_pos}
 
 
-def step_and_look(env, action: np.ndarray) -> tuple[Columns, float, bool]:
-    columns, coverage, done = step(env, action)
-    return look(env, columns), coverage, done
-
-
-TASK = Task(
-    name="pusht",
+SIMULATOR = Simulator(
     make=make,
     reset=reset,
     step=step,
-    place=lambda env, columns: place(env, columns["state"]),
-    observe=observe,
     render=render,
     draw_actions=draw_actions,
     score=lambda coverage: float(np.clip(coverage / ENOUGH, 0.0, 1.0)),
@@ -198,17 +209,26 @@ TASK = Task(
     max_steps=300,
     action_low=0.0,
     action_high=SIZE,
-    columns=("state",),
-    mirror=mirror,
+    place=lambda env, columns: place(env, columns["state"]),
 )
 
-# The same with a camera: the policy sees the scene, and of the state only the agent.
-IMAGE_TASK = TASK._replace(
+TASK = Task(
+    name="pusht",
+    observe=observe,
+    columns=("state",),
+    mirror=mirror,
+    simulator=SIMULATOR,
+)
+
+# The same scene seen by a camera: of the state the policy observes the agent's position only.
+IMAGE_TASK = Task(
     name="pusht_image",
-    make=lambda: make(IMAGE),
-    reset=lambda env, seed: look(env, reset(env, seed)),
-    step=step_and_look,
-    observe=see,
+    observe=observe_image,
     columns=("image", "state"),
     mirror=lambda columns: {"image": antidiagonal(columns["image"]), **mirror(columns)},
+    simulator=SIMULATOR._replace(
+        make=lambda: make(IMAGE),
+        reset=lambda env, seed: with_image(env, reset(env, seed)),
+        step=step_with_image,
+    ),
 )

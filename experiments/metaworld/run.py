@@ -56,7 +56,7 @@ def measure(task: str, data: Path, run: Path) -> dict:
     minutes = train(task, data, run)
     config, _ = config_file.read_config(run)
     found = collect.evaluation(run, config.sampler.name, config.sampler.num_steps, EPISODES)
-    first = tasks.get(config.task).official_seeds
+    first = tasks.get(config.task).simulator.official_seeds
     if found["by_seed"][0]["seed"] != first:
         raise errors.UserError(
             f"{run} holds an evaluation of seeds {found['seeds']}, not from {first}: remove it."
@@ -102,10 +102,10 @@ def table(result: dict) -> str:
     ]
     for task, row in result["tasks"].items():
         published = [f"{number:.2f}" for number in PUBLISHED.get(task, ())] or ["", ""]
-        success = scores.pm(row["success"], row["interval"])
+        success = scores.with_interval(row["success"], row["interval"])
         minutes = f"{row['train_minutes']:.1f} min"
         lines.append(f"| {' | '.join([task, success, minutes, *published])} |")
-    mean = scores.pm(result["mean_success"], result["mean_interval"])
+    mean = scores.with_interval(result["mean_success"], result["mean_interval"])
     lines.append(f"| mean | {mean} | {result['train_minutes']:.1f} min together | | |")
     return "\n".join(lines)
 

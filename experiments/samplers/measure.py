@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dpjax import tasks
-from dpjax.core.types import row_keys
+from dpjax.core.types import example_keys
 from dpjax.inference.controller import Controller
 from dpjax.runs import run as run_lib
 from experiments.samplers.rows import Row
@@ -26,13 +26,13 @@ def look(task, env, run: run_lib.Run, seed: int) -> tuple[dict, np.ndarray]:
 
     def plan(key, obs, previous):
         given.append((obs, previous))
-        return run.plan(key, obs)
+        return run.sample_actions(key, obs)
 
     controller = Controller(plan, observed=horizon.obs, executed=horizon.act)
     controller.reset(jax.random.key(seed))
-    raw = task.reset(env, seed)
+    raw = task.simulator.reset(env, seed)
     for _ in range(horizon.act):
-        raw, *_ = task.step(env, controller.act(task.observe(raw)))
+        raw, *_ = task.simulator.step(env, controller.act(task.observe(raw)))
     controller.act(task.observe(raw))
     return given[1]
 
@@ -40,7 +40,7 @@ def look(task, env, run: run_lib.Run, seed: int) -> tuple[dict, np.ndarray]:
 def looks(run: run_lib.Run) -> tuple[dict, np.ndarray]:
     """{name: [OBSERVATIONS, To, ...]} and [OBSERVATIONS, Tp, Da] of selection seeds."""
     task = tasks.get(run.config.task)
-    env, first = task.make(), task.selection_seeds
+    env, first = task.simulator.make(), task.simulator.selection_seeds
     seen = [look(task, env, run, seed) for seed in range(first, first + OBSERVATIONS)]
     getattr(env, "close", lambda: None)()
     return jax.tree.map(lambda *rows: np.concatenate(rows), *seen)
@@ -49,9 +49,9 @@ def looks(run: run_lib.Run) -> tuple[dict, np.ndarray]:
 def chunks(run: run_lib.Run, seen, seed: int) -> np.ndarray:
     """[CHUNKS, OBSERVATIONS, Ta, Da]: what would be executed."""
     first = run.config.horizon.obs - 1
-    keys = row_keys(jax.random.key(seed), np.arange(CHUNKS * OBSERVATIONS))
+    keys = example_keys(jax.random.key(seed), np.arange(CHUNKS * OBSERVATIONS))
     keys = keys.reshape(CHUNKS, OBSERVATIONS)
-    drawn = np.stack([run.plan(key, *seen) for key in keys])
+    drawn = np.stack([run.sample_actions(key, *seen) for key in keys])
     return drawn[:, :, first : first + run.config.horizon.act]
 
 
@@ -68,7 +68,7 @@ def timed(runs: dict[Row, run_lib.Run], seen) -> dict[Row, dict]:
             took[row].append([])
             for _ in range(TIMED + 1):
                 start = time.perf_counter()
-                run.plan(key, *one)
+                run.sample_actions(key, *one)
                 took[row][-1].append((time.perf_counter() - start) * 1e3)
     middle = lambda x: float(np.median(x))
     turns = {row: np.array(x) for row, x in took.items()}

@@ -99,16 +99,16 @@ def test_a_killed_evaluation_goes_on(run, tmp_path, monkeypatch, capsys):
 
 def test_an_unfinished_evaluation_of_other_settings_is_not_used(tmp_path, caplog):
     path = tmp_path / "partial.jsonl"
-    resume.begin(path, {"checkpoint": 1})
+    resume.start(path, {"checkpoint": 1})
     progress = np.array([0.1, 0.4], np.float32)
     resume.add(path, Episode(7, 2, progress, {}, np.zeros((2, 2)), 0.4, False))
-    (found,) = resume.begin(path, {"checkpoint": 1})
+    (found,) = resume.start(path, {"checkpoint": 1})
     assert (found.seed, found.score, found.broken) == (7, 0.4, None)
     np.testing.assert_array_equal(found.progress, progress)
-    assert resume.begin(path, {"checkpoint": 2}) == []
+    assert resume.start(path, {"checkpoint": 2}) == []
     assert "of other settings" in caplog.text
     path.write_text("no json\n")
-    assert resume.begin(path, {"checkpoint": 2}) == [] and "is damaged" in caplog.text
+    assert resume.start(path, {"checkpoint": 2}) == [] and "is damaged" in caplog.text
 
 
 def test_demos_are_rlds_that_can_be_trained_on(run, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The page is whole in itself, and the films play."""
+"""The report is one file that needs no other, and the films play."""
 
 import re
 
@@ -6,7 +6,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from dpjax.evaluation import report, scores, video
+from dpjax.evaluation import plots, report, scores, video
 
 
 def clips():
@@ -46,11 +46,11 @@ def test_a_finished_clip_holds_its_last_frame_with_its_border():
     assert first[2].tobytes() == first[-1].tobytes()
 
 
-def test_the_page_stands_alone_and_escapes_what_it_is_given(tmp_path):
+def test_the_page_needs_no_other_file_and_escapes_its_values(tmp_path):
     video.grid_video(**film(tmp_path / "a.mp4", size=60))
     numbers = dict(score=0.9, score_interval=[0.8, 1.0], success=None, success_interval=None)
     chunks = np.random.default_rng(0).uniform(0, 512, (4, 16, 2))
-    still = report.chunks_still(clips()[0][0], [("noise", chunks), ("clean", chunks)])
+    still = plots.actions_over_scene(clips()[0][0], [("noise", chunks), ("clean", chunks)])
     report.write_report(
         tmp_path / "report.html",
         title="a <b> & c",
@@ -61,7 +61,7 @@ def test_the_page_stands_alone_and_escapes_what_it_is_given(tmp_path):
         coverages=[0.2, 0.96, 0.9],
         video=tmp_path / "a.mp4",
         stills=[("plans", still)],
-        facts={"commit": "<script>"},
+        provenance={"commit": "<script>"},
     )
     page = (tmp_path / "report.html").read_text()
     assert "a &lt;b&gt; &amp; c" in page and "<script>" not in page and "0.1235" in page
@@ -71,5 +71,5 @@ def test_the_page_stands_alone_and_escapes_what_it_is_given(tmp_path):
 
 
 def test_a_page_needs_a_title_and_a_line_only(tmp_path):
-    report.write_report(tmp_path / "r.html", title="t", summary=scores.pm(None, None))
+    report.write_report(tmp_path / "r.html", title="t", summary=scores.with_interval(None, None))
     assert "<figure>" not in (tmp_path / "r.html").read_text()

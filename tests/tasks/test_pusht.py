@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpjax import tasks
 from dpjax.core.errors import UserError
 from dpjax.tasks import pusht
 
@@ -20,7 +19,7 @@ def golden():
 
 @pytest.fixture(scope="module")
 def env():
-    pytest.importorskip("gym_pusht", reason="the simulator is not installed: .[sim]")
+    pytest.importorskip("gym_pusht", reason="the simulator is not installed: dpjax[sim]")
     return pusht.make()
 
 
@@ -103,9 +102,9 @@ def test_a_mirror_twice_is_no_mirror(golden):
 
 
 def test_the_two_metrics_are_different_numbers():
-    assert pusht.TASK.score(0.475) == pytest.approx(0.5)
-    assert pusht.TASK.score(0.95) == 1.0 and not pusht.TASK.success(0.95)
-    assert pusht.TASK.score(0.99) == 1.0 and pusht.TASK.success(0.951)
+    assert pusht.SIMULATOR.score(0.475) == pytest.approx(0.5)
+    assert pusht.SIMULATOR.score(0.95) == 1.0 and not pusht.SIMULATOR.success(0.95)
+    assert pusht.SIMULATOR.score(0.99) == 1.0 and pusht.SIMULATOR.success(0.951)
 
 
 def test_a_block_on_its_goal_is_solved(env):
@@ -125,13 +124,7 @@ def test_a_frame_shows_the_scene_and_the_plan(env):
     np.testing.assert_allclose(changed.mean(0), [450, 278], atol=4)  # row is y, column is x
 
 
-def test_an_unknown_task_is_named_with_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'pusht'"):
-        tasks.get("push")
-    assert tasks.get("pusht") is pusht.TASK
-
-
-def test_a_missing_simulator_is_said_in_one_line(monkeypatch):
+def test_a_missing_simulator_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gym_pusht.envs.pusht", None)
-    with pytest.raises(UserError, match=r"pip install .\[sim\]"):
+    with pytest.raises(UserError, match=r"pip install 'dpjax\[sim\]'"):
         pusht.make()
