@@ -1,4 +1,4 @@
-"""Writes episodes in the formats that dpjax.convert reads: what the experiment converts."""
+"""Writes episodes in the formats that dpjax.convert reads: the sources of the experiment."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
@@ -17,11 +17,11 @@ Episode = Mapping[str, np.ndarray]  # {"state", "action", maybe "image": [T, ...
 
 
 def robomimic(path: Path, episodes: Iterable[Episode]) -> Path:
-    """An HDF5 file, not compressed, as robomimic writes it."""
+    """Writes an HDF5 file, uncompressed, as robomimic does."""
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
-        env = {"env_name": "PushT", "env_kwargs": {"control_freq": FPS}}
-        data.attrs["env_args"] = json.dumps(env)
+        environment = {"env_name": "PushT", "env_kwargs": {"control_freq": FPS}}
+        data.attrs["env_args"] = json.dumps(environment)
         for i, episode in enumerate(tqdm(episodes, desc="writing robomimic")):
             demo = data.create_group(f"demo_{i}")
             demo.attrs["num_samples"] = len(episode["action"])
@@ -32,7 +32,7 @@ def robomimic(path: Path, episodes: Iterable[Episode]) -> Path:
 
 
 def arrays(path: Path, episodes: Iterable[Episode]) -> Path:
-    """A .npz an episode, not compressed."""
+    """Writes one .npz file per episode, uncompressed."""
     path.mkdir()
     for i, episode in enumerate(tqdm(episodes, desc="writing arrays")):
         np.savez(path / f"episode_{i}.npz", **episode)
@@ -40,33 +40,37 @@ def arrays(path: Path, episodes: Iterable[Episode]) -> Path:
 
 
 def lerobot(path: Path, episodes: Iterable[Episode]) -> Path:
-    """A LeRobot v3.0 data set: one Parquet file, one H.264 video of all episodes."""
-    tables, rows, first, film = [], [], 0, None
+    """Writes a LeRobot v3.0 data set: one Parquet file and one H.264 video for all episodes."""
+    tables = []
+    rows = []
+    first = 0  # index of the episode's first step in the data set
+    video = None
     for i, episode in enumerate(tqdm(episodes, desc="writing lerobot")):
         length = len(episode["action"])
         tables.append(_table(i, episode))
         row = {"episode_index": i, "tasks": ["push the T onto its target"], "length": length}
         row |= {"data/chunk_index": 0, "data/file_index": 0}
         if "image" in episode:
-            film = film or _Film(path / "videos" / CAMERA / "chunk-000" / "file-000.mp4")
-            film.append(episode["image"])
-            at = f"videos/{CAMERA}"
-            row |= {f"{at}/chunk_index": 0, f"{at}/file_index": 0}
-            row |= {f"{at}/from_timestamp": first / FPS}
+            video = video or _Video(path / "videos" / CAMERA / "chunk-000" / "file-000.mp4")
+            video.append(episode["image"])
+            prefix = f"videos/{CAMERA}"
+            row |= {f"{prefix}/chunk_index": 0, f"{prefix}/file_index": 0}
+            row |= {f"{prefix}/from_timestamp": first / FPS}
         rows.append(row)
         first += length
-        size = {key: x.shape[1:] for key, x in episode.items()}
-    if film:
-        film.close()
-    _parquet(path / "data" / "chunk-000" / "file-000.parquet", pa.concat_tables(tables))
+        sizes = {key: x.shape[1:] for key, x in episode.items()}
+    if video:
+        video.close()
+    _write_parquet(path / "data" / "chunk-000" / "file-000.parquet", pa.concat_tables(tables))
     meta = path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
-    _parquet(meta, pa.Table.from_pylist(rows))
-    info = _info(size, len(rows), first)
+    _write_parquet(meta, pa.Table.from_pylist(rows))
+    info = _info(sizes, len(rows), first)
     (path / "meta" / "info.json").write_text(json.dumps(info))
     return path
 
 
 def _table(i: int, episode: Episode) -> pa.Table:
+    """The rows of episode i."""
     vectors = lambda x: pa.array(list(x), pa.list_(pa.float32()))
     length = len(episode["action"])
     return pa.table(
@@ -80,6 +84,7 @@ def _table(i: int, episode: Episode) -> pa.Table:
 
 
 def _info(sizes: Mapping[str, Sequence[int]], episodes: int, frames: int) -> dict:
+    """The content of info.json. sizes: {key: shape of a step}."""
     feature = lambda dtype, shape: {"dtype": dtype, "shape": list(shape), "names": None}
     features = {
         "observation.state": feature("float32", sizes["state"]),
@@ -101,19 +106,22 @@ def _info(sizes: Mapping[str, Sequence[int]], episodes: int, frames: int) -> dic
     }
 
 
-def _parquet(file: Path, table: pa.Table) -> None:
+def _write_parquet(file: Path, table: pa.Table) -> None:
     file.parent.mkdir(parents=True)
     pq.write_table(table, file)
 
 
-class _Film:
-    """An mp4 that grows: LeRobot keeps many episodes in one."""
+class _Video:
+    """An mp4 that is written image by image: LeRobot v3 has many episodes in one."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True)
-        self._container, self._stream, self._count = av.open(str(path), "w"), None, 0
+        self._container = av.open(str(path), "w")
+        self._stream = None
+        self._count = 0  # frames written so far
 
     def append(self, images: np.ndarray) -> None:
+        """Adds images [T, H, W, 3]; the first ones decide the video's size."""
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=FPS)
             self._stream.height, self._stream.width = images.shape[1:3]
@@ -126,5 +134,6 @@ class _Film:
             self._count += 1
 
     def close(self) -> None:
+        """Writes what the encoder still holds."""
         self._container.mux(self._stream.encode())
         self._container.close()

@@ -115,7 +115,7 @@ def npz_images_above_1(folder):
     return _npz(folder, change, "episode 0, camera: step 0: expected whole numbers from 0 to 255")
 
 
-def npz_numbers_that_are_none(folder):
+def npz_actions_that_are_words(folder):
     def change(episodes):
         for episode in episodes:
             episode["action"] = np.full(len(episode["action"]), "left")
@@ -139,11 +139,12 @@ def npy_of_2_40_rows(folder):
 
 def npz_bomb(folder):
     """4 GiB of zeros that are 4 MB of a zip, and headers that admit it."""
-    root, rows = foreign_sets.write_npz(folder / "set"), 36 * 2**20
+    root = foreign_sets.write_npz(folder / "set")
+    rows = 36 * 2**20
     names = {}
     for key, x in foreign_sets.make_episodes()[0].items():
-        head = npy_header((rows, *x.shape[1:]), x.dtype.str)
-        names[f"{key}.npy"] = head, rows * x[0].nbytes // 2**20
+        header = npy_header((rows, *x.shape[1:]), x.dtype.str)
+        names[f"{key}.npy"] = (header, rows * x[0].nbytes // 2**20)
     zip_of_zeros(root / "episode_1.npz", names)
     return Case(("arrays", root), ("episode 1: 37748736 steps", "at most 4 GiB"))
 
@@ -186,7 +187,7 @@ def npz_cut(folder):
     return Case(("arrays", root), ("episode_1.npz: not a zip file",))
 
 
-def arrays_that_are_none(folder):
+def folder_without_arrays(folder):
     (folder / "set").mkdir()
     (folder / "set" / "notes.txt").write_text("none yet")
     return Case(("arrays", folder / "set"), ("set: expected .npz files, or folders of .npy",))

@@ -17,6 +17,7 @@ def _buffer(folder, **options):
 
 
 def _meta(root, key, **changes):
+    """Changes items of an array's .zarray."""
     file = root / "data" / key / ".zarray"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
@@ -97,7 +98,7 @@ def zarr_json_of_100000_brackets(folder):
 def zarr_of_2_40_rows(folder):
     root = _buffer(folder)
     _meta(root, "state", shape=[HUGE, 4])
-    return Case(("zarr", root), ("state: expected the last episode to end", f"{HUGE} rows"))
+    return Case(("zarr", root), ("state: expected the last episode to end", f"{HUGE} steps"))
 
 
 def zarr_episode_of_2_40_steps(folder):
@@ -168,7 +169,7 @@ def zarr_complex(folder):
     return Case(("zarr", root), ("action can't be converted: only numbers", "complex64"))
 
 
-def zarr_that_is_none(folder):
+def zarr_empty_folder(folder):
     (folder / "buffer.zarr").mkdir()
     return Case(("zarr", folder / "buffer.zarr"), ("buffer.zarr: not a zarr (v2) replay buffer",))
 
@@ -178,6 +179,7 @@ def _zip(folder):
 
 
 def _zip_with(folder, item):
+    """A zip of a good buffer and one more file."""
     path = _zip(folder)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(item, b"x")
@@ -213,7 +215,8 @@ def zip_name_twice(folder):
 
 def zip_bomb(folder):
     """A chunk of 512 bytes that is 2 GiB of zeros in the zip."""
-    root, path = _buffer(folder), folder / "buffer.zarr.zip"
+    root = _buffer(folder)
+    path = folder / "buffer.zarr.zip"
     (root / "data" / "state" / "0.0").unlink()
     zip_of_zeros(path, {"data/state/0.0": (b"", 2048)})
     with zipfile.ZipFile(path, "a") as archive:

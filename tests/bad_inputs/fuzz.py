@@ -4,6 +4,7 @@ PYTHONPATH=.:tests python tests/bad_inputs/fuzz.py 10000
 """
 
 import collections
+import logging
 from pathlib import Path
 import resource
 import sys
@@ -56,6 +57,7 @@ def fuzz(count: int, folder: Path, seed: int = 0) -> tuple[dict[str, int], float
 
 
 if __name__ == "__main__":
+    logging.getLogger("dpjax").setLevel(logging.ERROR)  # a warning per file would hide the result
     with tempfile.TemporaryDirectory() as name:
         counts, seconds = fuzz(int(sys.argv[1]), Path(name))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

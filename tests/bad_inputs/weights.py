@@ -1,7 +1,7 @@
-"""Hostile and broken weights, each made by a function `(folder) -> what to import`.
+"""Hostile and broken weights: each function writes one into a folder and returns its path.
 
-CASES says of each what the one line must name. What would run code would make a file
-called CANARY.
+CASES has, for each function, what the one line of the refusal must name. If code in one of the
+files ran, it would create a file called CANARY.
 """
 
 import json
@@ -23,14 +23,14 @@ CAMERAS = "lerobot_image_one_camera"
 
 
 def good(folder, change=lambda state, cfg: None, **payload):
-    """A good checkpoint, changed."""
+    """A good checkpoint that `change` spoils."""
     state, cfg, _, _ = checkpoints.lowdim(GOOD)
     change(state, cfg)
     return checkpoints.save(folder / "a.ckpt", state, cfg, **payload)
 
 
-def whole(folder, value, **options):
-    """A file whose pickle is just that value."""
+def pickled(folder, value, **options):
+    """A file whose pickle is this value and nothing else."""
     return torch_file.save(folder / "a.ckpt", value, **options)
 
 
@@ -38,7 +38,7 @@ def whole(folder, value, **options):
 
 
 def os_system(folder):
-    return whole(folder, Call("os.system", (TOUCH,)))
+    return pickled(folder, Call("os.system", (TOUCH,)))
 
 
 def posix_system(folder):
@@ -60,7 +60,7 @@ class Reduced:
 
 
 def reduce_with_subprocess(folder):
-    return whole(folder, Raw(pickle.dumps(Reduced())))
+    return pickled(folder, Raw(pickle.dumps(Reduced())))
 
 
 def nested_dill_payload(folder):
@@ -74,25 +74,25 @@ def build_with_setstate(folder):
 
 
 def setstate_of_a_known_call(folder):
-    return whole(folder, Call("collections.OrderedDict", (), {"__reduce__": Name("os.system")}))
+    return pickled(folder, Call("collections.OrderedDict", (), {"__reduce__": Name("os.system")}))
 
 
 def inst(folder):
-    return whole(folder, Raw(b"\x80\x02(X\x0c\x00\x00\x00touch canaryios\nsystem\n."))
+    return pickled(folder, Raw(b"\x80\x02(X\x0c\x00\x00\x00touch canaryios\nsystem\n."))
 
 
 def obj(folder):
-    return whole(folder, Raw(b"\x80\x02(cos\nsystem\nX\x0c\x00\x00\x00touch canaryo."))
+    return pickled(folder, Raw(b"\x80\x02(cos\nsystem\nX\x0c\x00\x00\x00touch canaryo."))
 
 
 def newobj_ex(folder):
     code = b"\x80\x04cos\nsystem\nX\x0c\x00\x00\x00touch canary\x85}\x92."
-    return whole(folder, Raw(code))
+    return pickled(folder, Raw(code))
 
 
 def stack_global(folder):
     code = b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0ctouch canary\x85R."
-    return whole(folder, Raw(code))
+    return pickled(folder, Raw(code))
 
 
 def storage_that_is_a_call(folder):
@@ -101,7 +101,7 @@ def storage_that_is_a_call(folder):
 
 
 def extension_code(folder):
-    return whole(folder, Raw(b"\x80\x02\x82\x01."))
+    return pickled(folder, Raw(b"\x80\x02\x82\x01."))
 
 
 # Pickles that would fill the memory or never end.
@@ -115,19 +115,19 @@ def memo_bomb(folder):
 
 
 def memo_index(folder):
-    return whole(folder, Raw(b"\x80\x02}r\xff\xff\xff\x7f."))
+    return pickled(folder, Raw(b"\x80\x02}r\xff\xff\xff\x7f."))
 
 
 def long4(folder):
-    return whole(folder, Raw(b"\x80\x02\x8b" + struct.pack("<I", 2**31) + b"\x01."))
+    return pickled(folder, Raw(b"\x80\x02\x8b" + struct.pack("<I", 2**31) + b"\x01."))
 
 
 def long4_positive(folder):
-    return whole(folder, Raw(b"\x80\x02\x8b" + struct.pack("<I", 2**31 - 1) + b"\x01."))
+    return pickled(folder, Raw(b"\x80\x02\x8b" + struct.pack("<I", 2**31 - 1) + b"\x01."))
 
 
 def bytes_of_2_60(folder):
-    return whole(folder, Raw(b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"a."))
+    return pickled(folder, Raw(b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"a."))
 
 
 def deep_nesting(folder):
@@ -135,22 +135,22 @@ def deep_nesting(folder):
 
 
 def deep_key(folder):
-    return whole(folder, Raw(b"\x80\x02}])" + b"\x85" * 200_000 + b"Ns."))
+    return pickled(folder, Raw(b"\x80\x02}])" + b"\x85" * 200_000 + b"Ns."))
 
 
 def stack_underflow(folder):
-    return whole(folder, Raw(b"\x80\x02R."))
+    return pickled(folder, Raw(b"\x80\x02R."))
 
 
 def cut_pickle(folder):
-    return whole(folder, Raw(b"\x80\x02}q\x00X\x03\x00\x00\x00cf"))
+    return pickled(folder, Raw(b"\x80\x02}q\x00X\x03\x00\x00\x00cf"))
 
 
 # Zips.
 
 
 def rezip(path, edit, compression=zipfile.ZIP_STORED):
-    """The zip written anew with the entries that edit([(ZipInfo, bytes)]) returns."""
+    """Writes the zip again, with the entries that edit([(ZipInfo, bytes)]) returns."""
     with zipfile.ZipFile(path) as file:
         entries = [(info, file.read(info)) for info in file.infolist()]
     with zipfile.ZipFile(path, "w", compression) as out:
@@ -191,7 +191,7 @@ def zip_bomb(folder):
 
 
 def huge_pickle(folder):
-    return whole(folder, Raw(b"\x80\x02" + b"N0" * 2**24 + b"N."))
+    return pickled(folder, Raw(b"\x80\x02" + b"N0" * 2**24 + b"N."))
 
 
 def overlapping_entries(folder):
@@ -570,7 +570,7 @@ def torchvision(folder):
     state = {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}
     state.update({"fc.weight": np.zeros((10, 512), np.float32)})
     state["layer1.0.conv1.weight"] = np.zeros((64, 64, 3, 3), np.float32)
-    return whole(folder, state)
+    return pickled(folder, state)
 
 
 CASES = {
