@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--wall-seconds", type=float, help="of make demo, as its last line says")
     given = parser.parse_args()
-    collect.command("dpjax.train", "--config", "configs/pusht_demo.py", "--workdir", given.run)
+    collect.run_module("dpjax.train", "--config", "configs/pusht_demo.py", "--workdir", given.run)
     config, _ = config_file.read_config(given.run)
     sampler = (config.sampler.name, config.sampler.num_steps)
     found = collect.evaluation(given.run, *sampler, given.episodes)

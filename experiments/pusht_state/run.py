@@ -2,8 +2,8 @@
 
     python -m experiments.pusht_state.run --zarr pusht_cchi_v7_replay.zarr
 
-Trains configs/pusht_state_small.py (or goes on, or finds it done), scores it on the 500
-official seeds with DDPM-100 and with 10 DDPM steps, and writes results.json beside this.
+Trains configs/pusht_state_small.py (or continues, or finds it done), scores it on the 500
+official seeds with DDPM-100 and with 10 DDPM steps, and writes results.json into this folder.
 """
 
 from pathlib import Path

@@ -3,7 +3,7 @@
     python -m experiments.pusht_transformer.run --zarr pusht_cchi_v7_replay.zarr
 
 Trains configs/pusht_state_transformer_small.py and scores it on the official seeds with
-DDPM-100 and with 10 DDPM steps, and writes results.json beside this.
+DDPM-100 and with 10 DDPM steps, and writes results.json into this folder.
 """
 
 from pathlib import Path

@@ -48,7 +48,7 @@ def measure(name: str, folder: Path) -> dict:
     """One row: a short training in `folder`."""
     config, data, calls, size, options = ROWS[name]
     run = folder / name
-    collect.command(
+    collect.run_module(
         "dpjax.train", "--config", f"configs/{config}.py", "--workdir", run,
         f"--config.data.dir={data}", "--config.val.every=0", "--config.eval.every=0",
         f"--config.log.every={size}", f"--config.train.steps={(calls + 1) * size}",
