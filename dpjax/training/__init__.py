@@ -1,1 +1,1 @@
-"""The training state, a step of it, and steps on many devices."""
+"""The training state, one step of it, and many steps on many devices."""

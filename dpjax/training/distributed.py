@@ -1,8 +1,8 @@
 """Several processes train one model: how they meet, and what they agree on.
 
-Each has devices of its own and works on their rows of every batch (`parallel`). The first
-one alone writes the run folder and judges; all others wait for it where they next agree.
-All of it does nothing where there is one process.
+Each process has its own devices and works on their part of every batch (see `parallel`). Only the
+first one writes the run folder and runs evaluators; the others wait for it where they next agree.
+With one process every function here does nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -19,63 +20,84 @@ import numpy as np
 
 from dpjax.core.errors import UserError
 
-# The processes of a cluster without a scheduler that jax knows; the address is jax's own.
-ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "DPJAX_NUM_PROCESSES", "DPJAX_PROCESS_ID"
-PATIENCE = 300  # s that processes wait for one that does not answer; machines do pause
+# For clusters without a scheduler that jax knows: where process 0 listens (jax's own name), how
+# many processes there are, and which one this is.
+ADDRESS = "JAX_COORDINATOR_ADDRESS"
+COUNT = "DPJAX_NUM_PROCESSES"
+INDEX = "DPJAX_PROCESS_ID"
+
+PATIENCE = 300  # s to wait for a process that does not answer; machines do pause
+SHUTDOWN = 20  # s that a failing process waits for the others, which cannot come any more
 
 log = logging.getLogger("dpjax")
 
 
 def start(environ: Mapping[str, str] = os.environ) -> None:
-    """Joins the other processes, which the environment names; before any other use of jax."""
-    given = from_environment(environ)
-    # XLA's CPU devices reach those of another process through Gloo alone.
+    """Joins the other processes, which the environment names. Call it before any other use of jax.
+
+    Raises a UserError if the environment is incomplete or no other process is found.
+    """
+    settings = from_environment(environ)
+    # XLA's CPU devices can only reach those of another process through Gloo.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # It would swallow SIGTERM until `Signals` listens, and a start would not die of it.
+    # This service would swallow a SIGTERM that comes before `Signals.listen`.
     jax.config.update("jax_enable_preemption_service", False)
-    if given.get("process_id"):
-        wait_for(given["coordinator_address"])
+    if settings.get("process_id"):
+        wait_for(settings["coordinator_address"])
     try:
         jax.distributed.initialize(
-            **given,
+            **settings,
             heartbeat_timeout_seconds=PATIENCE,
-            shutdown_timeout_seconds=20,  # of one that fails, whose others can't come any more
+            shutdown_timeout_seconds=SHUTDOWN,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"config.distributed=True, but no other processes are found ({error}): start under "
+            f"distributed=True, but no other processes are found ({error}): start under "
             f"SLURM, Open MPI, Kubernetes or on a TPU pod, or set {ADDRESS} (host:port of "
-            f"process 0), {COUNT} and {INDEX}."
+            f"process 0), {COUNT} and {INDEX}.",
+            argument="distributed",
         ) from error
 
 
-def from_environment(environ: Mapping[str, str]) -> dict:
-    """Arguments of `jax.distributed.initialize`: none where jax asks the scheduler itself."""
-    given = [name for name in (COUNT, INDEX) if name in environ]
-    if not given:
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments of `jax.distributed.initialize`; {} if jax asks the scheduler itself.
+
+    Raises a UserError if only some of the three variables are set, or one makes no sense.
+    """
+    present = [name for name in (COUNT, INDEX) if name in environ]
+    if not present:
         return {}
     for name in (ADDRESS, COUNT, INDEX):
         if name not in environ:
-            raise UserError(f"{' and '.join(given)} set, but {name} is not: set all three.")
+            raise UserError(f"{' and '.join(present)} set, but {name} is not: set all three.")
     address = environ[ADDRESS]
-    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
         raise UserError(f"{ADDRESS}={address!r} must be host:port of process 0.")
     try:
-        count, index = int(environ[COUNT]), int(environ[INDEX])
+        count = int(environ[COUNT])
+        index = int(environ[INDEX])
     except ValueError:
-        count = index = 0
+        count = index = 0  # refused below
     if not 0 <= index < count:
         raise UserError(
             f"{COUNT}={environ[COUNT]} and {INDEX}={environ[INDEX]}: the processes are counted "
             "from 0, so the second must be a whole number below the first."
         )
-    # Deactivated, since a scheduler's own idea of the processes is not what was asked for.
-    numbers = {"num_processes": count, "process_id": index}
-    return {"coordinator_address": address, **numbers, "cluster_detection_method": "deactivate"}
+    return {
+        "coordinator_address": address,
+        "num_processes": count,
+        "process_id": index,
+        # Otherwise jax would take the processes of a scheduler that it finds.
+        "cluster_detection_method": "deactivate",
+    }
 
 
 def wait_for(address: str, patience: float = PATIENCE) -> None:
-    """Returns once somebody listens there: jax itself would end in a C++ trace."""
+    """Returns once somebody listens at host:port.
+
+    Raises a UserError after `patience` seconds; jax itself would end in a C++ trace.
+    """
     host, _, port = address.rpartition(":")
     end = time.monotonic() + patience
     while True:
@@ -97,7 +119,7 @@ def is_first() -> bool:
 
 
 def max_over_processes(number: int) -> int:
-    """The largest of all processes' numbers. All must ask; who comes early waits."""
+    """The largest of all processes' numbers. All processes must call it; the first ones wait."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
@@ -105,22 +127,26 @@ def max_over_processes(number: int) -> int:
 
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
-    """What stops one process in this block stops all of them at its end."""
-    failed = None
+    """A block at whose end an exception in one process stops all of them.
+
+    The others would otherwise wait for it forever where they next agree.
+    """
+    failure = None
     try:
         yield
     except Exception as error:
-        failed = error
-    if max_over_processes(failed is not None) and failed is None:
+        failure = error
+    if max_over_processes(failure is not None) and failure is None:
         raise UserError("stopped because another process was; the reason is in its output.")
-    if failed is not None:
-        raise failed
+    if failure is not None:
+        raise failure
 
 
 def check_same(**texts: str) -> None:
-    """Refuses to go on where a text is another one in another process."""
+    """Raises a UserError in all processes if a text differs between two of them."""
     if jax.process_count() == 1:
         return
+    # 8 bytes of each text's hash, as two int32, since arrays are what processes can exchange.
     hashes = [hashlib.sha256(text.encode()).digest()[:8] for text in texts.values()]
     here = np.frombuffer(b"".join(hashes), np.int32).reshape(len(texts), 2)
     for i, name in enumerate(texts):

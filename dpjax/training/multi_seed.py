@@ -1,9 +1,9 @@
-"""Several trainings side by side in one program, which differ in their seed alone.
+"""Several trainings side by side in one program; they differ in their seed alone.
 
-Their states are one tree with a leading axis [n], and a step is `vmap`ped over it. Every
-training has its own weights, its own batches and its own noise: what it would have alone, up
-to the order in which XLA adds. A device that one small network leaves idle trains several in
-little more time.
+Their states are one tree with a leading axis [n], and a step is `vmap`ped over it. Every training
+has its own weights, batches and noise, so that it computes what it would compute by itself, up to
+the order in which XLA adds. A device that one small network leaves idle trains several in little
+more time.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ import jax.numpy as jnp
 
 
 def side_by_side(step: Callable, gather: Callable) -> tuple[Callable, Callable]:
-    """`step` and `gather` of n trainings (see `parallel.Strategy.repeat`).
+    """`step` and `gather` for n trainings; see `parallel.Strategy.repeat` for those of one.
 
-    The state's leaves lead with [n], rng is [n] keys, inputs are [b, n, …], a batch's leaves
-    [b, n, …]: rows come first, so that devices share them as those of one training.
+    Leaves of the state are [n, ...], rng is [n] keys, and inputs and batches are [b, n, ...]: the
+    examples come first, so that devices share them as they share those of one training.
     """
 
     def step_all(state, rng, batch, axis=None):
@@ -28,12 +28,12 @@ def side_by_side(step: Callable, gather: Callable) -> tuple[Callable, Callable]:
 
 
 def stack(trees: Sequence[Any]) -> Any:
-    """The trees of n trainings as one, its leaves [n, …]; that of a single one as it is."""
+    """The trees of n trainings as one with leaves [n, ...]; a single tree is returned as it is."""
     if len(trees) == 1:
         return trees[0]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def pick(tree: Any, number: int | None) -> Any:
-    """The tree of one training out of a stacked one, on the host; None: it is alone."""
+    """Training `number`'s tree of a stacked one, on the host; None if the tree is not stacked."""
     return tree if number is None else jax.tree.map(lambda leaf: leaf[number], tree)

@@ -1,4 +1,4 @@
-"""The optimizer and the average of its iterates."""
+"""The optimizer, and the average of the weights over steps."""
 
 from collections.abc import Mapping
 
@@ -21,32 +21,38 @@ def adamw(
     decay: str = "all",
     scales: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW under a cosine with linear warm-up.
+    """AdamW (Loshchilov & Hutter 2019) with a linear warm-up and a cosine decay.
 
-    steps: where the cosine reaches 0, the warm-up included.
-    decay: "all", or "matrices": no biases, scales of norms or positions (minGPT's groups).
-    scales: {item of params, such as "encoder": its rate in parts of lr}; given, leaves
-        named frozen_… stay as they are too.
+    Args:
+        lr: the rate at the end of the warm-up.
+        steps: where the cosine reaches 0, warm-up included.
+        warmup: steps of the warm-up.
+        b1, b2, eps, weight_decay: as in optax.adamw.
+        decay: which leaves decay: "all", or "matrices" (no biases, scales of norms or positions:
+            minGPT's groups).
+        scales: {item of params, such as "encoder": factor on its rate}; items that are not named
+            have factor 1. If given, leaves named frozen_… are not trained.
     """
     mask = {"all": None, "matrices": weight_matrices}[decay]
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps)
     adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
-    if scales is not None:
-        adam = optax.chain(adam, optax.stateless(lambda updates, _: scale_updates(updates, scales)))
-    return adam
+    if scales is None:
+        return adam
+    # After Adam, which would divide a factor on the gradients out again.
+    return optax.chain(adam, optax.stateless(lambda updates, _: scale_updates(updates, scales)))
 
 
 def clip_factor(norm: Array, grad_clip: float) -> Array:
-    """What a gradient of that norm is multiplied by, [], so that it is at most grad_clip; 0: 1.
+    """The factor [] that makes a gradient of this norm at most grad_clip long; 1 if that is 0.
 
-    A factor and no transformation of optax's: the mean over a batch is a factor too, and
-    the two in one save a pass over all gradients, 5 % of a large network's step on a CPU.
+    A factor instead of an optax transformation: the mean over a batch is a factor too, and both in
+    one save a pass over all gradients, 5 % of a large network's step on a CPU.
     """
     return jnp.minimum(1.0, grad_clip / norm) if grad_clip else jnp.ones_like(norm)
 
 
 def scale_updates(updates: Params, scales: Mapping[str, float]) -> Params:
-    """The updates times the scale of their item; 0 for frozen leaves."""
+    """The updates times the factor of their item; 0 for leaves named frozen_…."""
 
     def scale(path, leaf):
         frozen = "frozen_" in jax.tree_util.keystr(path[-1:])
@@ -56,7 +62,7 @@ def scale_updates(updates: Params, scales: Mapping[str, float]) -> Params:
 
 
 def weight_matrices(params: Params) -> Params:
-    """True at the leaves that multiply activations."""
+    """A tree of booleans: True at the leaves that multiply activations."""
 
     def is_matrix(path, leaf):
         return leaf.ndim > 1 and "position" not in jax.tree_util.keystr(path)
@@ -65,10 +71,10 @@ def weight_matrices(params: Params) -> Params:
 
 
 def ema_decay(count: Array, *, power: float, largest: float) -> Array:
-    """Decay of the EMA after `count` earlier updates: min(largest, 1 - n^-power).
+    """Decay of the EMA after n = `count` earlier updates: min(largest, 1 - n^-power).
 
-    0 for n < 2 (the average is the weights), then .405, .561, …: an average over the
-    last part of the run, whatever its length (Chi et al. 2023, code).
+    It is 0 for n < 2 (the average is the weights), then .405, .561, … (for power 0.75): an average
+    over the last part of the run, however long the run is (Chi et al. 2023, code).
     """
     n = jnp.maximum(count, 1).astype(jnp.float32)
     return jnp.clip(1 - n**-power, 0.0, largest)

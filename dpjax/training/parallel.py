@@ -1,19 +1,21 @@
-"""Many steps on many devices: the one file that says how, in two ways.
+"""Parallelism strategies: many training steps on many devices. The only file that names pmap.
 
-Both keep the whole state and data set on every device and give each its slice of every
-batch, several optimizer steps in one call, in a `lax.scan`. `jax.pmap` runs one device's
-program on each, and train_step adds sums and gradients over the named axis. The mesh way
-is `jax.jit` on arrays that say how they are spread: the program is that of the global
-batch, train_step adds over no axis, and the compiler inserts the sums. A state that is
-itself spread over the mesh needs other shardings there and no other step.
+Both strategies keep the whole state and data set on every device, give each device its part of
+every batch, and do several optimizer steps per call, in a `lax.scan`.
 
-With several processes (`distributed`) the devices are those of all of them, and every
-process gives and gets what is its own devices'.
+    pmap   `jax.pmap` runs the program of one device on each; train_step adds sums and gradients
+           over the named axis.
+    mesh   `jax.jit` on arrays that carry their sharding: the program is that of the global batch,
+           train_step adds over no axis, and the compiler inserts the sums. A state that is itself
+           sharded would need other shardings here and no other step.
+
+With several processes (see `distributed`) the devices are those of all of them, and every process
+hands over and receives the part of its own devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -21,92 +23,105 @@ import numpy as np
 
 from dpjax.core import runtime
 from dpjax.core.errors import UserError
-from dpjax.core.types import Array, Batch
+from dpjax.core.types import Array, Batch, Metrics
 
-AXIS = "devices"
-Gather = Callable[[Any, Array, Array], Batch]
+AXIS = "devices"  # the only axis of both strategies
+# (table, inputs with leaves [b, ...], index [b]) -> Batch: see `dpjax.data.loader.gather`.
+Gather = Callable[[Any, Any, Array], Batch]
+
+
+class Call(Protocol):
+    """Several training steps in one execution of a compiled program."""
+
+    def __call__(self, state: Any, rng: Array, table: Any, inputs: Any) -> tuple[Any, Metrics]:
+        """Returns the state after n steps, and metrics {name: [n]} on the host.
+
+        state, table: placed by the strategy; the state's memory is reused.
+        rng: the run's key.
+        inputs: a tree with leaves [n, b, ...] on the host, this process's part of n batches.
+        """
+        ...
 
 
 class Strategy(NamedTuple):
-    """How steps run on given devices.
+    """How training steps run on a list of devices.
 
-    place: a tree on the host -> its copies on the devices. fetch: one copy, numpy again.
-    repeat: `step(state, rng, batch, axis=…)` and `gather(table, inputs [b, …], rows [b])
-        -> Batch` made into `call(state, rng, table, inputs)`. state, table: placed. rng:
-        one key. inputs: a tree of [n, b, …], this process's rows of n global batches, on
-        the host. The new state comes back (the old one's memory is reused) and metrics
-        {name: [n]}.
+    place: a tree on the host -> copies of it on all devices.
+    fetch: a placed tree -> one copy of it, as numpy arrays.
+    repeat: (step, gather) -> Call. step(state, rng, batch, axis=...) is `train_step`.
     """
 
     place: Callable[[Any], Any]
     fetch: Callable[[Any], Any]
-    repeat: Callable[[Callable, Gather], Callable]
+    repeat: Callable[[Callable, Gather], Call]
 
 
-def all_devices() -> list:
-    """Of all processes, each one's side by side: its rows of a batch are one slice."""
+def all_devices() -> list[jax.Device]:
+    """The devices of all processes, sorted so that each process's part of a batch is one slice."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def check_batch(batch_size: int, num_devices: int) -> None:
-    """Refuses a global batch that the devices cannot split evenly."""
+    """Raises a UserError if the devices cannot split a global batch evenly."""
     if batch_size % num_devices:
         near = max(1, round(batch_size / num_devices)) * num_devices
         raise UserError(
-            f"config.train.batch={batch_size} cannot be split over {num_devices} devices: "
-            f"use a multiple of {num_devices}, such as {near}."
+            f"batch_size={batch_size} cannot be split over {num_devices} devices: "
+            f"use a multiple of {num_devices}, such as {near}.",
+            argument="batch_size",
         )
 
 
-def local_slice(batch_size: int, devices: list) -> slice:
-    """The rows of a global batch that this process's devices work on."""
-    own = [i for i, at in enumerate(devices) if at.process_index == jax.process_index()]
+def local_slice(batch_size: int, devices: Sequence[jax.Device]) -> slice:
+    """The examples of a global batch that this process's devices work on."""
+    local = [i for i, at in enumerate(devices) if at.process_index == jax.process_index()]
     size = batch_size // len(devices)
-    return slice(own[0] * size, (own[-1] + 1) * size)
+    return slice(local[0] * size, (local[-1] + 1) * size)
 
 
-def rows_of(inputs: Any, devices: list) -> np.ndarray:
-    """What rows [b] of the global batch this process's inputs [n, b, …] are."""
-    num_own = sum(at.process_index == jax.process_index() for at in devices)
-    batch_size = jax.tree.leaves(inputs)[0].shape[1] * len(devices) // num_own
+def global_index(inputs: Any, devices: Sequence[jax.Device]) -> np.ndarray:
+    """[b] int32, the numbers in the global batch of this process's inputs [n, b, ...]."""
+    num_local = sum(at.process_index == jax.process_index() for at in devices)
+    batch_size = jax.tree.leaves(inputs)[0].shape[1] * len(devices) // num_local
     return np.arange(batch_size, dtype=np.int32)[local_slice(batch_size, devices)]
 
 
-def pmap_strategy(devices: list) -> Strategy:
-    """One program a device, of its own rows: `jax.pmap` over the axis.
+def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
+    """One program per device, each with its own examples: `jax.pmap` over the axis.
 
-    Nothing is spread over a single device, and its axis of one would cost: XLA's CPU copied
-    an image policy's state once a step, 1.2 GB, and made Adam's moments twice.
+    A single device takes the mesh strategy. Its axis of size one would cost: XLA's CPU copied an
+    image policy's state once per step (1.2 GB) and computed Adam's moments twice.
     """
     if len(devices) == 1:
         return mesh_strategy(devices)
-    own = [at for at in devices if at.process_index == jax.process_index()]
-    spread = NamedSharding(jax.sharding.Mesh(np.array(own), (AXIS,)), PartitionSpec(AXIS))
+    local = [at for at in devices if at.process_index == jax.process_index()]
+    by_device = NamedSharding(jax.sharding.Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
 
     def put(leaf):
-        """[...] -> [own devices, ...]"""
+        """[...] -> [local devices, ...], the same on each."""
         leaf = np.asarray(leaf)
-        shape = (len(own), *leaf.shape)
-        return jax.make_array_from_callback(shape, spread, lambda _: leaf[None])
+        shape = (len(local), *leaf.shape)
+        return jax.make_array_from_callback(shape, by_device, lambda _: leaf[None])
 
     def split(leaf):
-        """[n, b, ...] -> [own devices, n, b / own devices, ...]."""
-        parts = leaf.reshape(len(leaf), len(own), -1, *leaf.shape[2:])
+        """[n, b, ...] -> [local devices, n, b / local devices, ...]."""
+        parts = leaf.reshape(len(leaf), len(local), -1, *leaf.shape[2:])
         return np.moveaxis(parts, 1, 0)
 
     def repeat(step, gather):
+        # Every device has its own state, table, inputs and indices; the key is the same for all.
         options = dict(axis_name=AXIS, in_axes=(0, None, 0, 0, 0), devices=devices)
 
         @functools.partial(jax.pmap, donate_argnums=0, **options)
-        def call(state, rng, table, inputs, rows):
+        def call(state, rng, table, inputs, index):
             def one(state, inputs):
-                return step(state, rng, gather(table, inputs, rows), axis=AXIS)
+                return step(state, rng, gather(table, inputs, index), axis=AXIS)
 
-            return repeated(one, state, inputs)
+            return scan(one, state, inputs)
 
         def run(state, rng, table, inputs):
-            rows = rows_of(inputs, devices).reshape(len(own), -1)
-            state, metrics = call(state, rng, table, jax.tree.map(split, inputs), rows)
+            index = global_index(inputs, devices).reshape(len(local), -1)
+            state, metrics = call(state, rng, table, jax.tree.map(split, inputs), index)
             return state, fetch(metrics)
 
         return run
@@ -115,12 +130,12 @@ def pmap_strategy(devices: list) -> Strategy:
     return Strategy(functools.partial(jax.tree.map, put), fetch, repeat)
 
 
-def mesh_strategy(devices: list) -> Strategy:
-    """One program of the whole batch, split by the compiler: `jax.jit` on a mesh."""
+def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
+    """One program of the global batch, which the compiler splits: `jax.jit` on a mesh."""
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    by_rows = NamedSharding(mesh, PartitionSpec(AXIS))
-    by_steps = NamedSharding(mesh, PartitionSpec(None, AXIS))  # [n, B, ...]
+    by_example = NamedSharding(mesh, PartitionSpec(AXIS))  # [B, ...]
+    by_step = NamedSharding(mesh, PartitionSpec(None, AXIS))  # [n, B, ...]
 
     def put(leaf):
         leaf = np.asarray(leaf)
@@ -129,21 +144,25 @@ def mesh_strategy(devices: list) -> Strategy:
     def repeat(step, gather):
         options = dict(out_shardings=everywhere, compiler_options=runtime.compiler_options())
 
+        # XLA names the program after this function: profiles and tests look for "jit_call".
         @functools.partial(jax.jit, donate_argnums=0, **options)
-        def call(state, key, table, inputs, rows):
+        def call(state, key, table, inputs, index):
             rng = jax.random.wrap_key_data(key)
 
             def one(state, inputs):
-                batch = gather(table, inputs, rows)
-                return step(state, rng, jax.lax.with_sharding_constraint(batch, by_rows))
+                batch = gather(table, inputs, index)
+                return step(state, rng, jax.lax.with_sharding_constraint(batch, by_example))
 
-            return repeated(one, state, inputs)
+            return scan(one, state, inputs)
 
         def run(state, rng, table, inputs):
+            # Keys have no numpy form, so the key's data is placed instead.
             key = put(jax.random.key_data(rng))
-            spread = functools.partial(jax.make_array_from_process_local_data, by_steps)
-            rows = jax.make_array_from_process_local_data(by_rows, rows_of(inputs, devices))
-            state, metrics = call(state, key, table, jax.tree.map(spread, inputs), rows)
+            shard = functools.partial(jax.make_array_from_process_local_data, by_step)
+            index = jax.make_array_from_process_local_data(
+                by_example, global_index(inputs, devices)
+            )
+            state, metrics = call(state, key, table, jax.tree.map(shard, inputs), index)
             return state, fetch(metrics)
 
         return run
@@ -152,19 +171,20 @@ def mesh_strategy(devices: list) -> Strategy:
     return Strategy(functools.partial(jax.tree.map, put), fetch, repeat)
 
 
-def repeated(one: Callable, state, inputs):
-    """`one(state, inputs[i]) -> (state, metrics)` for all i, in a scan; no loop for a single."""
+def scan(one: Callable, state: Any, inputs: Any) -> tuple[Any, Any]:
+    """`one(state, inputs[i]) -> (state, metrics)` for all i in order; metrics are stacked."""
     if len(jax.tree.leaves(inputs)[0]) > 1:
         return jax.lax.scan(one, state, inputs)
+    # A single step needs no loop, in which some operations are slow (see `one_by_one`).
     state, metrics = one(state, jax.tree.map(lambda leaf: leaf[0], inputs))
     return state, jax.tree.map(lambda leaf: leaf[None], metrics)
 
 
-def one_by_one(call: Callable) -> Callable:
-    """`call` of a single step, made n times, in place of one scan over n steps.
+def one_by_one(call: Call) -> Call:
+    """The same call, as n executions of the program of a single step instead of one scan.
 
-    XLA's CPU takes ten times as long for a 2-D convolution inside a loop (measured:
-    2,530 against 196 ms a ResNet-18 of width 16 and its gradient, 128 images of 66 px).
+    XLA's CPU takes ten times as long for a 2-D convolution inside a loop: a ResNet-18 of width 16
+    and its gradient, 128 images of 66 px, took 2,530 ms instead of 196 ms.
     """
     at = lambda inputs, i: jax.tree.map(lambda leaf: leaf[i : i + 1], inputs)
 

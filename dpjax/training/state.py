@@ -1,4 +1,4 @@
-"""What a training run is, between two steps: one frozen tree."""
+"""What a training run is between two steps: one frozen tree."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from dpjax.core.types import Array, Params
 class TrainState:
     """Everything that the next step needs, and everything that a resume restores.
 
-    step: [] int32, optimizer steps done.
-    params: {"encoder", "denoiser", "normalizer"}, float32 master weights.
-    ema: the same tree, averaged.
-    ema_count: [] int32, earlier EMA updates (the n of `optim.ema_decay`).
-    opt_state: of the optax transformation, for the trained part of params only.
+    step: [] int32, the number of optimizer steps done.
+    params: {"encoder", "denoiser", "normalizer"}, float32.
+    ema: the same tree, averaged over steps.
+    ema_count: [] int32, the number of EMA updates done (n in `optim.ema_decay`).
+    opt_state: state of the optax transformation, for the trained part of params only.
     """
 
     step: Array
@@ -31,7 +31,7 @@ class TrainState:
 def trained(params: Params) -> Params:
     """The part of params that is optimized, averaged and decayed.
 
-    The one place that knows it: the normalizer is data, not weights.
+    This is the only place that knows which part: the normalizer is data, not weights.
     """
     return {key: value for key, value in params.items() if key != "normalizer"}
 
@@ -41,6 +41,7 @@ def create(params: Params, tx: optax.GradientTransformation) -> TrainState:
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
+        # Copies: the step donates its state, and a buffer cannot be donated twice.
         ema=jax.tree.map(jnp.array, params),
         ema_count=jnp.zeros([], jnp.int32),
         opt_state=tx.init(trained(params)),

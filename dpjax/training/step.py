@@ -1,5 +1,8 @@
 """One optimizer step, a pure function of (state, key, batch)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,27 +10,29 @@ import optax
 from dpjax.core.errors import UserError
 from dpjax.core.types import Array, Batch, Metrics
 from dpjax.policies.base import Policy
-from dpjax.training.optim import ema_decay, clip_factor
+from dpjax.training.optim import clip_factor, ema_decay
 from dpjax.training.state import TrainState, trained
 
 
-def check_accumulation(rows: int, parts: int) -> None:
-    """Refuses a device's rows of a batch that `accumulate` cannot split evenly."""
-    if rows % parts:
+def check_accumulation(examples: int, accumulate: int) -> None:
+    """Raises a UserError if one device's examples of a batch do not split into equal parts."""
+    if examples % accumulate:
         raise UserError(
-            f"config.train.accumulate={parts} does not divide the {rows} rows that a device "
-            "has of config.train.batch: use a divisor of them, or another batch."
+            f"accumulate={accumulate} does not divide the {examples} examples of a batch per "
+            "device: use a divisor of them, or another batch size.",
+            argument="accumulate",
         )
 
 
-def in_parts(one, batch: Batch, parts: int):
-    """The sum of `one(part of batch)`, a tree, over `parts` parts, one after the other.
+def sum_over_parts(one: Callable[[Batch], Any], batch: Batch, parts: int) -> Any:
+    """The sum of `one(part of batch)`, a tree, over equal parts, computed one after another.
 
-    Part j has the rows j, j + parts, …: where the batch is spread over devices, each part
-    is too. A part is cut out when its turn comes; nothing of the batch is held twice.
+    Part j has the examples j, j + parts, j + 2 parts, …: if the batch is spread over devices, so is
+    each part. A part is cut out when it is needed, so nothing of the batch is in memory twice.
     """
     if parts == 1:
         return one(batch)
+    # [B, ...] -> [B / parts, parts, ...]
     split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]), batch)
 
     def add(sums, j):
@@ -54,32 +59,44 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step and one EMA step.
 
-    rng: the run's key; the step's own is `fold_in(rng, step)`.
-    grad_clip: of the norm of all gradients together; 0 for none.
-    axis: names the devices whose rows make up the batch. Sums and gradients of sums
-        are added over them before anything is divided, so that the result is the mean
-        over all rows however they are spread.
-    accumulate: parts that the rows are worked through in, added in the same way; a row's
-        noise comes from its number in the batch, so the step is the same.
+    Args:
+        rng: the run's key; the step's own key is fold_in(rng, step).
+        batch: this device's examples.
+        ema_power, ema_max: see `optim.ema_decay`.
+        grad_clip: largest norm of all gradients together; 0 for no clipping.
+        axis: name of the mapped axis of devices whose examples make up the batch; None if the
+            batch is here in full.
+        accumulate: number of parts in which the examples are worked through. The noise of an
+            example comes from its number in the batch, so the step is the same for every number.
+
+    Returns:
+        The next state, and {"loss": mean over the batch, "grad_norm": before clipping}.
     """
     rng = jax.random.fold_in(rng, state.step)
 
+    # Losses and gradients are sums over examples. They are added over parts and devices before
+    # anything is divided, so the result is the mean over all examples however they are spread:
+    # padding on one device cannot skew it.
     def sums_of(part):
         total = lambda weights: policy.loss({**state.params, **weights}, rng, part)
         return jax.value_and_grad(total, has_aux=True)(trained(state.params))
 
-    (loss, sums), grads = in_parts(sums_of, batch, accumulate)
+    (loss, sums), grads = sum_over_parts(sums_of, batch, accumulate)
     if axis is not None:
         loss, sums, grads = jax.lax.psum((loss, sums, grads), axis)
+
+    # The mean and the clipping are one factor, and one pass over all gradients.
     weight = sums["weight"]
     norm = optax.tree.norm(grads) / weight
     factor = clip_factor(norm, grad_clip) / weight
     grads = jax.tree.map(lambda leaf: leaf * factor, grads)
 
+    # The optimizer's step, and the average of the weights after it.
     updates, opt_state = tx.update(grads, state.opt_state, trained(state.params))
     weights = optax.apply_updates(trained(state.params), updates)
     decay = ema_decay(state.ema_count, power=ema_power, largest=ema_max)
     ema = optax.incremental_update(weights, trained(state.ema), 1 - decay)
+
     state = TrainState(
         step=state.step + 1,
         params={**state.params, **weights},

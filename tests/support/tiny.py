@@ -17,7 +17,7 @@ import pytest
 
 from dpjax.data import rlds
 from dpjax.training import checkpoint
-from dpjax.training.checkpoint import reader
+from dpjax.training.checkpoint import layout
 
 CONFIG = Path(__file__).with_name("tiny_config.py")
 LENGTHS = (24, 31, 27, 33, 29, 1)
@@ -172,7 +172,7 @@ def logged(workdir) -> int:
 
 def saved(workdir, step=None):
     """(all items of a checkpoint, its step); bit for bit what is on disk."""
-    return checkpoint.load_items(workdir, reader.ITEMS, step)
+    return checkpoint.load_items(workdir, layout.ITEMS, step)
 
 
 def differences(a, b) -> list[str]:

@@ -19,24 +19,25 @@ from dpjax.training import checkpoint, distributed
 from dpjax.training.checkpoint import integrity
 from dpjax.training.distributed import ADDRESS, COUNT, INDEX
 
-data, cache = tiny.data, tiny.cache  # fixtures
+data = tiny.data  # fixtures
+cache = tiny.cache
 
 STEPS = 12
 # One level: most of the seconds are compilation.
 SHORT = (f"train.steps={STEPS}", "denoiser.widths=(16,)", "val.every=0", "save.every=6")
-JUDGED = f"val.every={STEPS}"
-HERE = Path(__file__).parent
+VALIDATED = f"val.every={STEPS}"
+ROOT = Path(__file__).parents[2]
 
 
 class Pair:
-    """`python -m dpjax.train` twice, two devices each. .texts: what each said."""
+    """`python -m dpjax.train` twice, two devices each. .texts: the output of each."""
 
     def __init__(self, workdir, data, cache, *changes, second=()):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-        env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
+        env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
         env.update({ADDRESS: address, COUNT: "2", "JAX_PLATFORMS": "cpu"})
         env.update(JAX_COMPILATION_CACHE_DIR=cache, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
         command = [sys.executable, "-m", "dpjax.train", f"--config={tiny.CONFIG}"]
@@ -68,9 +69,9 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(data, cache, tmp_path_factory):
-    """A finished run of two processes: (its folder, what each said)."""
+    """A finished run of two processes: (its folder, the output of each)."""
     workdir = tmp_path_factory.mktemp("pair") / "run"
-    pair = Pair(workdir, data, cache, JUDGED)
+    pair = Pair(workdir, data, cache, VALIDATED)
     assert pair.wait() == [0, 0], pair.texts
     return workdir, pair.texts
 
@@ -87,10 +88,11 @@ def assert_close(workdir, expected):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 4])
 def test_two_processes_train_as_one(pair, data, cache, tmp_path, devices):
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    tiny.finish(tmp_path / "one", data, *SHORT, JUDGED, cache=cache, env=flags)
+    tiny.finish(tmp_path / "one", data, *SHORT, VALIDATED, cache=cache, env=flags)
     assert_close(pair[0], tiny.saved(tmp_path / "one")[0])
     logged = [tiny.entries(folder) for folder in (pair[0], tmp_path / "one")]
     assert [e["step"] for e in logged[0]] == [e["step"] for e in logged[1]]
@@ -99,6 +101,7 @@ def test_two_processes_train_as_one(pair, data, cache, tmp_path, devices):
             assert got[key] == pytest.approx(want[key], rel=1e-3), key
 
 
+@pytest.mark.slow
 def test_the_first_process_alone_writes_and_talks(pair):
     workdir, (first, second) = pair
     assert {path.name for path in workdir.iterdir()} == {
@@ -110,6 +113,7 @@ def test_the_first_process_alone_writes_and_talks(pair):
     assert not re.search(r"train:|trained for|\"batch\"", second)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_they_go_on(pair, data, cache, tmp_path):
     workdir = tmp_path / "run"
     stopped = Pair(workdir, data, cache)
@@ -128,6 +132,7 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on(pair, data, cache, tm
     assert tiny.differences(tiny.saved(workdir)[0], tiny.saved(pair[0])[0]) == []
 
 
+@pytest.mark.slow
 def test_the_mesh_strategy_goes_on_where_the_other_was(pair, data, cache, tmp_path):
     """The last half of the run anew: config.train.parallel may change."""
     workdir = Path(shutil.copytree(pair[0], tmp_path / "run"))
@@ -138,7 +143,8 @@ def test_the_mesh_strategy_goes_on_where_the_other_was(pair, data, cache, tmp_pa
     assert_close(workdir, tiny.saved(pair[0])[0])
 
 
-def test_processes_that_were_told_different_things_stop(data, cache, tmp_path):
+@pytest.mark.slow
+def test_processes_with_different_configs_stop(data, cache, tmp_path):
     other = Pair(tmp_path / "run", data, cache, second=("--config.seed=1",))
     assert other.wait() == [2, 2], other.texts
     for text in other.texts:
@@ -146,7 +152,8 @@ def test_processes_that_were_told_different_things_stop(data, cache, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_one_process_refuses_stops_the_other(pair, data, cache):
+@pytest.mark.slow
+def test_a_refusal_in_one_process_stops_the_other(pair, data, cache):
     """The run's folder is another's: only the first process looks at it."""
     refused = Pair(pair[0], data, cache, "optim.lr=0.5")
     assert refused.wait() == [2, 2], refused.texts
@@ -154,26 +161,28 @@ def test_what_one_process_refuses_stops_the_other(pair, data, cache):
     assert "stopped because another process was" in refused.texts[1]
 
 
+@pytest.mark.slow
 def test_without_other_processes_it_is_one_line(data, cache, tmp_path):
-    alone = tiny.start(tmp_path / "run", data, "distributed=true", cache=cache).wait()
-    assert alone.code == 2 and "Traceback" not in alone.text()
-    assert alone.last_line.startswith("dpjax: error: config.distributed=True, but no other")
+    single = tiny.start(tmp_path / "run", data, "distributed=true", cache=cache).wait()
+    assert single.code == 2 and "Traceback" not in single.text()
+    assert single.last_line.startswith("dpjax: error: ")
+    assert "distributed=True, but no other processes are found" in single.last_line
 
 
 def test_the_environment_says_who_is_who():
     assert distributed.from_environment({ADDRESS: "host:1"}) == {}  # jax's own to read
-    whole = {ADDRESS: "host:1", COUNT: "2", INDEX: "1"}
-    given = distributed.from_environment(whole)
-    assert given["process_id"] == 1 and given["num_processes"] == 2
-    for change, said in (
+    complete = {ADDRESS: "host:1", COUNT: "2", INDEX: "1"}
+    settings = distributed.from_environment(complete)
+    assert settings["process_id"] == 1 and settings["num_processes"] == 2
+    for change, text in (
         ({ADDRESS: None}, f"{COUNT} and {INDEX} set, but {ADDRESS} is not"),
         ({INDEX: None}, f"{COUNT} set, but {INDEX} is not"),
         ({ADDRESS: "host"}, "'host' must be host:port"),
         ({INDEX: "2"}, f"{COUNT}=2 and {INDEX}=2: .* below the first"),
         ({COUNT: "two"}, f"{COUNT}=two and {INDEX}=1"),
     ):
-        wrong = {key: x for key, x in {**whole, **change}.items() if x is not None}
-        with pytest.raises(UserError, match=said):
+        wrong = {key: x for key, x in {**complete, **change}.items() if x is not None}
+        with pytest.raises(UserError, match=text):
             distributed.from_environment(wrong)
 
 

@@ -4,7 +4,6 @@ The windows of tiny_config.py's data make an epoch of six steps and a half, so t
 epochs' boundaries lie inside calls and on either side of the checkpoints.
 """
 
-import os
 import random
 import re
 import signal
@@ -14,42 +13,44 @@ import pytest
 from support import tiny
 
 from dpjax.training import checkpoint
-from dpjax.training.signals import Signals, Stopped
 
-data, cache = tiny.data, tiny.cache  # fixtures
+pytestmark = pytest.mark.slow
+data = tiny.data  # fixtures
+cache = tiny.cache
 
 STEPS = 60  # of tiny_config.py
 QUIET = "val.every=0"
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def uninterrupted(data, tmp_path_factory):
     """All that an uninterrupted run saves; compiled afresh, as the others are not."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
     tiny.finish(workdir, data, QUIET)
     items, step = tiny.saved(workdir)
     assert step == STEPS
     return items
 
 
-def assert_ends_as(whole, workdir):
+def assert_ends_as(uninterrupted, workdir):
     items, step = tiny.saved(workdir)
-    assert step == STEPS and tiny.differences(items, whole) == []
+    assert step == STEPS and tiny.differences(items, uninterrupted) == []
     logged = [entry["step"] for entry in tiny.entries(workdir) if "loss" in entry]
     assert logged == sorted(set(logged)) and set(range(2, STEPS + 1, 2)) <= set(logged)
 
 
-def test_killed_at_every_named_point(whole, data, cache, tmp_path):
+def test_killed_at_every_named_point(uninterrupted, data, cache, tmp_path):
     workdir = tmp_path / "run"
     for point in ("before_save:2", "after_arrays:1", "before_commit:2", "during_delete:2"):
         killed = tiny.start(workdir, data, QUIET, cache=cache, env={"DPJAX_KILL_AT": point}).wait()
         assert killed.code == -signal.SIGKILL, f"{point}: {killed.text()[-2000:]}"
     tiny.finish(workdir, data, QUIET, cache=cache)
-    assert_ends_as(whole, workdir)
+    assert_ends_as(uninterrupted, workdir)
 
 
-def test_killed_at_random(whole, data, cache, tmp_path):
-    workdir, rng = tmp_path / "run", random.Random()
+def test_killed_at_random(uninterrupted, data, cache, tmp_path):
+    workdir = tmp_path / "run"
+    rng = random.Random(0)
     kills = 0
     for _ in range(4):
         target = tiny.logged(workdir) + rng.randint(4, 14)
@@ -61,10 +62,10 @@ def test_killed_at_random(whole, data, cache, tmp_path):
         kills += run.code != 0
     assert kills >= 2
     tiny.finish(workdir, data, QUIET, cache=cache)
-    assert_ends_as(whole, workdir)
+    assert_ends_as(uninterrupted, workdir)
 
 
-def test_sigterm_saves_and_exits(whole, data, cache, tmp_path):
+def test_sigterm_saves_and_exits(uninterrupted, data, cache, tmp_path):
     workdir = tmp_path / "run"
     early = tiny.start(workdir, data, QUIET, cache=cache)
     early.wait_until(lambda: "episodes to train on" in early.text())
@@ -84,10 +85,10 @@ def test_sigterm_saves_and_exits(whole, data, cache, tmp_path):
     seconds = checkpoint.read_meta(workdir, step)["seconds"]
     tiny.finish(workdir, data, QUIET, cache=cache)
     assert checkpoint.read_meta(workdir, STEPS)["seconds"] > seconds
-    assert_ends_as(whole, workdir)
+    assert_ends_as(uninterrupted, workdir)
 
 
-def test_sigterm_in_an_evaluation_leaves_it_owed(whole, data, cache, tmp_path):
+def test_sigterm_in_an_evaluation_leaves_it_owed(uninterrupted, data, cache, tmp_path):
     workdir, changes = tmp_path / "run", (QUIET, "eval.every=30")
     run = tiny.start(workdir, data, *changes, cache=cache)
     run.wait_until(lambda: re.search(r"pusht: +\d+%", run.text()))
@@ -97,13 +98,13 @@ def test_sigterm_in_an_evaluation_leaves_it_owed(whole, data, cache, tmp_path):
     assert meta["owed"] and meta["score"] is None
     assert not any("score" in entry for entry in tiny.entries(workdir))
 
-    said = tiny.finish(workdir, data, *changes, cache=cache).text()
-    assert said.count("(selection seeds)") == 2
-    found = {e["step"]: e["score"] for e in tiny.entries(workdir) if "score" in e}
-    assert sorted(found) == [30, STEPS]
+    text = tiny.finish(workdir, data, *changes, cache=cache).text()
+    assert text.count("(selection seeds)") == 2
+    scores = {e["step"]: e["score"] for e in tiny.entries(workdir) if "score" in e}
+    assert sorted(scores) == [30, STEPS]
     meta = checkpoint.read_meta(workdir, STEPS)
-    assert meta["score"] == pytest.approx(found[STEPS], abs=1e-5) and not meta["owed"]
-    assert_ends_as(whole, workdir)
+    assert meta["score"] == pytest.approx(scores[STEPS], abs=1e-5) and not meta["owed"]
+    assert_ends_as(uninterrupted, workdir)
 
 
 def test_a_second_start_in_the_same_folder_is_refused(data, cache, tmp_path):
@@ -113,20 +114,3 @@ def test_a_second_start_in_the_same_folder_is_refused(data, cache, tmp_path):
     second = tiny.start(workdir, data, QUIET, cache=cache).wait()
     first.end()
     assert second.code == 2 and f"is locked by pid {first.process.pid} " in second.last_line
-
-
-def test_the_second_signal_kills():
-    before = signal.getsignal(signal.SIGTERM)
-    signals = Signals()
-    signals.listen()
-    try:
-        signals.stop_if_received()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.received == signal.SIGTERM
-        for number in (signal.SIGTERM, signal.SIGINT):
-            assert signal.getsignal(number) is signal.SIG_DFL
-        with pytest.raises(Stopped):
-            signals.stop_if_received()
-    finally:
-        signals.close()
-    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,4 +1,4 @@
-"""Several trainings side by side: each is what it would be alone, and a run of its own."""
+"""Several trainings side by side: each equals a training by itself, and is a run."""
 
 import jax
 import numpy as np
@@ -8,7 +8,9 @@ from support import tiny
 from dpjax.runs import run as run_lib
 from dpjax.training import checkpoint
 
-data, cache = tiny.data, tiny.cache  # fixtures
+pytestmark = pytest.mark.slow
+data = tiny.data  # fixtures
+cache = tiny.cache
 
 SHORT = ("train.steps=8", "save.every=4", "log.every=4", "val.every=8")
 
@@ -22,7 +24,7 @@ def both(data, cache, tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", [42, 43])
-def test_each_is_what_it_would_be_alone(both, data, cache, tmp_path, seed):
+def test_each_equals_a_training_by_itself(both, data, cache, tmp_path, seed):
     tiny.finish(tmp_path / "alone", data, f"seed={seed}", *SHORT, cache=cache)
     (there, _), (here, _) = (tiny.saved(run) for run in (tmp_path / "alone", both / f"seed_{seed}"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=2e-4, atol=2e-5), there, here)
@@ -33,7 +35,7 @@ def test_each_is_what_it_would_be_alone(both, data, cache, tmp_path, seed):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
-def test_each_is_a_run_of_its_own(both):
+def test_each_is_a_run(both):
     runs = [run_lib.load(both / f"seed_{seed}") for seed in (42, 43)]
     assert [run.config.seed for run in runs] == [42, 43]
     assert all(run.config.train.seeds == 1 and run.step == 8 for run in runs)
@@ -50,8 +52,8 @@ def test_a_kill_between_two_saves_goes_on_from_what_both_have(both, data, cache,
     tiny.finish(folder, data, "train.seeds=2", *SHORT, cache=cache)
     assert 4 in at
     for seed in (42, 43):
-        again, whole = (tiny.saved(where / f"seed_{seed}")[0] for where in (folder, both))
-        assert not tiny.differences(whole, again)
+        again, uninterrupted = (tiny.saved(where / f"seed_{seed}")[0] for where in (folder, both))
+        assert not tiny.differences(uninterrupted, again)
 
 
 def test_one_of_them_may_go_on_alone(both, data, cache, tmp_path):
@@ -59,13 +61,13 @@ def test_one_of_them_may_go_on_alone(both, data, cache, tmp_path):
     assert "is finished: step 8 of 8" in run.text()
 
 
-def test_a_run_is_no_folder_of_runs(both, data):
+def test_a_run_is_not_a_folder_of_runs(both, data):
     run = tiny.start(both / "seed_42", data, "train.seeds=2", *SHORT).wait()
     assert run.code == 2
     assert "seed_42 is a run: config.train.seeds=2 makes a folder" in run.last_line
 
 
-def test_several_devices_share_the_rows_of_all(both, data, cache, tmp_path):
+def test_several_devices_share_the_examples_of_all(both, data, cache, tmp_path):
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     for strategy in ("pmap", "mesh"):
         changes = ("train.seeds=2", f"train.parallel={strategy}", *SHORT)

@@ -24,7 +24,7 @@ EMA = {"ema_power": 0.75, "ema_max": 0.9999}
 
 
 def toy_policy():
-    """Linear regression under noise of every row's own: three lambdas and a matrix."""
+    """Linear regression with noise per example: three lambdas and a matrix."""
     units = Normalizer({ACTION: jnp.full(2, 3.0)}, {ACTION: jnp.full(2, 2.0)})
 
     def init(rng, batch):
@@ -42,7 +42,7 @@ def toy_policy():
 
 
 def table():
-    """The data set: batches are rows of it. The first half of a batch is mostly padding."""
+    """The data set, from which batches are gathered. The first half of one is mostly padding."""
     rng = np.random.default_rng(0)
     full = lambda *shape: rng.normal(size=shape).astype(np.float32)
     kept = np.where(np.arange(WINDOWS) < 8, 0.2, 1.0)[:, None]
@@ -54,13 +54,14 @@ def table():
     }
 
 
-def gather(table, ids, rows):
-    return Batch({"state": table["state"][ids]}, table["action"][ids], table["mask"][ids], rows)
+def gather(table, ids, index):
+    return Batch({"state": table["state"][ids]}, table["action"][ids], table["mask"][ids], index)
 
 
 def run(devices, tx, num_steps, name="pmap", around=lambda call: call, **options):
     """The state and metrics after steps on those devices, on the host."""
-    policy, strategy = toy_policy(), parallel.STRATEGIES[name](devices)
+    policy = toy_policy()
+    strategy = parallel.STRATEGIES[name](devices)
     step = functools.partial(train_step, policy, tx, **EMA, **options)
     call = around(strategy.repeat(step, gather))
     start = state.create(policy.init(jax.random.key(0), None), tx)
@@ -70,7 +71,7 @@ def run(devices, tx, num_steps, name="pmap", around=lambda call: call, **options
 
 
 def leaves(num_devices, name="pmap"):
-    """What one and eight devices are compared by: gradients (SGD of rate 1), then a run."""
+    """What one device and eight are compared by: gradients (SGD of rate 1), then a run."""
     devices = jax.devices()[:num_devices]
     assert len(devices) == num_devices
     once, metrics = run(devices, optax.sgd(1.0), 1, name)
@@ -92,7 +93,7 @@ def leaves(num_devices, name="pmap"):
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
-    """What eight devices did, {"strategy/leaf": array}, and the program of the mesh strategy."""
+    """The results of eight devices, {"strategy/leaf": array}, and the mesh strategy's program."""
     folder = tmp_path_factory.mktemp("eight")
     dump = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_call"
     root = str(Path(__file__).parents[2])
@@ -172,11 +173,11 @@ def test_the_gradient_is_that_of_the_mean_over_what_counts():
 @pytest.mark.parametrize("grad_clip", [0.0, 1e-3, 1e3])
 def test_clipping_is_that_of_the_global_norm(grad_clip):
     clip = optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity()
-    want, said = run(jax.devices()[:1], optax.chain(clip, optax.sgd(1.0)), 1)
+    want, unclipped = run(jax.devices()[:1], optax.chain(clip, optax.sgd(1.0)), 1)
     got, metrics = run(jax.devices()[:1], optax.sgd(1.0), 1, grad_clip=grad_clip)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8)
     close(got.params["denoiser"]["kernel"], want.params["denoiser"]["kernel"])
-    close(metrics["grad_norm"], said["grad_norm"])  # before clipping
+    close(metrics["grad_norm"], unclipped["grad_norm"])  # before clipping
 
 
 def test_a_gradient_of_zero_is_not_divided_by_its_norm():
@@ -206,8 +207,8 @@ def test_the_normalizer_is_untouched_by_training():
 
 def test_the_optimizer_holds_nothing_of_the_normalizer():
     tx = optax.adam(1e-3)
-    made = state.create(toy_policy().init(jax.random.key(0), None), tx)
-    assert sum(leaf.size for leaf in jax.tree.leaves(made.opt_state)) == 2 * 6 + 1
+    start = state.create(toy_policy().init(jax.random.key(0), None), tx)
+    assert sum(leaf.size for leaf in jax.tree.leaves(start.opt_state)) == 2 * 6 + 1
 
 
 def test_ema_decay_is_the_originals():
@@ -244,18 +245,20 @@ def test_without_warm_up_the_first_step_is_the_largest():
 
 @pytest.mark.parametrize("batch, devices, near", [(10, 8, 8), (3, 8, 8), (60, 8, 64)])
 def test_a_batch_that_cannot_be_split_is_refused(batch, devices, near):
-    said = f"batch={batch} .* {devices} devices: .* such as {near}"
-    with pytest.raises(UserError, match=said):
+    text = f"batch_size={batch} .* {devices} devices: .* such as {near}"
+    with pytest.raises(UserError, match=text) as caught:
         parallel.check_batch(batch, devices)
+    assert caught.value.argument == "batch_size"
     parallel.check_batch(near, devices)
 
 
-def test_parts_that_do_not_divide_a_devices_rows_are_refused():
-    with pytest.raises(UserError, match="accumulate=3 does not divide the 8 rows"):
+def test_parts_that_do_not_divide_a_devices_examples_are_refused():
+    with pytest.raises(UserError, match="accumulate=3 does not divide the 8 examples") as caught:
         check_accumulation(8, 3)
+    assert caught.value.argument == "accumulate"
     check_accumulation(8, 4)
 
 
 if __name__ == "__main__":
-    found = {name: leaves(8, name) for name in parallel.STRATEGIES}
-    np.savez(sys.argv[1], **{f"{n}/{key}": x for n in found for key, x in found[n].items()})
+    results = {name: leaves(8, name) for name in parallel.STRATEGIES}
+    np.savez(sys.argv[1], **{f"{n}/{key}": x for n in results for key, x in results[n].items()})

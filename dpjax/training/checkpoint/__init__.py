@@ -1,12 +1,10 @@
-"""Checkpoints: `writer` writes them, `reader` reads them, `integrity` proves them."""
+"""Checkpoints: `writer` writes them, `reader` reads them, `integrity` proves them.
 
-from dpjax.training.checkpoint.reader import (
-    load_items,
-    load_params,
-    read_meta,
-    restore_latest,
-    steps,
-)
+`layout` says what they look like on disk.
+"""
+
+from dpjax.training.checkpoint.layout import read_meta, steps
+from dpjax.training.checkpoint.reader import load_items, load_params, restore_latest
 from dpjax.training.checkpoint.writer import Checkpoints, lock
 
 __all__ = ["Checkpoints", "lock", "restore_latest", "load_items", "load_params"]

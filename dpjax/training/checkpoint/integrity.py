@@ -165,16 +165,6 @@ def seal(content: Any) -> str:
     return json.dumps({"sha256": _text_hash(content), "content": content}, indent=1)
 
 
-def write_sealed(path: Path, text: str) -> None:
-    """Replaces the file in one step; it is on disk when this returns."""
-    new = path.with_name(path.name + ".new")
-    with open(new, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
-
-
 def read_sealed(path: Path) -> Any:
     """The content of a sealed file; `Damaged` if it is missing or not what was written."""
     try:
