@@ -1,95 +1,99 @@
-"""Samplers: walk a path of noise levels down to the data.
+"""Samplers: what happens in one step from a noise level to the next.
 
-One step of every sampler here is
+One step of every sampler here, from level t to level s, is
 
-    x_s = α_s x̂_0 + sqrt(σ_s² - γ²) ε̂ + γ z,    z ~ N(0, I),                (4)
+    x_s = α_s x̂_0 + sqrt(σ_s² - γ²) ε̂ + γ z,    z ~ N(0, I).                (4)
 
-and they differ in γ, the part of the noise that is drawn afresh, and in which ε̂
-goes with a clipped x̂_0:
+The samplers differ in γ, the std of the noise that is drawn afresh, and in the ε̂ that goes
+with a clipped x̂_0:
 
-    DDIM (Song et al. 2021)      γ = 0            the network's own ε̂
-    DDIM(η)                      γ = η std(q)     the network's own ε̂
+    DDIM (Song et al. 2021)      γ = 0            the network's ε̂
+    DDIM(η)                      γ = η std(q)     the network's ε̂
     DDPM (Ho et al. 2020)        γ = std(q)       ε̂ = (x - α x̂_0)/σ of the clipped x̂_0
 
-with std(q) the std of q(x_s | x_t, x_0), DDPM eq. 7. Both choices are diffusers'
-("use_clipped_model_output" False; the posterior mean), and so are the numbers. What is
-of second order (`dpjax.diffusion.second_order`) also remembers the turn before.
+Here std(q) is the std of q(x_s | x_t, x_0), DDPM eq. 7. Both choices of ε̂ are those of
+diffusers ("use_clipped_model_output" False; the posterior mean), and so are the numbers.
 
-Samplers of second order: half the step, a quarter of the error.
+Samplers of second order
 
-DDIM is the Euler method of the probability-flow ODE (Song et al. 2021), whose error
-falls with the first power of the number of steps. DPM-Solver++(2M) (Lu et al. 2022,
-algorithm 2) gets the second power from the evaluation of the step before: with
-λ = log(α/σ) and h = λ_s - λ_t,
+DDIM is the Euler method for the probability-flow ODE (Song et al. 2021): its error is
+proportional to 1/S. The two samplers below have an error proportional to 1/S², because they
+also use the evaluation before.
 
-    x̂_0 ← x̂_0 + h / (2 h₋) (x̂_0 - x̂_0₋),    and then (4) with γ = 0;        (5)
+DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) extrapolates x̂_0. With λ = log(α/σ),
+h = λ_s - λ_t and the subscript ₋ for the step before,
 
-one evaluation a step, and first order where there is no step before or λ ends.
+    x̂_0 ← x̂_0 + h / (2 h₋) (x̂_0 - x̂_0₋),    and then (4) with γ = 0.        (5)
 
-Heun's method (Karras et al. 2022, algorithm 1, without churn) asks twice a step: at the
-end of the Euler step it takes the mean of both slopes. Along the straight line between
-the two levels, on which the slope is dx/dτ = Δα x̂_0 + Δσ ε̂ and Euler is DDIM,
+It evaluates the network once per step. It is of first order in the first step, and where λ is
+infinite.
 
-    x' = x + Δα x̂_0 + Δσ ε̂                  at t; this is (4);               (6)
-    x_s = x + ½ (x' - x) + ½ (Δα x̂_0' + Δσ ε̂')    asked at s, of x'.
+Heun's method (Karras et al. 2022, algorithm 1, without churn) evaluates the network twice per
+step: once at the start and once at the end of the Euler step, and uses the mean of both
+slopes. On the straight line between the two levels the slope is dx/dτ = Δα x̂_0 + Δσ ε̂, and
+Euler's step is DDIM:
 
-For α = 1 that is the paper's algorithm and for α = 1 - t, σ = t Heun's in t; for others
-the line only stands for the arc: the ODE's solution depends on σ/α alone. In the paper's
-own variables x/α and σ/α the first step from almost pure noise has a length of 1/α (2e4
-for the cosine), and here 1.
+    x' = x + Δα x̂_0 + Δσ ε̂                           evaluated at t; this is (4);    (6)
+    x_s = x + ½ (x' - x) + ½ (Δα x̂_0' + Δσ ε̂')       evaluated at s, of x'.
+
+For α = 1 this is the paper's algorithm, and for α = 1 - t, σ = t it is Heun's method in t. For
+other schedules the straight line replaces the curve of (α, σ), which does not change the
+solution: that depends on σ/α alone. The paper's own variables x/α and σ/α are not used, because
+the first step from almost pure noise has a length of 1/α in them (2e4 for the cosine schedule),
+but of 1 here.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.diffusion.schedules import Level, Path
+from dpjax.diffusion.schedules import AnyArray, Level, Path
 
 Array = jax.Array
-INF = float("inf")
 
 
 class Evaluations(NamedTuple):
-    """A walk as the N evaluations of the network that it takes, in order.
+    """The N evaluations of the network that sample along a path of S steps, in order.
 
-    now, to: Level [N], where the network is asked and where (4) leads from there.
-    weight: [N], w of `Sampler.extrapolate`; None where nothing is remembered.
-    step: int [N], the step of the path whose `now` it is; None: turn i is step i.
-    done: int [S], the turn that ends each step; None: turn i ends step i.
+    now, to: Level [N]: where the network is evaluated, and where (4) leads from there.
+    weight: [N], the w of `Sampler.extrapolate`; None if the sampler has no such weights.
+    step: int [N], the step of the path whose `now` is used; None if evaluation i is step i.
+    last: int [S], the evaluation that ends each step; None if evaluation i ends step i.
     """
 
     now: Level
     to: Level
-    weight: Array | None = None
-    step: Array | None = None
-    done: Array | None = None
+    weight: AnyArray | None = None
+    step: np.ndarray | None = None
+    last: np.ndarray | None = None
 
 
 class Sampler(NamedTuple):
-    """What makes a sampler, apart from the path.
+    """A sampler, for any path.
 
-    fresh_noise: `(now, to) -> γ`, the std of the noise drawn afresh in a step; None
-        draws nothing.
-    rederive_eps: True where ε̂ follows the clipped x̂_0, False where it is the network's.
-    x0_as_eps: True where the network's x̂_0 is taken for ε̂ (`dpjax.diffusion.published`).
-    extrapolate: "x0" or "x", the a of a ← a + w (a - a₋): x̂_0 before the step (4), or x after
-        it, with what it was a turn ago; "" extrapolate nothing.
-    evaluations: `path -> Evaluations`: one evaluation a step, or more.
-    spacing: of the path's steps where nobody asked for one (`schedules.spaced_steps`).
+    fresh_noise: `(now, to) -> γ` of equation (4); None for γ = 0.
+    rederive_eps: whether ε̂ is computed from the clipped x̂_0; otherwise it is the network's.
+    extrapolate: which quantity is combined with its previous value, a + w (a - a_prev):
+        "x0" (before the step, multistep solvers), "x" (after the step, Heun) or "" (none).
+    evaluations: `path -> Evaluations`, by default one evaluation per step.
+    x0_as_eps: whether the network's x̂_0 replaces ε̂ (`diffusers_0_11`).
+    spacing: the spacing of the path's steps when "auto" is asked for
+        (`schedules.spaced_steps`).
     """
 
     fresh_noise: Callable[[Level, Level], Array] | None
     rederive_eps: bool
-    extrapolate: str = ""
+    extrapolate: Literal["", "x0", "x"] = ""
     evaluations: Callable[[Path], Evaluations] = lambda path: Evaluations(path.now, path.to)
     x0_as_eps: bool = False
     spacing: str = "auto"
 
 
 def posterior_std(now: Level, to: Level) -> Array:
-    """std of q(x_s | x_t, x_0): DDPM eq. 7, for any (α, σ); 0 in the last step."""
+    """The std of q(x_s | x_t, x_0), DDPM eq. 7 for any (α, σ); 0 in the last step."""
     variance = now.sigma**2 - (now.alpha / to.alpha) ** 2 * to.sigma**2
     return to.sigma / now.sigma * jnp.sqrt(jnp.maximum(variance, 0.0))
 
@@ -100,51 +104,68 @@ def ddpm() -> Sampler:
 
 
 def ddim(eta: float = 0.0) -> Sampler:
-    """Denoising diffusion implicit models (Song et al. 2021, eq. 12 and 16)."""
+    """Denoising diffusion implicit models (Song et al. 2021, eq. 12 and 16).
+
+    eta: 0 is deterministic; 1 draws as much fresh noise as DDPM.
+    """
     fresh_noise = (lambda now, to: eta * posterior_std(now, to)) if eta else None
     return Sampler(fresh_noise, rederive_eps=False)
 
 
-Array = jax.Array
-
-
 def dpm_solver() -> Sampler:
-    """DPM-Solver++(2M), "midpoint", `lower_order_final`: as diffusers has it."""
-    extrapolated = lambda path: Evaluations(path.now, path.to, extrapolation(path))
-    return Sampler(None, rederive_eps=True, extrapolate="x0", evaluations=extrapolated)
+    """DPM-Solver++(2M), equation (5): "midpoint", `lower_order_final`, as in diffusers."""
+
+    def evaluations(path: Path) -> Evaluations:
+        return Evaluations(path.now, path.to, weight=extrapolation_weight(path))
+
+    return Sampler(None, rederive_eps=True, extrapolate="x0", evaluations=evaluations)
 
 
-def extrapolation(path: Path) -> Array:
+def extrapolation_weight(path: Path) -> Array:
     """h / (2 h₋) of equation (5), [S]; 0 in the first step and where a λ is infinite."""
     log_snr = lambda level: jnp.log(level.alpha) - jnp.log(level.sigma)
-    now = log_snr(path.now)
-    h, before = log_snr(path.to) - now, jnp.diff(now, prepend=-jnp.inf)
-    usable = jnp.isfinite(h) & jnp.isfinite(before)
-    return jnp.where(usable, h / (2 * jnp.where(usable, before, 1.0)), 0.0)
+    start = log_snr(path.now)
+    h = log_snr(path.to) - start
+    h_before = jnp.diff(start, prepend=-jnp.inf)
+    usable = jnp.isfinite(h) & jnp.isfinite(h_before)
+    return jnp.where(usable, h / (2 * jnp.where(usable, h_before, 1.0)), 0.0)
 
 
 def heun() -> Sampler:
-    """Heun's method, equation (6): 2 S - 1 evaluations, the last step is Euler's.
+    """Heun's method, equation (6), with 2 S - 1 evaluations: the last step is Euler's.
 
-    It has no published result to agree with that walks leading steps, which give it pure
-    noise at a level that has less: five start at level 80 of 100.
+    Its steps are "trailing" unless another spacing is asked for. Leading steps would treat the
+    initial noise as less noisy than it is (five of them start at level 80 of 100), and no
+    published result depends on them.
     """
-    return Sampler(None, rederive_eps=True, extrapolate="x", evaluations=twice, spacing="trailing")
+    return Sampler(
+        None,
+        rederive_eps=True,
+        extrapolate="x",
+        evaluations=heun_evaluations,
+        spacing="trailing",
+    )
 
 
-def twice(path: Path) -> Evaluations:
-    """Every step a turn to its end and a turn from there, which (6) averages.
+def heun_evaluations(path: Path) -> Evaluations:
+    """Two evaluations per step of the path, one in the last; (6) averages the two.
 
-    The second turn is asked at s, and as x' + Δα x̂_0' + Δσ ε̂' is equation (4) with a
-    goal as far beyond s as t is before it, it is a turn like any other. It takes what was
-    prepared for the step that starts at s, so the path must be a chain.
+    The second one is evaluated at s. It too is equation (4), with a target level that lies as
+    far beyond s as t lies before it: this gives x' + Δα x̂_0' + Δσ ε̂'. With the weight -½ the
+    extrapolation then is the mean of that and x. What the denoiser has prepared for the step
+    that starts at s is used for it, so the path must be a chain.
     """
     num_steps = len(path.now.t)
-    step = np.repeat(np.arange(num_steps), 2)[1:]  # 0, 1, 1, 2, 2, …: whose level it is
+    # 0, 1, 1, 2, 2, …: the step of the path at whose start each evaluation takes place.
+    step = np.repeat(np.arange(num_steps), 2)[1:]
+    # Evaluations 0, 2, 4, … are the first ones of their steps, 1, 3, 5, … the second ones.
     second = np.arange(len(step)) % 2 == 1
-    of = step - second  # 0, 0, 1, 1, …: the step that the turn is a part of
-    now, start, end = path.now[step], path.now[of], path.to[of]
+    # 0, 0, 1, 1, …: the step that each evaluation is a part of, from `start` to `end`.
+    part_of = step - second
+    start = path.now[part_of]
+    end = path.to[part_of]
     beyond = jax.tree.map(lambda s, t: 2 * s - t, end, start)
     to = jax.tree.map(lambda a, b: jnp.where(second, a, b), beyond, end)
-    done = np.append(np.flatnonzero(second), len(step) - 1)
-    return Evaluations(now, to, weight=jnp.where(second, -0.5, 0.0), step=step, done=done)
+    last = np.append(np.flatnonzero(second), len(step) - 1)
+    weight = jnp.where(second, -0.5, 0.0)
+    return Evaluations(path.now[step], to, weight=weight, step=step, last=last)

@@ -1,17 +1,20 @@
 """Noise schedules: how much signal and how much noise there is at each time.
 
-Every process in dpjax has one form,
+Every diffusion process in dpjax has the form
 
     x_t = α_t x_0 + σ_t ε,    ε ~ N(0, I).                                  (1)
 
-DDPM (Ho et al. 2020, eq. 4) is α² = ᾱ, σ² = 1 - ᾱ, with ᾱ the running product of
-1 - β; rectified flow (Liu et al. 2023) is α = 1 - u, σ = u. A schedule says which
-(α, σ) there are: where the loss is averaged (`draw`) and which way a sampler walks
-(`path`). t = 0 is nearest to the data, everywhere; a path always runs from noise to
-data and ends at α = 1, σ = 0.
+For DDPM (Ho et al. 2020, eq. 4), α² = ᾱ and σ² = 1 - ᾱ, where ᾱ is the running product of
+1 - β. For rectified flow (Liu et al. 2023), α = 1 - u and σ = u. A schedule lists the levels
+(α, σ) over which the loss is averaged (`draw`) and those that a sampler visits (`path`).
+Everywhere, t = 0 is nearest to the data. A path always runs from noise to data, and its last
+step ends at α = 1, σ = 0.
+
+Schedules and paths are made of numpy arrays: building one starts no JAX backend.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from flax import struct
 import jax
@@ -21,30 +24,32 @@ import numpy as np
 from dpjax.core.errors import UserError, choices
 
 Array = jax.Array
+AnyArray = jax.Array | np.ndarray
 
 
 @struct.dataclass
 class Level:
     """A noise level, a batch of them, or a whole path of them.
 
-    t: [...] the time that the network is told; [..., 2] where it is told two (MeanFlow).
+    t: [...] the time that the network is given; [..., 2] if it is given two (MeanFlow).
     alpha: [...] scale of the signal.
     sigma: [...] scale of the noise.
     """
 
-    t: Array
-    alpha: Array
-    sigma: Array
+    t: AnyArray
+    alpha: AnyArray
+    sigma: AnyArray
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> "Level":
         return jax.tree.map(lambda leaf: leaf[index], self)
 
 
 class Path(NamedTuple):
-    """S steps of a sampler: from level `now` [S] to level `to` [S].
+    """S steps of a sampler: from level `now` [S] to level `to` [S], in numpy arrays.
 
-    Two levels a step and not S + 1 in a chain: some published samplers evaluate at
-    one level and walk from another (diffusers 0.11's DDPM with fewer steps than K).
+    A path has two levels per step rather than a chain of S + 1, because some published
+    samplers evaluate the network at one level and step from another (the DDPM of diffusers
+    0.11, with fewer steps than K).
     """
 
     now: Level
@@ -52,10 +57,11 @@ class Path(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Two pure functions: where to train, and where to walk.
+    """The noise levels of training and those of sampling, as two pure functions.
 
-    draw: `(rng, shape) -> Level[shape]`, the levels that the loss is averaged over.
-    path: `(num_steps, spacing="auto") -> Path[num_steps]`.
+    draw: `(rng, shape) -> Level[shape]`, random levels for the loss.
+    path: `(num_steps, spacing="auto") -> Path[num_steps]`, the levels that a sampler visits.
+        Raises UserError if the schedule has no such path.
     """
 
     draw: Callable[[Array, tuple[int, ...]], Level]
@@ -63,7 +69,7 @@ class Schedule(NamedTuple):
 
 
 def _leading(num_levels: int, num_steps: int) -> np.ndarray:
-    """Steps 0, K//S, 2 K//S, … reversed: [90, 80, …, 0] for K 100, S 10 (diffusers)."""
+    """Steps 0, K//S, 2 K//S, … reversed: [90, 80, …, 0] for K = 100, S = 10 (diffusers)."""
     return np.arange(num_steps)[::-1] * (num_levels // num_steps)
 
 
@@ -79,24 +85,29 @@ def _linspace(num_levels: int, num_steps: int) -> np.ndarray:
 
 SPACINGS = {"leading": _leading, "trailing": _trailing, "linspace": _linspace}
 
-# A path that starts with more signal than this never passed through the noise that
-# it is given: leading steps with K 100 and S 60 start at ᾱ = .34, silently wrong.
+# The largest ᾱ at which a path may start. Sampling starts from pure noise, so a first level
+# with more signal than this gives silently wrong samples: leading steps with K = 100 and S = 60
+# would start at ᾱ = 0.34.
 MAX_FIRST_ALPHA_BAR = 0.1
 
 
 def spaced_steps(alpha_bar: np.ndarray, num_steps: int, spacing: str) -> np.ndarray:
     """The integer levels [S] that a sampler of S steps visits, noisiest first.
 
-    alpha_bar: [K].
-    spacing: a name in SPACINGS, or "auto": leading where S divides K (which is what
-        published results use) and where that starts in noise, else trailing. A sampler
-        may have a spacing of its own in place of "auto" (`samplers.Sampler`).
+    alpha_bar: ᾱ of every level, [K].
+    spacing: a name in SPACINGS, or "auto": leading if S divides K and the first level is noisy
+        enough (published results use leading steps), otherwise trailing. A sampler may prefer
+        another spacing to "auto" (`samplers.Sampler`).
+
+    Raises UserError if there are fewer than S levels, if the spacing is unknown, or if the
+    first level is too far from noise.
     """
     num_levels = len(alpha_bar)
     if not 1 <= num_steps <= num_levels:
         raise UserError(
-            f"sampler.num_steps={num_steps} must be between 1 and the schedule's "
-            f"{num_levels} levels (config.sampler.num_steps or --steps)."
+            f"num_steps={num_steps} must be between 1 and the schedule's {num_levels} levels "
+            f"(num_levels={num_levels}).",
+            argument="num_steps",
         )
     if spacing == "auto":
         steps = _leading(num_levels, num_steps)
@@ -105,39 +116,45 @@ def spaced_steps(alpha_bar: np.ndarray, num_steps: int, spacing: str) -> np.ndar
         return steps if divides and starts_in_noise else _trailing(num_levels, num_steps)
     if spacing not in SPACINGS:
         raise UserError(
-            f"config.sampler.spacing={spacing!r} is unknown; "
-            f"{choices(spacing, [*SPACINGS, 'auto'])}."
+            f"spacing={spacing!r} is unknown; {choices(spacing, [*SPACINGS, 'auto'])}.",
+            argument="spacing",
         )
     steps = SPACINGS[spacing](num_levels, num_steps)
     if spacing == "leading" and alpha_bar[steps[0]] > MAX_FIRST_ALPHA_BAR:
         raise UserError(
-            f"config.sampler.spacing='leading' with {num_steps} steps starts at level "
-            f"{steps[0]} of {num_levels}, where ᾱ = {alpha_bar[steps[0]]:.2f} is far from "
-            f"noise; use spacing 'trailing', or steps that divide {num_levels}."
+            f"spacing='leading' with {num_steps} steps starts at level {steps[0]} of "
+            f"{num_levels}, where ᾱ = {alpha_bar[steps[0]]:.2f} is far from noise; use spacing "
+            f"'trailing', or a number of steps that divides {num_levels}.",
+            argument="spacing",
         )
     return steps
 
 
 def discrete(betas: np.ndarray) -> Schedule:
     """The variance-preserving schedule of DDPM with the given betas, [K]."""
-    # Betas are rounded to float32 first and multiplied in float32, as diffusers does:
-    # ᾱ is then equal to its table to the last bit or two.
+    # Betas are rounded to float32 first and multiplied in float32, as diffusers does. So ᾱ
+    # equals its table to the last bit or two.
     alpha_bar = np.cumprod(1 - np.asarray(betas, np.float32), dtype=np.float32)
-    table = Level(
-        np.arange(len(betas), dtype=np.int32),
-        np.sqrt(alpha_bar),
-        np.sqrt(1 - alpha_bar),
+    levels = Level(
+        t=np.arange(len(betas), dtype=np.int32),
+        alpha=np.sqrt(alpha_bar),
+        sigma=np.sqrt(1 - alpha_bar),
     )
-    data = Level(np.zeros(1, np.int32), np.ones(1, np.float32), np.zeros(1, np.float32))
+    data = Level(
+        t=np.zeros(1, np.int32),
+        alpha=np.ones(1, np.float32),
+        sigma=np.zeros(1, np.float32),
+    )
 
-    def draw(rng, shape):
-        at = jax.random.randint(rng, shape, 0, len(betas))
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[at], table)
+    def draw(rng: Array, shape: tuple[int, ...]) -> Level:
+        index = jax.random.randint(rng, shape, 0, len(betas))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], levels)
 
     def path(num_steps: int, spacing: str = "auto") -> Path:
         steps = spaced_steps(alpha_bar, num_steps, spacing)
-        walk = jax.tree.map(lambda a, b: jnp.concatenate([a[steps], b]), table, data)
-        return Path(walk[:-1], walk[1:])
+        # A chain of S + 1 levels, the data last: each step leads to the next one's level.
+        chain = jax.tree.map(lambda a, b: np.concatenate([a[steps], b]), levels, data)
+        return Path(now=chain[:-1], to=chain[1:])
 
     return Schedule(draw, path)
 
@@ -156,12 +173,12 @@ def linear(num_levels: int = 100, beta_start: float = 1e-4, beta_end: float = 0.
 def scaled_linear(
     num_levels: int = 100, beta_start: float = 1e-4, beta_end: float = 0.02
 ) -> Schedule:
-    """Square roots of the betas on a straight line (latent diffusion)."""
+    """Square roots of the betas on a straight line (latent diffusion, Rombach et al. 2022)."""
     return discrete(np.linspace(beta_start**0.5, beta_end**0.5, num_levels) ** 2)
 
 
 def sigmoid(num_levels: int = 100, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """Betas on a sigmoid between -6 and 6 (GeoDiff)."""
+    """Betas on a sigmoid between -6 and 6 (GeoDiff, Xu et al. 2022)."""
     s = 1 / (1 + np.exp(-np.linspace(-6, 6, num_levels)))
     return discrete(s * (beta_end - beta_start) + beta_start)
 
@@ -169,31 +186,31 @@ def sigmoid(num_levels: int = 100, beta_start: float = 1e-4, beta_end: float = 0
 def rectified_flow(num_levels: int = 100) -> Schedule:
     """Straight lines from data to noise, x_u = (1 - u) x_0 + u ε, in continuous time.
 
-    Rectified flow (Liu et al. 2023, eq. 1), flow matching's optimal-transport path
-    (Lipman et al. 2023, eq. 20, with their time reversed): u is 0 at the data, 1 at pure
-    noise, uniform in training. What is learned is "velocity", dx/du = ε - x_0.
-    num_levels: K, the time that the network is told is t = u K: its embedding, made for
-        0 … K - 1, then tells levels apart as well as those of the other schedules.
+    Rectified flow (Liu et al. 2023, eq. 1) is the optimal-transport path of flow matching
+    (Lipman et al. 2023, eq. 20, with their time reversed): u is 0 at the data, 1 at pure noise,
+    and uniform in training. The network usually predicts the "velocity" dx/du = ε - x_0.
+
+    num_levels: K, the scale of the network's time input t = K u. Time embeddings are made for
+        t in 0 … K - 1; with this scale they tell the levels apart as well as those of the
+        other schedules.
     """
-    at = lambda u: Level(u * num_levels, 1 - u, u)
+    level = lambda u: Level(t=u * num_levels, alpha=1 - u, sigma=u)
 
     def path(num_steps: int, spacing: str = "auto") -> Path:
         check_even(num_steps, spacing)
-        u = jnp.asarray(np.linspace(1, 0, num_steps + 1), jnp.float32)
-        return Path(at(u[:-1]), at(u[1:]))
+        u = np.linspace(1, 0, num_steps + 1).astype(np.float32)
+        return Path(now=level(u[:-1]), to=level(u[1:]))
 
-    return Schedule(lambda rng, shape: at(jax.random.uniform(rng, shape)), path)
+    return Schedule(draw=lambda rng, shape: level(jax.random.uniform(rng, shape)), path=path)
 
 
 def check_even(num_steps: int, spacing: str) -> None:
-    """Refuses what a schedule without integer levels cannot do: its steps are even in u."""
+    """Raises UserError unless S evenly spaced steps in continuous time fit the arguments."""
     if num_steps < 1:
-        raise UserError(
-            f"sampler.num_steps={num_steps} must be 1 or more (config.sampler.num_steps or "
-            "--steps)."
-        )
+        raise UserError(f"num_steps={num_steps} must be at least 1.", argument="num_steps")
     if spacing not in ("auto", "trailing"):
         raise UserError(
-            f"config.sampler.spacing={spacing!r} is not for config.schedule.name='flow', whose "
-            f"steps are even in time; {choices(spacing, ['auto', 'trailing'])}."
+            f"spacing={spacing!r} does not go with a rectified flow, whose steps are even in "
+            f"time; {choices(spacing, ['auto', 'trailing'])}.",
+            argument="spacing",
         )

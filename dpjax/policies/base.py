@@ -1,9 +1,12 @@
-"""The hub: a policy is three pure functions, and whatever changes is in `params`."""
+"""A policy is three pure functions, and whatever training changes is in `params`."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from dpjax.core.types import (
     Array,
@@ -17,86 +20,166 @@ from dpjax.core.types import (
 )
 
 
-class Policy(NamedTuple):
-    """A policy is three pure functions.
+class Sample(Protocol):
+    """`Policy.sample`: action chunks for a batch of observations."""
 
-    init: `(rng, batch) -> params` with items "encoder", "denoiser", "normalizer".
-    loss: `(params, rng, batch) -> (total [], sums)`: the sum of the rows' losses, and
-        metrics that are sums too, among them "weight", what to divide by; sums, so
-        that devices can be added before anything is divided.
-    sample: `(params, rng, obs, previous=None) -> actions [B, Tp, Da]` in data units; rng
-        is one key, or keys [B], one a row; previous, for a warm start, is what the last
-        plan says about the steps of this one, [B, Tp, Da], NaN where it says nothing.
+    def __call__(
+        self, params: Params, rng: PRNGKey, obs: Observation, previous: Array | None = None, /
+    ) -> Array:
+        """Returns actions [B, Tp, Da] in data units.
+
+        params: as `Policy.init` makes them.
+        rng: one key, or keys [B], one per example.
+        obs: {name: [B, To, ...]} in data units.
+        previous: for a warm start, the last action chunks moved to the present, [B, Tp, Da],
+            and NaN in the steps that they do not reach; None for none.
+        """
+        ...
+
+
+class Policy(NamedTuple):
+    """A policy. Training needs `init` and `loss`, deployment needs `sample`.
+
+    init: `(rng, batch) -> params` with the items "encoder", "denoiser" and "normalizer".
+    loss: `(params, rng, batch) -> (total [], sums)`, the sum of the examples' losses, and
+        metrics that are sums too, among them "weight", the number to divide by. Sums, so that
+        the devices' values can be added before anything is divided.
+    sample: see `Sample`.
     """
 
     init: Callable[[PRNGKey, Batch], Params]
     loss: Callable[[Params, PRNGKey, Batch], tuple[Array, Metrics]]
-    sample: Callable[..., Array]
+    sample: Sample
 
 
-def as_they_are(obs: Observation, keys: PRNGKey | None = None) -> Observation:
-    """The view of an encoder without cameras."""
+class Encode(Protocol):
+    """`Encoder.apply`: features of a batch of observations."""
+
+    def __call__(self, params: Any, obs: Observation, keys: PRNGKey | None = None, /) -> Array:
+        """Returns features [B, T, F].
+
+        params: as `Encoder.init` makes them.
+        obs: {name: [B, T, ...]} in network units.
+        keys: [B] while training, one per example; None where nothing is random.
+        """
+        ...
+
+
+class View(Protocol):
+    """`Encoder.view`: crops and other augmentation of images."""
+
+    def __call__(self, obs: Observation, keys: PRNGKey | None = None, /) -> Observation:
+        """Returns the observations {name: [B, T, ...]} that the encoder sees, in data units.
+
+        keys: [B] while training, one per example; None where nothing is random.
+        """
+        ...
+
+
+def identity_view(obs: Observation, keys: PRNGKey | None = None) -> Observation:
+    """The view of an encoder without cameras: the observations unchanged."""
     del keys
     return obs
 
 
 class Encoder(NamedTuple):
-    """From observations to features, in network units but for `view`.
+    """The part of a policy that turns observations into features [B, T, F].
 
-    init: `(rng, obs) -> params`. apply: `(params, obs, keys) -> features [B, To, F]`.
-    view: `(obs, keys) -> obs`, both in data units: crops and other augmentation of images.
-    keys: one a row [B] in training, for what is random; None where nothing is.
+    init: `(rng, obs) -> params`, obs in network units.
+    apply: see `Encode`.
+    view: see `View`; it comes before the normalizer, so its units are those of the data.
     """
 
     init: Callable[[PRNGKey, Observation], Any]
-    apply: Callable[..., Array]
-    view: Callable[..., Observation] = as_they_are
+    apply: Encode
+    view: View = identity_view
+
+
+class Prepare(Protocol):
+    """`Denoiser.prepare`: what does not depend on x, computed once for all levels."""
+
+    def __call__(
+        self, params: Any, cond: Array, t: Array, keys: PRNGKey | None = None, /
+    ) -> Context:
+        """Returns the Context of the levels t.
+
+        params: as `Denoiser.init` makes them.
+        cond: [B, T, F] the features that it is conditioned on.
+        t: the times of S levels while sampling, [S], or of each example in training, [B]; with
+            a last axis of 2 for a network that is given two times (`meanflow`).
+        keys: [B] while training, one per example, for dropout; None turns dropout off.
+        """
+        ...
+
+
+class Denoise(Protocol):
+    """`Denoiser.apply`: the network's prediction."""
+
+    def __call__(
+        self, params: Any, x: Array, context: Context, keys: PRNGKey | None = None, /
+    ) -> Array:
+        """Returns the prediction y [B, Tp, D] of x [B, Tp, D].
+
+        params: as `Denoiser.init` makes them.
+        context: of `Prepare`, with `per_level` of one level, or of each example's level [B].
+        keys: as in `Prepare`.
+        """
+        ...
 
 
 class Denoiser(NamedTuple):
-    """A network in two parts, so that what does not depend on x is computed once.
+    """The part of a policy that predicts, in two functions.
+
+    The sampling loop calls `apply` once per evaluation, and `prepare` is called once before it.
 
     init: `(rng, x, t, cond) -> params`.
-    prepare: `(params, cond [B, To, F], t [S] or [B], keys) -> Context`; a network that is
-        told two times (`meanflow`) gets t [S, 2] or [B, 2].
-    apply: `(params, x [B, Tp, Da], context of one level, keys) -> y [B, Tp, Da]`.
-    keys: one a row [B] in training, for dropout; None, the default, where it is off.
+    prepare: see `Prepare`.
+    apply: see `Denoise`.
     """
 
-    init: Callable[..., Any]
-    prepare: Callable[[Any, Array, Array], Context]
-    apply: Callable[[Any, Array, Context], Array]
+    init: Callable[[PRNGKey, Array, Array, Array], Any]
+    prepare: Prepare
+    apply: Denoise
 
 
-def encoder_of(module, view=as_they_are, dtype=jnp.float32) -> Encoder:
-    """An Encoder of a flax module `(obs, keys) -> [B, To, F]`.
+def encoder_of(
+    module: nn.Module, view: View = identity_view, dtype: DTypeLike = jnp.float32
+) -> Encoder:
+    """The Encoder of a flax module `(obs, keys) -> [B, T, F]`.
 
-    dtype: what it computes in, float32 in and out. Without weights it computes nothing,
-        and its numbers stay what they are.
+    dtype: what it computes in; its input, params and output are float32.
     """
 
-    def apply(params, obs, keys=None):
-        used = dtype if jax.tree.leaves(params) else jnp.float32
-        made = module.apply({"params": cast(params, used)}, cast(obs, used), keys)
-        return made.astype(jnp.float32)
+    def init(rng: PRNGKey, obs: Observation) -> Any:
+        return module.init(rng, obs).get("params", {})
 
-    return Encoder(lambda rng, obs: module.init(rng, obs).get("params", {}), apply, view)
+    def apply(params: Any, obs: Observation, keys: PRNGKey | None = None) -> Array:
+        # Without weights it only arranges numbers, which must not lose digits.
+        compute = dtype if jax.tree.leaves(params) else jnp.float32
+        features = module.apply({"params": cast(params, compute)}, cast(obs, compute), keys)
+        return features.astype(jnp.float32)
+
+    return Encoder(init, apply, view)
 
 
-def denoiser_of(module, dtype=jnp.float32) -> Denoiser:
-    """A Denoiser of a flax module with methods `prepare` and `denoise`.
+def denoiser_of(module: nn.Module, dtype: DTypeLike = jnp.float32) -> Denoiser:
+    """The Denoiser of a flax module with the methods `prepare` and `denoise`.
 
-    dtype: what it computes in; x, params and y are float32, times are never cast.
+    dtype: what it computes in; x, params and the prediction are float32, and times are never
+        cast.
     """
 
-    def run(method, params, x, *others):
-        return module.apply({"params": cast(params, dtype)}, cast(x, dtype), *others, method=method)
+    def call(method: Callable, params: Any, x: Array, *others: Any) -> Any:
+        variables = {"params": cast(params, dtype)}
+        return module.apply(variables, cast(x, dtype), *others, method=method)
 
-    def apply(params, x, context, keys=None):
-        return run(module.denoise, params, x, context, keys).astype(jnp.float32)
+    def init(rng: PRNGKey, x: Array, t: Array, cond: Array) -> Any:
+        return module.init(rng, x, t, cond)["params"]
 
-    return Denoiser(
-        init=lambda rng, x, t, cond: module.init(rng, x, t, cond)["params"],
-        prepare=lambda params, cond, t, keys=None: run(module.prepare, params, cond, t, keys),
-        apply=apply,
-    )
+    def prepare(params: Any, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
+        return call(module.prepare, params, cond, t, keys)
+
+    def apply(params: Any, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
+        return call(module.denoise, params, x, context, keys).astype(jnp.float32)
+
+    return Denoiser(init, prepare, apply)

@@ -1,14 +1,17 @@
-"""The hub: a policy is three pure functions, and whatever changes is in `params`.
+"""Diffusion Policy (Chi et al. 2023): action chunks are sampled from noise by a denoiser.
 
-    init    for training             Training needs `init` and `loss`; deployment
-    loss    for training             needs `sample`; a test can make a policy out of
-    sample  for acting               three lambdas.
+`diffusion_policy` builds a `Policy` from an encoder, a denoiser and a schedule. Its parts:
 
-`diffusion_policy` builds one from an encoder, a denoiser and a schedule: the loss is
-Chi et al. 2023, eq. 5, the sampler walks eq. 1 of the same paper.
+    init     encoder, denoiser and normalizer in one tree of params
+    loss     equation 5 of the paper: the squared error of the prediction at a random level
+    sample   equation 1 of the paper: a sampling loop along a path of levels
+
+Each is built by a function of its own below, so that other methods can reuse them (`meanflow`
+has another loss).
 """
 
-from typing import Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,132 +22,205 @@ from dpjax.core.types import (
     Array,
     Batch,
     Context,
+    Metrics,
     Observation,
     Params,
+    PRNGKey,
     Problem,
     example_keys,
     split_keys,
 )
 from dpjax.diffusion import parameterization, sampling
+from dpjax.diffusion.parameterization import Estimate
 from dpjax.diffusion.samplers import Sampler
-from dpjax.diffusion.schedules import Schedule
-from dpjax.policies.base import Denoiser, Encoder, Policy
-from dpjax.policies.conditioning import on_features
+from dpjax.diffusion.schedules import Level, Path, Schedule
+from dpjax.policies.base import Denoiser, Encoder, Policy, Sample
+from dpjax.policies.conditioning import Conditioning, on_features
+
+Init = Callable[[PRNGKey, Batch], Params]
+Loss = Callable[[Params, PRNGKey, Batch], tuple[Array, Metrics]]
 
 
 def diffusion_policy(
     encoder: Encoder,
     denoiser: Denoiser,
     schedule: Schedule,
-    normalizer: Normalizer,
+    normalizer: Normalizer | None,
     *,
     horizon: int,
     sampler: Sampler,
     num_steps: int,
     spacing: str = "auto",
-    predict: str = "epsilon",
+    prediction_type: str = "epsilon",
     clip: float = 1.0,
     mask_padding: bool = False,
     unroll: int = 1,
     warm_start: float = 0.0,
-    sampling_loop: Callable = sampling.sample,
-    conditioning: Callable[[Array, Array], Problem] = on_features,
+    sampling_loop: Callable[..., Array] = sampling.sample,
+    conditioning: Conditioning = on_features,
 ) -> Policy:
-    """Diffusion Policy (Chi et al. 2023).
+    """A Diffusion Policy (Chi et al. 2023).
 
-    normalizer: the one that `init` puts into params; `loss` and `sample` use params'.
-    horizon: Tp. num_steps: S. clip: bound of |x̂_0| in network units while sampling.
-    spacing: of the path's steps; "auto" takes the sampler's own.
-    sampling_loop: `samplers.trace` makes a policy whose `sample` shows its way, [S, B, Tp, Da].
-    warm_start: share of the path that a row with a previous plan skips; below 1.
-    mask_padding: leave steps that repeat an episode's edge out of the loss.
-    conditioning: (actions [B, Tp, Da], features [B, T, F]) -> Problem; `inpainting.inpaint` is
-        the other one.
+    normalizer: what `init` puts into params (`loss` and `sample` read it there); None for a
+        policy whose params exist already.
+    horizon: Tp. num_steps: S.
+    spacing: of the path's steps; "auto" takes the sampler's preference.
+    prediction_type: what the denoiser predicts, a name in `parameterization.PREDICTION_TYPES`.
+    clip: bound of |x̂_0| in network units while sampling.
+    mask_padding: whether steps that repeat an episode's edge are left out of the loss.
+    unroll: how many evaluations one iteration of the compiled sampling loop holds.
+    warm_start: the share of the path that is skipped by examples with a previous action chunk,
+        in [0, 1).
+    sampling_loop: `sampling.sample`; with `sampling.trace`, `sample` returns the actions after
+        every step, [S, B, Tp, Da].
+    conditioning: `(actions [B, Tp, Da], features [B, T, F]) -> Problem`, see `conditioning`.
+
+    Raises UserError if the schedule has no such path, or if predictions of that type do not
+    determine the data on it.
     """
     path = schedule.path(num_steps, sampler.spacing if spacing == "auto" else spacing)
-    parameterization.check_prediction_type(predict, path)
-    skipped = min(round(warm_start * num_steps), num_steps - 1)
-    options = dict(sampler=sampler, clip=clip, unroll=unroll)
+    parameterization.check_prediction_type(prediction_type, path)
     return Policy(
-        diffusion_init(encoder, denoiser, conditioning, normalizer, path.now.t.shape[1:]),
-        diffusion_loss(encoder, denoiser, conditioning, schedule, predict, mask_padding),
-        diffusion_sample(encoder, denoiser, conditioning, path, predict, horizon, sampling_loop, skipped, options),
+        init=diffusion_init(
+            encoder, denoiser, conditioning, normalizer, time_shape=path.now.t.shape[1:]
+        ),
+        loss=diffusion_loss(
+            encoder, denoiser, conditioning, schedule, prediction_type, mask_padding
+        ),
+        sample=diffusion_sample(
+            encoder,
+            denoiser,
+            conditioning,
+            path,
+            prediction_type,
+            horizon,
+            sampling_loop,
+            # At least one step is left, whatever the share.
+            skipped=min(round(warm_start * num_steps), num_steps - 1),
+            options=dict(sampler=sampler, clip=clip, unroll=unroll),
+        ),
     )
 
 
-def diffusion_init(encoder, denoiser, conditioning, normalizer, times: tuple[int, ...]):
-    """`init` of a Policy. times: the shape of what the denoiser is told as t, without [B]."""
+def diffusion_init(
+    encoder: Encoder,
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    normalizer: Normalizer | None,
+    time_shape: tuple[int, ...],
+) -> Init:
+    """`init` of a Policy. time_shape: () if the denoiser is given one time, (2,) if two."""
 
-    def init(rng, batch):
+    def init(rng: PRNGKey, batch: Batch) -> Params:
+        assert normalizer is not None, "a policy without a normalizer can only be loaded"
         encoder_rng, denoiser_rng = jax.random.split(rng)
-        seen = normalizer.normalize(encoder.view(batch.obs))
-        params = {"encoder": encoder.init(encoder_rng, seen), "normalizer": normalizer}
-        problem = read_batch(encoder, conditioning, params, batch)
-        t = jnp.zeros((len(problem.x0), *times), jnp.int32)
+        obs = normalizer.normalize(encoder.view(batch.obs))
+        params = {"encoder": encoder.init(encoder_rng, obs), "normalizer": normalizer}
+        problem = batch_problem(encoder, conditioning, params, batch)
+        t = jnp.zeros((len(problem.x0), *time_shape), jnp.int32)
         params["denoiser"] = denoiser.init(denoiser_rng, problem.x0, t, problem.cond)
         return params
 
     return init
 
 
-def diffusion_loss(encoder, denoiser, conditioning, schedule, predict, mask_padding):
-    """`loss` of a Policy: the squared error of what is predicted (Chi et al. 2023, eq. 5)."""
+def diffusion_loss(
+    encoder: Encoder,
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    schedule: Schedule,
+    prediction_type: str,
+    mask_padding: bool,
+) -> Loss:
+    """`loss` of a Policy: the squared error of the prediction (Chi et al. 2023, eq. 5)."""
 
-    def loss(params, rng, batch):
+    def loss(params: Params, rng: PRNGKey, batch: Batch) -> tuple[Array, Metrics]:
         keys = split_keys(example_keys(rng, batch.index), 4)
-        level_keys, noise_keys, drop_keys, obs_keys = keys
-        problem = read_batch(encoder, conditioning, params, batch, obs_keys)
+        level_keys, noise_keys, dropout_keys, obs_keys = keys
+
+        # 1. The clean data, and the same data with noise of a random level per example.
+        problem = batch_problem(encoder, conditioning, params, batch, obs_keys)
         level, eps = sampling.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
-        x = problem.give(parameterization.add_noise(problem.x0, eps, level))
-        context = denoiser.prepare(params["denoiser"], problem.cond, level.t, drop_keys)
-        y = denoiser.apply(params["denoiser"], x, context, drop_keys)
-        # What is known has no loss, but counts in the denominator.
-        error = problem.still(y - parameterization.prediction(predict, problem.x0, eps, level))
-        error = jnp.square(error).mean(-1)  # [B, Tp]
+        x = problem.insert_known(parameterization.add_noise(problem.x0, eps, level))
+
+        # 2. The network's prediction.
+        context = denoiser.prepare(params["denoiser"], problem.cond, level.t, dropout_keys)
+        y = denoiser.apply(params["denoiser"], x, context, dropout_keys)
+
+        # 3. Its squared error. Known entries have none, but count in the mean.
+        error = y - parameterization.prediction(prediction_type, problem.x0, eps, level)
+        error = jnp.square(problem.mask_known(error)).mean(-1)  # [B, Tp]
         weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
 
     return loss
 
 
-def diffusion_sample(encoder, denoiser, conditioning, path, predict, horizon, sampling_loop, skipped, options):
-    """`sample` of a Policy: a sampling_loop along the path, from noise or from the previous plan.
+def diffusion_sample(
+    encoder: Encoder,
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    path: Path,
+    prediction_type: str,
+    horizon: int,
+    sampling_loop: Callable[..., Array],
+    skipped: int,
+    options: dict[str, Any],
+) -> Sample:
+    """`sample` of a Policy: along the path, from noise or from the previous action chunk.
 
-    skipped: steps that a row with a previous plan leaves out. options: of the sampling_loop.
+    skipped: how many steps an example with a previous action chunk leaves out.
+    options: of the sampling loop.
     """
 
-    def sample(params, rng, obs, previous=None):
-        seen = features(encoder, params, obs)
+    def sample(
+        params: Params, rng: PRNGKey, obs: Observation, previous: Array | None = None
+    ) -> Array:
+        # 1. Encode the observations, and everything else that does not depend on x.
+        features = encode(encoder, params, obs)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
-        batch = seen.shape[0]  # not len(): in an export it is a symbol
-        problem = conditioning(jnp.zeros((batch, horizon, action_dim), seen.dtype), seen)
-        context = denoiser.prepare(params["denoiser"], problem.cond, path.now.t)
-        keys = example_keys(rng, jnp.arange(batch)) if rng.ndim == 0 else rng
-        start_keys, walk_keys = split_keys(keys, 2)
+        batch_size = features.shape[0]  # not len(): in an exported program it is a symbol
+        unknown = jnp.zeros((batch_size, horizon, action_dim), features.dtype)
+        problem = conditioning(unknown, features)
+        context = denoiser.prepare(params["denoiser"], problem.cond, jnp.asarray(path.now.t))
 
-        def read(x, level, at_level):
-            x = problem.give(x)
-            y = denoiser.apply(params["denoiser"], x, Context(at_level, context.plan))
-            return parameterization.estimate(predict, y, x, level)
+        # 2. Noise to start from.
+        keys = example_keys(rng, jnp.arange(batch_size)) if rng.ndim == 0 else rng
+        start_keys, step_keys = split_keys(keys, 2)
 
-        run = sampling_loop
+        def predict(x: Array, level: Level, per_level: Any) -> Estimate:
+            x = problem.insert_known(x)
+            y = denoiser.apply(params["denoiser"], x, Context(per_level, context.shared))
+            return parameterization.estimate(prediction_type, y, x, level)
+
+        loop = sampling_loop
         if skipped and previous is not None:
             last = params["normalizer"].normalize({ACTION: previous})[ACTION]
-            run = sampling.warm_start(sampling_loop, last, skipped)
+            loop = sampling.warm_start(sampling_loop, last, skipped)
         noise = sampling.draw_noise(start_keys, problem.x0.shape[1:])
-        x0 = run(read, noise, path, walk_keys, each_step=context.step, **options)
+
+        # 3. The sampling loop, and back to the units of the data.
+        x0 = loop(predict, noise, path, step_keys, prepared=context.per_level, **options)
         return params["normalizer"].restore(ACTION, x0[..., :action_dim])
 
     return sample
 
 
-def features(encoder: Encoder, params: Params, obs: Observation, keys=None) -> Array:
-    """What the encoder makes of observations in data units: [B, To, F]."""
-    seen = params["normalizer"].normalize(encoder.view(obs, keys))
-    return encoder.apply(params["encoder"], seen, keys)
+def encode(
+    encoder: Encoder, params: Params, obs: Observation, keys: PRNGKey | None = None
+) -> Array:
+    """The features [B, T, F] of observations in data units."""
+    normalized = params["normalizer"].normalize(encoder.view(obs, keys))
+    return encoder.apply(params["encoder"], normalized, keys)
 
 
-def read_batch(encoder: Encoder, conditioning, params: Params, batch: Batch, keys=None) -> Problem:
-    """A batch in data units as what is to be learned: [B, Tp, D] in network units."""
+def batch_problem(
+    encoder: Encoder,
+    conditioning: Conditioning,
+    params: Params,
+    batch: Batch,
+    keys: PRNGKey | None = None,
+) -> Problem:
+    """The Problem of a batch in data units: x0 [B, Tp, D] is in network units."""
     actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
-    return conditioning(actions, features(encoder, params, batch.obs, keys))
+    return conditioning(actions, encode(encoder, params, batch.obs, keys))

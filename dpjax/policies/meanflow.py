@@ -1,57 +1,65 @@
-"""MeanFlow: the network says the mean velocity over an interval, and one step suffices.
+"""MeanFlow (Geng et al. 2025): the network predicts the mean velocity over an interval.
 
-Geng et al. 2025, on the rectified flow z_t = (1 - t) x_0 + t ε with v = ε - x_0. Between
-r and t the mean of dz/dτ and with it the step are
+One step from noise to data then suffices. The process is the rectified flow
+z_t = (1 - t) x_0 + t ε with the velocity v = ε - x_0. The mean velocity between times r and t,
+and the step that it makes, are
 
-    u(z_t, r, t) = 1/(t - r) ∫_r^t v(z_τ, τ) dτ,    z_r = z_t - (t - r) u,          (1)
+    u(z_t, r, t) = 1/(t - r) ∫_r^t v(z_τ, τ) dτ,    z_r = z_t - (t - r) u.          (1)
 
-and its derivative along the flow makes a target out of the network itself, the MeanFlow
-identity, whose total derivative is one Jacobian-vector product in the direction (v, 1):
+Its derivative along the flow gives the MeanFlow identity. It makes a training target from the
+network itself; the total derivative is one Jacobian-vector product in the direction (v, 1):
 
     u = v - (t - r) d/dt u(z_t, r, t),    d/dt u = v ∂_z u + ∂_t u.                 (2)
 
-Trained from scratch, without a teacher. The step in (1) is DDIM's of a network that
-predicts "velocity", so that only the loss is new, and what the network is told: (t, t - r).
+The network is trained from scratch, without a teacher. The step in (1) is the DDIM step of a
+network that predicts "velocity". So a MeanFlow policy differs from a diffusion policy in its
+loss, and in the two times that its network is given: t and t - r.
 """
 
-from typing import Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dpjax.core.normalizer import Normalizer
-from dpjax.core.types import Array, Problem, example_keys, split_keys
+from dpjax.core.types import Array, Batch, Metrics, Params, PRNGKey, example_keys, split_keys
 from dpjax.diffusion import parameterization, samplers, sampling, schedules
 from dpjax.diffusion.schedules import Level, Path, Schedule
-from dpjax.policies import diffusion as policies
+from dpjax.policies import diffusion
 from dpjax.policies.base import Denoiser, Encoder, Policy
-from dpjax.policies.conditioning import on_features
+from dpjax.policies.conditioning import Conditioning, on_features
 
-INTERVALS = 0.25  # share of rows with r < t (Geng et al. 2025, table 1a)
+INTERVALS = 0.25  # share of examples with r < t (Geng et al. 2025, table 1a)
 POWER = 1.0  # p of the adaptive weight (table 1e)
 FLOOR = 1e-3  # c of the adaptive weight (sec. 4.3)
-TIME_MEAN, TIME_STD = -0.4, 1.0  # t and r are logit-normal (table 1d)
+TIME_MEAN = -0.4  # t and r are logit-normal, with this mean …
+TIME_STD = 1.0  # … and this standard deviation (table 1d)
 
 
 def intervals(num_levels: int, share: float) -> Schedule:
-    """`schedules.rectified_flow` whose level's t is [..., 2]: K t and K (t - r).
+    """`schedules.rectified_flow` with two times per level: t is [..., 2], K t and K (t - r).
 
-    share: of the draws that have r < t; the others are of flow matching. A path's r is
-    the time that the step leads to.
+    num_levels: K.
+    share: of the draws that have r < t. The others have r = t, where (2) is the target of flow
+        matching. On a path, r is the time that the step leads to.
     """
     flow = schedules.rectified_flow(num_levels)
 
-    def draw(rng, shape):
+    def draw(rng: PRNGKey, shape: tuple[int, ...]) -> Level:
         time_rng, share_rng = jax.random.split(rng)
+        # Two times; the larger one is t, and the smaller one is r where there is an interval.
         normal = jax.random.normal(time_rng, (2, *shape))
         times = jax.nn.sigmoid(TIME_MEAN + TIME_STD * normal)
         t = times.max(0)
-        span = jnp.where(jax.random.bernoulli(share_rng, share, shape), t - times.min(0), 0.0)
-        return Level(num_levels * jnp.stack([t, span], -1), 1 - t, t)
+        has_interval = jax.random.bernoulli(share_rng, share, shape)
+        span = jnp.where(has_interval, t - times.min(0), 0.0)
+        return Level(t=num_levels * jnp.stack([t, span], -1), alpha=1 - t, sigma=t)
 
-    def path(num_steps, spacing="auto"):
+    def path(num_steps: int, spacing: str = "auto") -> Path:
         now, to = flow.path(num_steps, spacing)
-        return Path(now.replace(t=jnp.stack([now.t, now.t - to.t], -1)), to)
+        return Path(now.replace(t=np.stack([now.t, now.t - to.t], -1)), to)
 
     return Schedule(draw, path)
 
@@ -59,73 +67,95 @@ def intervals(num_levels: int, share: float) -> Schedule:
 def meanflow_policy(
     encoder: Encoder,
     denoiser: Denoiser,
-    normalizer: Normalizer,
+    normalizer: Normalizer | None,
     *,
     num_steps: int = 1,
     num_levels: int = 1,
     share: float = INTERVALS,
     power: float = POWER,
     mask_padding: bool = False,
-    sampling_loop: Callable = sampling.sample,
-    conditioning: Callable[[Array, Array], Problem] = on_features,
-    **options,
+    sampling_loop: Callable[..., Array] = sampling.sample,
+    conditioning: Conditioning = on_features,
+    **options: Any,
 ) -> Policy:
-    """A policy that samples in 1 to 4 steps; options as in `policy.diffusion_policy`, but
+    """A policy that samples in 1 to 4 steps. The other options are `diffusion_policy`'s.
 
-    denoiser: its times are [..., 2]. num_levels: K, what time 1 is told as: the derivative in
-        (2) grows with it, with 1 it learned far better
-        than with 100 (`experiments/samplers`).
-    share: see `intervals`. power: see `meanflow_loss`.
-    clip: bound of |x_0| in network units, of the end only: in between there is no x̂_0.
+    denoiser: one whose times are [..., 2].
+    num_levels: K, the scale of the network's time inputs. The derivative in (2) grows with K;
+        K = 1 trains far better than 100 (`experiments/samplers`).
+    share: of the examples with r < t, see `intervals`.
+    power: of the adaptive weight, see `meanflow_loss`.
+    clip: bound of |x_0| in network units at the end of the path only, since there is no x̂_0
+        before it.
     """
     schedule = intervals(num_levels, share)
 
-    def to_the_end(predict, x, path, keys, *, clip, **options):
+    def clip_at_the_end(
+        predict: Callable, x: Array, path: Path, keys: PRNGKey, *, clip: float, **options: Any
+    ) -> Array:
+        # A warm start runs the loop on the two parts of a path; the first one ends in noise.
         bound = jnp.where(path.to.sigma[-1] > 0, jnp.inf, clip)
         return jnp.clip(sampling_loop(predict, x, path, keys, **options), -bound, bound)
 
-    policy = policies.diffusion_policy(
+    policy = diffusion.diffusion_policy(
         encoder,
         denoiser,
         schedule,
         normalizer,
         sampler=samplers.ddim(),
-        predict="velocity",
+        prediction_type="velocity",
         num_steps=num_steps,
-        sampling_loop=to_the_end,
+        sampling_loop=clip_at_the_end,
         conditioning=conditioning,
         **options,
     )
-    learn = meanflow_loss(encoder, denoiser, schedule, conditioning, num_levels, power, mask_padding)
-    return policy._replace(loss=learn)
+    loss = meanflow_loss(encoder, denoiser, conditioning, schedule, num_levels, power, mask_padding)
+    return policy._replace(loss=loss)
 
 
-def meanflow_loss(encoder, denoiser, schedule, conditioning, num_levels, power, mask_padding):
-    """`loss` of a Policy: equation (2), a sum over the rows weighted by their own errors.
+def meanflow_loss(
+    encoder: Encoder,
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    schedule: Schedule,
+    num_levels: int,
+    power: float,
+    mask_padding: bool,
+) -> diffusion.Loss:
+    """`loss` of a Policy: equation (2), as a sum of squares with an adaptive weight each.
 
-    power: p of a row's weight 1/(‖error‖² + c)^p: 0 is a plain square, 1 nearly ‖error‖.
-        With p = 1 the loss's value says little, it is near 1; its gradient does not.
+    power: p of an example's weight 1/(‖error‖² + c)^p. 0 leaves the square, 1 makes it nearly
+        ‖error‖². The value of the loss says little for p = 1, where it stays near 1; its
+        gradient is what counts.
     """
 
-    def loss(params, rng, batch):
+    def loss(params: Params, rng: PRNGKey, batch: Batch) -> tuple[Array, Metrics]:
         keys = split_keys(example_keys(rng, batch.index), 4)
-        level_keys, noise_keys, drop_keys, obs_keys = keys
-        problem = policies.read_batch(encoder, conditioning, params, batch, obs_keys)
+        level_keys, noise_keys, dropout_keys, obs_keys = keys
+
+        # 1. The clean data, the same data with noise, and the velocity between the two.
+        problem = diffusion.batch_problem(encoder, conditioning, params, batch, obs_keys)
         level, eps = sampling.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
-        z = problem.give(parameterization.add_noise(problem.x0, eps, level))
-        v = problem.still(eps - problem.x0)
+        z = problem.insert_known(parameterization.add_noise(problem.x0, eps, level))
+        v = problem.mask_known(eps - problem.x0)
 
-        def u(z, t):
-            context = denoiser.prepare(params["denoiser"], problem.cond, t, drop_keys)
-            return denoiser.apply(params["denoiser"], z, context, drop_keys)
+        # 2. The network's u and its derivative along the flow. With r fixed, K t and K (t - r)
+        #    both grow by K as t grows by 1.
+        def network(z: Array, t: Array) -> Array:
+            context = denoiser.prepare(params["denoiser"], problem.cond, t, dropout_keys)
+            return denoiser.apply(params["denoiser"], z, context, dropout_keys)
 
-        # With r fixed both numbers that the network is told grow by K as t does by 1.
-        said, slope = jax.jvp(u, (z, level.t), (v, jnp.full_like(level.t, num_levels)))
-        span = parameterization.expand(level.t[:, 1] / num_levels, v)
-        error = problem.still(said - jax.lax.stop_gradient(v - span * slope))
+        direction = (v, jnp.full_like(level.t, num_levels))
+        u, du_dt = jax.jvp(network, (z, level.t), direction)
+
+        # 3. The error of equation (2); its right side is the target and has no gradient.
+        span = parameterization.expand(level.t[:, 1] / num_levels, v)  # t - r
+        error = problem.mask_known(u - jax.lax.stop_gradient(v - span * du_dt))
+
+        # 4. Per example, the sum of squares and its adaptive weight.
         mask = batch.mask if mask_padding else jnp.ones_like(batch.mask)
         square = jnp.sum(jnp.square(error).sum(-1) * mask, -1)  # [B], ‖error‖²
-        steps = mask.astype(square.dtype).sum(-1)
+        steps = mask.astype(square.dtype).sum(-1)  # [B]
         weight = jax.lax.stop_gradient(steps / (square + FLOOR) ** power)
         return jnp.sum(weight * square), {"weight": jnp.sum(steps)}
 

@@ -1,38 +1,21 @@
 """A wrong config is one line: what was given, what is allowed; and nothing is compiled."""
 
+import functools
 import math
 import os
 from pathlib import Path
+import re
 import subprocess
 import sys
 
 import pytest
 from support import tiny, tiny_config, tiny_image
 
-from configs import (
-    base,
-    custom,
-    metaworld,
-    metaworld_image,
-    pusht_demo,
-    pusht_image,
-    pusht_image_small,
-    pusht_image_transformer,
-    pusht_image_transformer_small,
-    pusht_state,
-    pusht_state_dit,
-    pusht_state_flow_small,
-    pusht_state_inpainting,
-    pusht_state_inpainting_small,
-    pusht_state_meanflow_small,
-    pusht_state_small,
-    pusht_state_transformer,
-    pusht_state_transformer_small,
-)
 from dpjax import tasks
-from dpjax.config import build, dataset
+from dpjax.config import build, checks, dataset, recipes
 from dpjax.core import spec
 from dpjax.core.errors import UserError
+from dpjax.runs import training_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,20 +34,13 @@ def changed(key, value, module=tiny_config):
     return config
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        *(base, pusht_demo, pusht_state, pusht_state_small, metaworld),
-        *(metaworld_image, custom),
-        *(pusht_state_transformer, pusht_state_dit, pusht_state_inpainting, tiny_config),
-        *(pusht_state_transformer_small, pusht_state_inpainting_small),
-        *(pusht_state_flow_small, pusht_state_meanflow_small),
-        *(pusht_image, pusht_image_small, pusht_image_transformer, tiny_image),
-        pusht_image_transformer_small,
-    ],
-)
-def test_the_configs_of_the_house_are_good(module):
-    build.check(module.get_config())
+CONFIGS = {name: functools.partial(recipes.load, name) for name in recipes.names()}
+CONFIGS |= {"tiny": tiny_config.get_config, "tiny_image": tiny_image.get_config}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_recipes_are_good(name):
+    checks.check(CONFIGS[name]())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +49,7 @@ def test_the_configs_of_the_house_are_good(module):
         ("optim.lrr", 1.0, "config.optim.lrr is unknown; did you mean 'lr'?"),
         ("learning_rate", 1.0, "config.learning_rate is unknown"),
         ("horizon", {"obs": 2, "predict": 8}, "config.horizon.act is missing"),
-        ("denoiser", {"name": "unet1d"}, "config.denoiser.film_scale is missing"),
+        ("denoiser", {"name": "unet1d"}, "config.denoiser.widths is missing"),
         ("denoiser", {"name": "unet"}, "did you mean 'unet1d'?"),
         ("train", 3, "config.train=3 must be a section"),
         ("train.batch", True, "config.train.batch=True must be a whole number"),
@@ -120,7 +96,7 @@ def test_the_configs_of_the_house_are_good(module):
 )
 def test_a_wrong_value_is_named(key, value, said):
     with pytest.raises(UserError) as error:
-        build.check(changed(key, value))
+        checks.check(changed(key, value))
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
@@ -131,9 +107,9 @@ def flow(predict="velocity"):
 
 
 def test_a_flow_wants_a_prediction_that_pure_noise_allows():
-    build.check(flow())
-    with pytest.raises(UserError, match="config.predict='epsilon' cannot be read at level t=20"):
-        build.check(flow("epsilon"))
+    checks.check(flow())
+    with pytest.raises(UserError, match="config.predict='epsilon' does not determine the data at level t=20"):
+        checks.check(flow("epsilon"))
 
 
 def mean_flow(**changes):
@@ -145,25 +121,25 @@ def mean_flow(**changes):
 
 def test_a_warm_start_needs_the_whole_of_the_last_plan():
     config = changed("sampler.warm_start", 0.5)
-    build.check(config)
+    checks.check(config)
     config.condition = "inpaint"
     with pytest.raises(UserError, match="warm_start=0.5 does not go with .*'inpaint'"):
-        build.check(config)
+        checks.check(config)
 
 
 def test_meanflow_wants_a_flow_and_its_own_sampler():
-    build.check(mean_flow())
+    checks.check(mean_flow())
     with pytest.raises(UserError, match="config.predict='v' does not go with .*'meanflow'"):
-        build.check(mean_flow(predict="v"))
+        checks.check(mean_flow(predict="v"))
     # As `--sampler heun` would have it, which is not checked with the config.
-    asked = build.sampling(mean_flow(), sampler="heun")
+    asked = build.with_sampling(mean_flow(), sampler="heun")
     with pytest.raises(UserError, match="sampler.name='heun' .* 'euler' or 'ddim'"):
         build.policy(asked, None, spec.Spec({}, 1, ""))
 
 
 @pytest.mark.parametrize("name", build.SAMPLERS)
 def test_every_sampler_fits_the_tiny_config(name):
-    build.check(changed("sampler.name", name))
+    checks.check(changed("sampler.name", name))
 
 
 @pytest.mark.parametrize(
@@ -177,14 +153,14 @@ def test_every_sampler_fits_the_tiny_config(name):
     ],
 )
 def test_a_wrong_key_of_another_denoiser_is_named(key, value, said):
-    config = pusht_state_transformer.get_config()
+    config = recipes.load("pusht_state_transformer")
     with config.unlocked():
         section = config if key == "condition" else config.denoiser
         if key in section:
             del section[key]  # ml_collections would check the type
         section[key] = value
     with pytest.raises(UserError) as error:
-        build.check(config)
+        checks.check(config)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
@@ -192,13 +168,16 @@ def test_a_mirror_that_the_task_lacks(monkeypatch):
     task = tasks.get("pusht")._replace(mirror=None)
     monkeypatch.setattr(tasks, "get", lambda name: task)
     with pytest.raises(UserError, match="config.data.mirror=True: task 'pusht' has no mirror"):
-        build.check(changed("data.mirror", True))
+        checks.check(changed("data.mirror", True))
 
 
-def test_a_batch_that_the_devices_cannot_split(monkeypatch):
-    monkeypatch.setattr(build.jax, "device_count", lambda: 3)
-    with pytest.raises(UserError, match="batch=16 cannot be split over 3 devices: .* such as 15"):
-        build.check(tiny_config.get_config())
+def test_a_batch_that_the_devices_cannot_split():
+    with pytest.raises(UserError) as error:
+        training_run.check_devices(batch=16, accumulate=1, num_devices=3)
+    assert "config.train.batch=16 cannot be split over 3 devices" in str(error.value)
+    assert "such as 15" in str(error.value)
+    with pytest.raises(UserError, match="config.train.accumulate=3 does not divide"):
+        training_run.check_devices(batch=16, accumulate=3, num_devices=2)
 
 
 def refused(tmp_path, args):
@@ -240,9 +219,11 @@ def test_a_wrong_override_is_one_line(tmp_path, change, said):
 @pytest.mark.parametrize(
     "args, said",
     [
-        ([], "give --config (a file of configs/) and --workdir"),
+        ([], "give --config (a recipe, or a config file) and --workdir"),
         ([f"--config={tiny.CONFIG}"], "give --config"),
         (["--config=configs/pusht_dem.py"], "did you mean 'configs/pusht_demo.py'?"),
+        (["--config=pusht_dem"], "no such file or recipe; did you mean 'pusht_demo'?"),
+        (["--config=there/pusht_demo.py"], "did you mean the recipe 'pusht_demo'?"),
         (["--workdri=x"], "workdri"),
         ([f"--config={tiny.CONFIG}", "config.train.steps=3"], "is no option"),
         (["--config"], "config"),
@@ -279,8 +260,10 @@ def test_a_misspelled_key_in_a_config_file_is_refused(tmp_path):
 def test_help_lists_the_keys(tmp_path):
     run = tiny.Run([f"--config={tiny.CONFIG}", "--help"], log=tmp_path / "log").wait()
     assert run.code == 0
-    for text in ("--workdir", "SIGTERM saves", "train.batch=16", "optim.lr=0.002"):
+    for text in ("--workdir", "SIGTERM saves"):
         assert text in run.text()
+    assert re.search(r"train\.batch +16 +above 0 +\[examples\] in the global batch", run.text())
+    assert re.search(r"optim\.lr +0\.002 ", run.text())
 
 
 def command(*args):
@@ -314,7 +297,7 @@ def test_debug_shows_the_traceback():
     ("cameras.image.size", (96,), "config.cameras.image.size=(96,) must be (height, width) in px."),
     ("cameras.image.resize", (1, 2, 3), "must be (height, width) in px, or () for none"),
     ("cameras.image.croop", (84, 84), "image.croop is unknown; did you mean 'crop'?"),
-    ("encoder.pool", "max", "config.encoder.pool='max' is unknown; choose one of spatial_softmax"),
+    ("encoder.pool", "max", "config.encoder.pool='max' is unknown; choose one of average, spatial_softmax"),
     ("encoder.depth", 50, "config.encoder.depth=50 is unknown; choose one of 18, 34"),
     ("encoder.width", 20, "config.encoder.width=20 must be a multiple of 16"),
     ("encoder.weights", "r18.npz", "set config.encoder.width=64 (is 16)"),
@@ -325,7 +308,7 @@ def test_debug_shows_the_traceback():
 ])  # fmt: skip
 def test_wrong_cameras_are_one_line(key, value, said):
     with pytest.raises(UserError) as caught:
-        build.check(changed(key, value, tiny_image))
+        checks.check(changed(key, value, tiny_image))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -345,7 +328,7 @@ def test_cameras_that_the_data_has_not_are_one_line(tmp_path, name, size, said):
 
 
 def test_no_steps_are_asked_for_and_not_taken_for_the_configs():
-    config = pusht_state_small.get_config()
-    assert build.sampling(config).sampler.num_steps == config.sampler.num_steps
+    config = recipes.load("pusht_state_small")
+    assert build.with_sampling(config).sampler.num_steps == config.sampler.num_steps
     with pytest.raises(UserError, match="num_steps=0"):
-        build.policy(build.sampling(config, steps=0), None, spec.Spec({"agent_pos": 2}, 2, ""))
+        build.policy(build.with_sampling(config, steps=0), None, spec.Spec({"agent_pos": 2}, 2, ""))

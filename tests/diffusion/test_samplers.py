@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.toy_diffusion import PREDICTION_TYPES, noise, toy_predictor
 
 from dpjax.diffusion import parameterization, samplers, sampling, schedules
 from dpjax.diffusion.parameterization import Estimate
@@ -14,7 +15,6 @@ from dpjax.diffusion.schedules import Path
 
 INF = float("inf")
 CLIP = {"True": 1.0, "False": INF}
-KINDS = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}  # diffusers' name: ours
 SAMPLERS = {
     "ddpm": samplers.ddpm(),
     "ddim": samplers.ddim(),
@@ -24,16 +24,8 @@ SAMPLERS = {
 COSINE = schedules.cosine(100)
 
 
-def toy_network(x, t):
-    return 0.5 * jnp.tanh(x) + t / 10_000
-
-
-def toy_predictor(kind):
-    return lambda x, level: parameterization.estimate(kind, toy_network(x, level.t), x, level)
-
-
-def walk(sampler, predict, x, path, z, clip):
-    """`samplers.sample` with the fresh noise z [S, B, Tp, Da] given: quick to compile."""
+def run_steps(sampler, predict, x, path, z, clip):
+    """`sampling.sample` with given fresh noise z [S, B, Tp, Da]; quick to compile."""
 
     def body(x, inputs):
         now, to, fresh = inputs
@@ -46,13 +38,13 @@ def walk(sampler, predict, x, path, z, clip):
 def replay(x, path, z, *, sampler):
     """{(prediction, clip): x_0} of the toy network, with diffusers' names."""
     ends = {}
-    for (name, kind), clip in itertools.product(KINDS.items(), CLIP):
-        ends[name, clip] = walk(sampler, toy_predictor(kind), x, path, z, CLIP[clip])
+    for (name, ours), clip in itertools.product(PREDICTION_TYPES.items(), CLIP):
+        ends[name, clip] = run_steps(sampler, toy_predictor(ours), x, path, z, CLIP[clip])
     return ends
 
 
 def diffusers_path(golden, spacing, num_steps):
-    """Diffusers' DDIM path: what it visits, and K // S levels below where it walks to."""
+    """Diffusers' DDIM path: the levels it visits, and those K // S below as targets."""
     arrays = golden("samplers")
     every, data = COSINE.path(100).now[::-1], COSINE.path(1).to
     now = every[arrays[f"timesteps/{spacing}/{num_steps}"]]
@@ -86,9 +78,9 @@ def test_ddim_equals_diffusers(golden, spacing, num_steps, name, eta):
         close(x, arrays[f"ddim/{prediction}/{spacing}/{num_steps}/{eta}/{clip}"])
 
 
-def test_a_path_that_is_no_chain_equals_diffusers(golden):
-    # 16 trailing steps of 100 levels: diffusers walks 6 levels from every level it visits,
-    # which are 6.25 apart. Ours goes to the next level; a Path can say either.
+def test_a_path_that_is_not_a_chain_equals_diffusers(golden):
+    # 16 trailing steps of 100 levels: diffusers always steps down by 6 levels, although the
+    # levels that it visits are 6.25 apart. Ours goes to the next level; a Path can hold both.
     arrays = golden("samplers")
     path = diffusers_path(golden, "trailing", 16)
     got = replay(arrays["x"], path, arrays["z"], sampler=SAMPLERS["ddim"])
@@ -109,29 +101,25 @@ def test_the_public_loop_equals_diffusers(golden):
     close(x, arrays["ddim/epsilon/leading/10/0.0/True"])
 
 
-def noise(batch=3, shape=(4, 2), seed=0):
-    """Start noise [B, Tp, Da], and keys [B]."""
-    keys = jax.random.split(jax.random.key(seed), batch)
-    return sampling.draw_noise(keys, shape), keys
-
-
-def perfect(kind, x0):
-    """A predictor that always knows the data, read through a prediction of that kind."""
+def perfect(prediction_type, x0):
+    """A predictor that knows the data, through a prediction of that type."""
 
     def predict(x, level):
         eps = (x - level.alpha * x0) / level.sigma
-        return parameterization.estimate(kind, parameterization.prediction(kind, x0, eps, level), x, level)
+        y = parameterization.prediction(prediction_type, x0, eps, level)
+        return parameterization.estimate(prediction_type, y, x, level)
 
     return predict
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("kind", parameterization.PREDICTION_TYPES)
+@pytest.mark.parametrize("prediction_type", parameterization.PREDICTION_TYPES)
 @pytest.mark.parametrize("num_steps", [2, 37, 100])
-def test_perfect_denoiser_lands_on_the_data(name, kind, num_steps):
+def test_perfect_denoiser_lands_on_the_data(name, prediction_type, num_steps):
     z = jnp.asarray(np.random.default_rng(0).normal(size=(num_steps, 3, 4, 2)), jnp.float32)
     x0 = jnp.tanh(z[-1])
-    got = walk(SAMPLERS[name], perfect(kind, x0), z[0], COSINE.path(num_steps), z, 1.0)
+    predict = perfect(prediction_type, x0)
+    got = run_steps(SAMPLERS[name], predict, z[0], COSINE.path(num_steps), z, 1.0)
     np.testing.assert_allclose(got, x0, atol=1e-5)
 
 
@@ -147,7 +135,8 @@ def test_perfect_denoiser_lands_on_the_data_through_the_public_loop():
 def test_ddim_returns_the_linear_policy_exactly(num_steps):
     # Chi et al. 2023, section 4.5: for demonstrations a = -K s the optimal denoiser is
     # ε = (x + α K s) / σ, and DDIM converges to a = -K s.
-    gain, state = noise(seed=1)[0][0], noise(seed=2)[0]  # [4, 2], [3, 4, 2]
+    gain = noise(seed=1)[0][0]  # [4, 2]
+    state = noise(seed=2)[0]  # [3, 4, 2]
     action = -jnp.einsum("td,btd->bt", gain, state)[..., None]
     x, keys = noise(shape=(4, 1))
     optimal = lambda x, level: (x - level.alpha * action) / level.sigma
@@ -157,10 +146,10 @@ def test_ddim_returns_the_linear_policy_exactly(num_steps):
 
 
 def gaussian_std(sampler, num_steps, std=0.5, levels=100):
-    """Std of what the sampler makes of N(0, std²) with the exact denoiser, in closed form.
+    """Std of the samples for data from N(0, std²) and the exact denoiser, in closed form.
 
-    The denoiser is linear, so every step is x -> c x + γ z, and c and γ can be read off,
-    for all steps at once.
+    The denoiser is linear, so every step is x -> c x + γ z. Two calls give c and γ for all
+    steps at once.
     """
     now, to = schedules.cosine(levels).path(num_steps)
     x0 = now.alpha * std**2 / (now.alpha**2 * std**2 + now.sigma**2)  # E[x_0 | x = 1]
@@ -189,23 +178,24 @@ def test_the_error_falls_with_the_first_power_of_the_steps(name):
 
 
 @jax.jit
-def run_rows(keys, x):
+def run(keys, x):
     return sampling.sample(
         toy_predictor("epsilon"), x, COSINE.path(10), keys, sampler=samplers.ddpm(), clip=1.0
     )
 
 
-def test_a_rows_noise_depends_on_its_own_key_only():
+def test_an_examples_noise_depends_on_its_own_key_only():
     x, keys = noise()
     other = jax.random.split(jax.random.key(7), 3).at[1].set(keys[1])
-    first, second = run_rows(keys, x), run_rows(other, x)
+    first = run(keys, x)
+    second = run(other, x)
     np.testing.assert_array_equal(first[1], second[1])
     assert (abs(first - second).max((1, 2)) > 1e-3).tolist() == [True, False, True]
-    np.testing.assert_allclose(run_rows(keys[1:2], x[1:2])[0], first[1], atol=1e-6)
+    np.testing.assert_allclose(run(keys[1:2], x[1:2])[0], first[1], atol=1e-6)
 
 
 def test_fresh_noise_differs_from_step_to_step():
-    # x̂_0 = x keeps what there is, ε̂ is 0, and γ = σ_s lets one step's z in.
+    # x̂_0 = x and ε̂ = 0 keep x as it is, and γ = σ_s adds the z of one step.
     keep = samplers.Sampler(lambda now, to: to.sigma, rederive_eps=False)
     predict = lambda x, level: Estimate(x, jnp.zeros_like(x))
     x, keys = noise(shape=(50, 4))
@@ -223,22 +213,24 @@ def test_fresh_noise_differs_from_step_to_step():
 
 def test_unrolling_the_loop_changes_nothing():
     x, keys = noise()
-    at = functools.partial(sampling.sample, toy_predictor("v"), x, COSINE.path(5), keys)
-    want = at(sampler=samplers.ddim())
+    sample = functools.partial(sampling.sample, toy_predictor("v"), x, COSINE.path(5), keys)
+    want = sample(sampler=samplers.ddim())
     for unroll in (2, 99):
-        np.testing.assert_allclose(at(sampler=samplers.ddim(), unroll=unroll), want, atol=1e-5)
+        np.testing.assert_allclose(sample(sampler=samplers.ddim(), unroll=unroll), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_sampler_that_remembers_nothing_is_a_bare_scan_of_its_step(name):
-    # Not equal to rounding: the same operations, so the same bits on every machine.
+def test_a_sampler_of_first_order_is_a_bare_scan_of_its_step(name):
+    # The same operations, not only numbers close to each other: the same bits on every machine.
     x, keys = noise()
-    path, sampler, predict = COSINE.path(10), SAMPLERS[name], toy_predictor("epsilon")
+    path = COSINE.path(10)
+    sampler = SAMPLERS[name]
+    predict = toy_predictor("epsilon")
 
     def body(x, inputs):
         i, now, to = inputs
-        rows = lambda: jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-        draw = lambda: sampling.draw_noise(rows(), x.shape[1:])
+        step_keys = lambda: jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+        draw = lambda: sampling.draw_noise(step_keys(), x.shape[1:])
         return sampling.step(sampler, x, predict(x, now), now, to, draw, 1.0), None
 
     bare = lambda x: jax.lax.scan(body, x, (jnp.arange(10), path.now, path.to))[0]
@@ -246,13 +238,13 @@ def test_a_sampler_that_remembers_nothing_is_a_bare_scan_of_its_step(name):
     assert str(jax.make_jaxpr(loop)(x)) == str(jax.make_jaxpr(bare)(x))
 
 
-def test_each_step_hands_the_predictor_its_own_slice():
+def test_each_step_gets_its_own_slice_of_what_was_prepared():
     x, keys = noise()
     path = COSINE.path(10)
-    read = toy_predictor("epsilon")
-    by_slice = lambda x, level, t: read(x, level.replace(t=t))
+    predict = toy_predictor("epsilon")
+    by_slice = lambda x, level, t: predict(x, level.replace(t=t))
     got = sampling.sample(
-        by_slice, x, path, keys, sampler=samplers.ddim(), clip=1.0, each_step=path.now.t
+        by_slice, x, path, keys, sampler=samplers.ddim(), clip=1.0, prepared=path.now.t
     )
-    want = sampling.sample(read, x, path, keys, sampler=samplers.ddim(), clip=1.0)
+    want = sampling.sample(predict, x, path, keys, sampler=samplers.ddim(), clip=1.0)
     np.testing.assert_array_equal(got, want)

@@ -1,4 +1,4 @@
-"""Schedules: the noise there is, and the path a sampler walks through it."""
+"""Schedules: their noise levels, and the paths of samplers through them."""
 
 import jax
 import numpy as np
@@ -66,8 +66,8 @@ def test_a_path_is_a_chain_from_noise_to_data(name, num_steps):
 def test_auto_is_leading_where_it_divides_and_starts_in_noise(num_steps, first):
     steps = schedules.cosine(K).path(num_steps).now.t
     np.testing.assert_array_equal(steps[0], first)
-    kind = "leading" if K % num_steps == 0 and num_steps >= 10 else "trailing"
-    np.testing.assert_array_equal(steps, schedules.SPACINGS[kind](K, num_steps))
+    spacing = "leading" if K % num_steps == 0 and num_steps >= 10 else "trailing"
+    np.testing.assert_array_equal(steps, schedules.SPACINGS[spacing](K, num_steps))
 
 
 def test_a_default_path_is_spaced_by_auto():
@@ -105,16 +105,16 @@ def test_training_draws_every_level_equally_often():
     np.testing.assert_array_equal(level.sigma, want.sigma[level.t])
 
 
-def test_a_flow_is_a_straight_line_from_noise_to_data():
+def test_a_rectified_flow_is_a_straight_line_from_noise_to_data():
     now, to = schedules.rectified_flow(K).path(4)
     np.testing.assert_allclose(now.sigma, [1, 0.75, 0.5, 0.25])
     np.testing.assert_allclose(to.sigma, [0.75, 0.5, 0.25, 0])
     for level in (now, to):
         np.testing.assert_allclose(level.alpha, 1 - level.sigma)
-        np.testing.assert_allclose(level.t, K * level.sigma)  # what the network is told
+        np.testing.assert_allclose(level.t, K * level.sigma)  # the network's time input
 
 
-def test_a_flow_trains_at_every_time_alike():
+def test_a_rectified_flow_draws_every_time_equally_often():
     level = schedules.rectified_flow(K).draw(jax.random.key(0), (4000,))
     counts, _ = np.histogram(level.sigma, bins=4, range=(0, 1))
     assert (abs(counts - 1000) < 120).all()  # 4 standard deviations
@@ -122,9 +122,9 @@ def test_a_flow_trains_at_every_time_alike():
     np.testing.assert_allclose(level.t, K * level.sigma, rtol=1e-6)
 
 
-def test_a_flow_refuses_what_it_has_no_levels_for():
-    with pytest.raises(UserError, match="spacing='leading' is not for .*'flow'"):
+def test_a_rectified_flow_refuses_spacings_of_levels():
+    with pytest.raises(UserError, match="spacing='leading' does not go with a rectified flow"):
         schedules.rectified_flow(K).path(4, "leading")
-    with pytest.raises(UserError, match="num_steps=0 must be 1 or more"):
+    with pytest.raises(UserError, match="num_steps=0 must be at least 1"):
         schedules.rectified_flow(K).path(0)
     schedules.rectified_flow(K).path(3 * K, "trailing")  # time is continuous: any number of steps

@@ -1,4 +1,4 @@
-"""Second order: equal to diffusers, and as exact as the order says where the answer is known."""
+"""Samplers of second order: equal to diffusers, and as exact as their order promises."""
 
 import itertools
 
@@ -6,23 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_policy import batch_of, make
+from support.toy_diffusion import (
+    PREDICTION_TYPES,
+    gaussian_error,
+    keys_of,
+    noise,
+    toy_predictor,
+)
+from support.toy_policy import batch_of, make
 
 from dpjax.diffusion import parameterization, samplers, sampling, schedules
 from dpjax.diffusion.schedules import Level, Path
 
 COSINE = schedules.cosine(100)
 SAMPLERS = {"dpm": samplers.dpm_solver(), "heun": samplers.heun()}
-KINDS = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}  # diffusers' name: ours
-
-
-def keys_of(x):
-    return jax.random.split(jax.random.key(0), len(x))
-
-
-def toy_predictor(kind):
-    net = lambda x, t: 0.5 * jnp.tanh(x) + t / 10_000
-    return lambda x, level: parameterization.estimate(kind, net(x, level.t), x, level)
 
 
 @jax.jit
@@ -31,14 +28,14 @@ def toy_ends(x, path):
     clips = {"True": 1.0, "False": float("inf")}
     return {
         (name, clip): sampling.sample(
-            toy_predictor(KINDS[name]),
+            toy_predictor(PREDICTION_TYPES[name]),
             x,
             path,
             keys_of(x),
             sampler=SAMPLERS["dpm"],
             clip=clips[clip],
         )
-        for name, clip in itertools.product(KINDS, clips)
+        for name, clip in itertools.product(PREDICTION_TYPES, clips)
     }
 
 
@@ -49,7 +46,8 @@ def test_dpm_solver_equals_diffusers(golden, spacing, num_steps):
     arrays = golden("samplers")
     # Its leading and linspace levels are not those of diffusers' other schedulers.
     visited = arrays[f"dpm_timesteps/{spacing}/{num_steps}"]
-    every, data = COSINE.path(100).now[::-1], COSINE.path(1).to
+    every = COSINE.path(100).now[::-1]
+    data = COSINE.path(1).to
     levels = jax.tree.map(lambda a, b: jnp.concatenate([a[visited], b]), every, data)
     for (name, clip), x in toy_ends(arrays["x"], Path(levels[:-1], levels[1:])).items():
         want = arrays[f"dpm/{name}/{spacing}/{num_steps}/{clip}"]
@@ -59,7 +57,7 @@ def test_dpm_solver_equals_diffusers(golden, spacing, num_steps):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("num_steps", [1, 2, 37])
 def test_perfect_denoiser_lands_on_the_data(name, num_steps):
-    x = sampling.draw_noise(jax.random.split(jax.random.key(1), 3), (4, 2))
+    x = noise(seed=1)[0]
     x0 = jnp.tanh(x[::-1])
 
     def predict(x, level):
@@ -76,23 +74,6 @@ def log_snr_path(num_steps, first=-3.0, last=3.0):
     alpha = jax.nn.sigmoid(2 * log_snr) ** 0.5
     levels = Level(log_snr, alpha, jnp.sqrt(jax.nn.sigmoid(-2 * log_snr)))
     return Path(levels[:-1], levels[1:])
-
-
-def gaussian_error(sampler, path, std=0.5):
-    """|x - exact| of the walk from x = 1, for data from N(0, std²).
-
-    The denoiser is linear, and the probability-flow ODE scales x by its marginal std.
-    """
-    marginal = lambda level: jnp.sqrt((level.alpha * std) ** 2 + level.sigma**2)
-
-    def predict(x, level):
-        x0 = level.alpha * std**2 / marginal(level) ** 2 * x
-        return parameterization.Estimate(x0, (x - level.alpha * x0) / level.sigma)
-
-    x = jnp.ones((1, 1, 1))
-    want = marginal(path.to[-1]) / marginal(path.now[0])
-    got = sampling.sample(predict, x, path, keys_of(x), sampler=sampler)
-    return float(abs(got[0, 0, 0] - want))
 
 
 def order(sampler, path, steps=(16, 32, 64)):
@@ -116,7 +97,7 @@ def test_heun_is_algorithm_1_of_karras_where_alpha_is_one():
     sigma = jnp.array([80.0, 20.0, 5.0, 1.0, 0.1, 0.0])
     levels = Level(jnp.log(sigma + 1), jnp.ones(6), sigma)
     denoiser = lambda x, t: x / (1 + t**2) + jnp.sin(x) / (1 + t)  # D(x; σ)
-    x = want = 80 * sampling.draw_noise(jax.random.split(jax.random.key(1), 3), (4, 2))
+    x = want = 80 * noise(seed=1)[0]
     for t, s in zip(sigma[:-1], sigma[1:]):
         slope = (want - denoiser(want, t)) / t
         end = want + (s - t) * slope
@@ -133,47 +114,51 @@ def test_heun_is_algorithm_1_of_karras_where_alpha_is_one():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-def walked(sampler, num_steps, spacing="auto"):
-    """The levels at which a policy of that sampler is asked, step by step."""
+def visited_levels(sampler, num_steps, spacing="auto"):
+    """The levels of the path that a policy with that sampler takes."""
     paths = []
 
-    def walk(predict, x, path, keys, **options):
+    def sampling_loop(predict, x, path, keys, **options):
         paths.append(path)
         return x
 
-    policy = make(sampler=sampler, num_steps=num_steps, spacing=spacing, sampling_loop=walk)
+    policy = make(
+        sampler=sampler, num_steps=num_steps, spacing=spacing, sampling_loop=sampling_loop
+    )
     batch = batch_of([0])
     params = policy.init(jax.random.key(0), batch)
     policy.sample(params, jax.random.key(1), batch.obs)
     return paths[0].now.t.tolist()
 
 
-def test_heun_starts_at_the_noisiest_level_unless_told_otherwise():
-    heun, ddim = samplers.heun(), samplers.ddim()
-    assert walked(heun, 5) == [99, 79, 59, 39, 19]  # K - 1 - i K / S
-    assert walked(heun, 5, "leading") == [80, 60, 40, 20, 0]
-    assert walked(ddim, 5) == [80, 60, 40, 20, 0]  # as diffusers
-    assert walked(ddim, 5, "trailing") == [99, 79, 59, 39, 19]
+def test_heun_starts_at_the_noisiest_level_unless_another_spacing_is_asked_for():
+    heun = samplers.heun()
+    ddim = samplers.ddim()
+    assert visited_levels(heun, 5) == [99, 79, 59, 39, 19]  # K - 1 - i K / S
+    assert visited_levels(heun, 5, "leading") == [80, 60, 40, 20, 0]
+    assert visited_levels(ddim, 5) == [80, 60, 40, 20, 0]  # as diffusers
+    assert visited_levels(ddim, 5, "trailing") == [99, 79, 59, 39, 19]
 
 
-def test_heun_asks_twice_a_step_but_once_in_the_last():
+def test_heun_has_two_evaluations_per_step_and_one_in_the_last():
     path = COSINE.path(4)
-    turns = samplers.twice(path)
-    np.testing.assert_array_equal(turns.step, [0, 1, 1, 2, 2, 3, 3])
-    np.testing.assert_array_equal(turns.now.t, path.now.t[turns.step])
-    np.testing.assert_array_equal(turns.done, [1, 3, 5, 6])
+    evaluations = samplers.heun_evaluations(path)
+    np.testing.assert_array_equal(evaluations.step, [0, 1, 1, 2, 2, 3, 3])
+    np.testing.assert_array_equal(evaluations.now.t, path.now.t[evaluations.step])
+    np.testing.assert_array_equal(evaluations.last, [1, 3, 5, 6])
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_what_was_prepared_for_a_step_comes_with_its_level(name):
-    x = sampling.draw_noise(jax.random.split(jax.random.key(1), 3), (4, 2))
-    path, read = COSINE.path(5), toy_predictor("v")
-    by_slice = lambda x, level, t: read(x, level.replace(t=t))
-    at = lambda predict, each_step: sampling.trace(
-        predict, x, path, keys_of(x), sampler=SAMPLERS[name], each_step=each_step
+    x = noise(seed=1)[0]
+    path = COSINE.path(5)
+    predict = toy_predictor("v")
+    by_slice = lambda x, level, t: predict(x, level.replace(t=t))
+    trace = lambda predict, prepared: sampling.trace(
+        predict, x, path, keys_of(x), sampler=SAMPLERS[name], prepared=prepared
     )
-    got = at(by_slice, path.now.t)
+    got = trace(by_slice, path.now.t)
     assert got.shape == (5, *x.shape)
-    np.testing.assert_array_equal(got, at(read, None))
-    end = sampling.sample(read, x, path, keys_of(x), sampler=SAMPLERS[name])
+    np.testing.assert_array_equal(got, trace(predict, None))
+    end = sampling.sample(predict, x, path, keys_of(x), sampler=SAMPLERS[name])
     np.testing.assert_allclose(got[-1], end, atol=1e-6)

@@ -1,4 +1,4 @@
-"""MeanFlow: its target is the identity's, and one step lands on the modes, not between."""
+"""MeanFlow: its loss is the MeanFlow identity, and one step lands on the modes, not between."""
 
 import functools
 
@@ -26,7 +26,7 @@ ENCODER = base.encoder_of(Concat(("state",)))
 
 
 def perceptron(times, width=64):
-    """A denoiser of three layers for x [B, 1, 1], told `times` times."""
+    """A denoiser of three layers for x [B, 1, 1] that is given `times` times."""
     shapes = {"in": (1 + 4 * times, width), "mid": (width, width), "out": (width, 1)}
 
     def init(rng, x, t, cond):
@@ -37,10 +37,10 @@ def perceptron(times, width=64):
     def prepare(params, cond, t, keys=None):
         u = t.reshape(*t.shape[:1], -1) / K  # [S, times]
         features = jnp.concatenate([u, jnp.cos(3 * u), jnp.sin(3 * u), jnp.ones_like(u)], -1)
-        return Context(step=features @ params["in"][1:], plan=0 * cond[:, 0])
+        return Context(per_level=features @ params["in"][1:], shared=0 * cond[:, 0])
 
     def apply(params, x, context, keys=None):
-        h = x[:, 0] @ params["in"][:1] + context.step + context.plan
+        h = x[:, 0] @ params["in"][:1] + context.per_level + context.shared
         h = jnp.tanh(jnp.tanh(h) @ params["mid"])
         return (h @ params["out"])[:, None]
 
@@ -56,15 +56,16 @@ def rectified_flow(denoiser, num_steps=1):
     return policies.diffusion_policy(
         *(ENCODER, denoiser, schedules.rectified_flow(K), UNITS),
         **{"horizon": 1, "num_steps": num_steps, "sampler": samplers.ddim()},
-        predict="velocity",
+        prediction_type="velocity",
     )
 
 
-def two_modes(rows=256):
-    """Actions 0.8 and -0.8, half and half, from one and the same observation."""
-    actions = jnp.where(jnp.arange(rows) % 2, 0.8, -0.8)[:, None, None]
-    obs = {"state": jnp.zeros((rows, 1, 1))}
-    return Batch(obs, actions, jnp.ones((rows, 1)), jnp.arange(rows, dtype=jnp.int32))
+def two_modes(batch=256):
+    """Actions 0.8 and -0.8, half and half, after one and the same observation."""
+    index = jnp.arange(batch, dtype=jnp.int32)
+    actions = jnp.where(index % 2, 0.8, -0.8)[:, None, None]
+    obs = {"state": jnp.zeros((batch, 1, 1))}
+    return Batch(obs, actions, jnp.ones((batch, 1)), index)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -103,15 +104,16 @@ def test_one_step_lands_on_the_modes_not_between():
 
 
 def test_one_step_of_a_rectified_flow_lands_between_the_modes():
-    # So it is not the toy that is easy: one Euler step goes to the mean of the data.
+    # The toy data is not too easy: one Euler step goes to the mean of the data.
     policy = rectified_flow(perceptron(1))
     params = learn(policy, 1000, jax.random.key(0))
     assert sum(share_on_the_modes(policy, params)) < 0.1
 
 
 def test_without_intervals_and_weights_it_is_flow_matchings_loss():
-    # r = t: the derivative has no weight, the target is v, of the same rows' draws.
-    batch, rng = two_modes(8), jax.random.key(2)
+    # r = t: the derivative has weight 0 and the target is v.
+    batch = two_modes(8)
+    rng = jax.random.key(2)
     policy = mean_flow(perceptron(2), share=0.0, power=0.0)
     params = policy.init(jax.random.key(0), batch)
     total, sums = policy.loss(params, rng, batch)
@@ -121,41 +123,44 @@ def test_without_intervals_and_weights_it_is_flow_matchings_loss():
     level, eps = sampling.draw(schedule, keys[0], keys[1], (1, 1))
     t = level.sigma[:, None, None]
     net, weights = perceptron(2), params["denoiser"]
-    told = jnp.stack([K * level.sigma, jnp.zeros(8)], -1)
+    times = jnp.stack([K * level.sigma, jnp.zeros(8)], -1)
     z = (1 - t) * batch.actions + t * eps
-    y = net.apply(weights, z, net.prepare(weights, batch.obs["state"], told))
+    y = net.apply(weights, z, net.prepare(weights, batch.obs["state"], times))
     want = jnp.square(y - (eps - batch.actions)).sum()
     np.testing.assert_allclose(total, want, rtol=1e-5)
     assert sums["weight"] == 8
 
 
-def test_the_targets_derivative_is_that_of_finite_differences():
-    # A row's error is said - (v - (t - r) du/dt), with du/dt along (v, 1) and r at rest.
+def test_the_derivative_in_the_loss_equals_finite_differences():
+    # An example's error is u - (v - (t - r) du/dt), with du/dt along (v, 1) and r fixed.
     net = perceptron(2)
-    batch, rng = two_modes(64), jax.random.key(2)
+    batch = two_modes(64)
+    rng = jax.random.key(2)
     policy = mean_flow(net, share=1.0, power=0.0)
     params = policy.init(jax.random.key(0), batch)
     total, _ = policy.loss(params, rng, batch)
 
     keys = split_keys(jax.vmap(jax.random.fold_in, (None, 0))(rng, batch.index), 4)
     level, eps = sampling.draw(meanflow.intervals(K, 1.0), keys[0], keys[1], (1, 1))
-    t, r = level.sigma, level.sigma - level.t[:, 1] / K
+    t = level.sigma
+    r = level.sigma - level.t[:, 1] / K
     v = eps - batch.actions
 
     def u(t):
         z = (1 - t)[:, None, None] * batch.actions + t[:, None, None] * eps
-        told = K * jnp.stack([t, t - r], -1)
+        times = K * jnp.stack([t, t - r], -1)
         weights = params["denoiser"]
-        return net.apply(weights, z, net.prepare(weights, batch.obs["state"], told))
+        return net.apply(weights, z, net.prepare(weights, batch.obs["state"], times))
 
     slope = (u(t + 1e-2) - u(t - 1e-2)) / 2e-2
     want = jnp.square(u(t) - v + (t - r)[:, None, None] * slope).sum()
     np.testing.assert_allclose(total, want, rtol=1e-2)
 
 
-def test_a_quarter_of_the_rows_have_an_interval():
+def test_a_quarter_of_the_examples_have_an_interval():
     level = meanflow.intervals(K, 0.25).draw(jax.random.key(0), (4000,))
-    t, span = level.t[:, 0], level.t[:, 1]
+    t = level.t[:, 0]
+    span = level.t[:, 1]
     assert abs((span > 0).mean() - 0.25) < 0.03  # 4 standard deviations
     assert (span >= 0).all() and (span <= t).all()
     np.testing.assert_allclose(t, K * level.sigma, rtol=1e-6)
@@ -169,11 +174,11 @@ def test_a_steps_interval_ends_where_it_leads():
     np.testing.assert_allclose(to.sigma, [0.75, 0.5, 0.25, 0])
 
 
-@pytest.mark.parametrize("pose", [conditioning.on_features, conditioning.inpaint(1)])
-def test_the_unet_is_told_two_times_and_learns_from_both(pose):
-    inpainted = pose is not conditioning.on_features
+@pytest.mark.parametrize("how", [conditioning.on_features, conditioning.inpaint(1)])
+def test_the_unet_is_given_two_times_and_learns_from_both(how):
+    inpainted = how is not conditioning.on_features
     unet = UNet1D(2 if inpainted else 1, (8,), 3, 4, 8, times=2)
-    policy = mean_flow(base.denoiser_of(unet), 2, horizon=4, conditioning=pose, share=1.0)
+    policy = mean_flow(base.denoiser_of(unet), 2, horizon=4, conditioning=how, share=1.0)
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
     batch = Batch({"state": draw(6, 4, 1)}, draw(6, 4, 1), jnp.ones((6, 4)), jnp.arange(6))

@@ -1,4 +1,4 @@
-"""Warm start: from the last plan, over the end of the path, and cold where there is none."""
+"""Warm start: the end of the path from the last chunk, and the whole path without one."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import tiny_config
-from test_policy import HORIZON, UNITS, batch_of, make, perceptron
+from support.toy_policy import HORIZON, UNITS, batch_of, make, perceptron
 
 from dpjax.config import build
 from dpjax.core import spec
@@ -23,14 +23,14 @@ def predict(x, level):
     return parameterization.estimate("v", 0.5 * jnp.tanh(x) + level.t / 10_000, x, level)
 
 
-def start(rows=3):
-    keys = jax.random.split(jax.random.key(0), rows)
+def start(batch=3):
+    keys = jax.random.split(jax.random.key(0), batch)
     return sampling.draw_noise(keys, (HORIZON, 2)), keys
 
 
 @functools.cache
-def walked(name):
-    """(cold, warm) walks of the toy network, jitted: `(x, keys, last) -> x_0`."""
+def loops(name):
+    """(cold, warm), jitted: `(x, keys) -> x_0` and `(x, keys, last) -> x_0`."""
     cold = functools.partial(sampling.sample, predict, sampler=getattr(samplers, name)())
     run = lambda x, keys, last: sampling.warm_start(
         lambda _, *args, **options: cold(*args, **options), last, SKIPPED
@@ -39,35 +39,35 @@ def walked(name):
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim"])
-def test_a_row_without_a_plan_is_walked_from_noise(name):
+def test_an_example_without_a_last_chunk_starts_from_noise(name):
     x, keys = start()
-    cold, warm = walked(name)
+    cold, warm = loops(name)
     last = jnp.tanh(x).at[1].set(jnp.nan)
     mixed = warm(x, keys, last)
     np.testing.assert_allclose(mixed[1], cold(x, keys)[1], atol=1e-6)
     assert (abs(mixed - cold(x, keys)).max((1, 2)) > 1e-3).tolist() == [True, False, True]
-    # What a row has does not depend on whether another one has to be walked from noise.
+    # An example does not depend on whether another one has to start from noise.
     every = warm(x, keys, jnp.tanh(x))
     np.testing.assert_allclose(mixed[::2], every[::2], atol=1e-6)
 
 
-def test_a_row_with_a_plan_walks_the_end_of_the_path_from_its_noisy_plan():
+def test_an_example_with_a_last_chunk_takes_the_end_of_the_path_from_it():
     x, keys = start()
     last = jnp.tanh(x[::-1])
     end = jax.tree.map(lambda leaf: leaf[SKIPPED:], PATH)
-    begun = end.now.alpha[0] * last + end.now.sigma[0] * x
-    want = sampling.sample(predict, begun, end, keys, sampler=samplers.ddim())
-    np.testing.assert_allclose(walked("ddim")[1](x, keys, last), want, atol=1e-6)
+    noisy = end.now.alpha[0] * last + end.now.sigma[0] * x
+    want = sampling.sample(predict, noisy, end, keys, sampler=samplers.ddim())
+    np.testing.assert_allclose(loops("ddim")[1](x, keys, last), want, atol=1e-6)
 
 
-def test_steps_that_the_last_plan_did_not_reach_repeat_its_last():
+def test_steps_beyond_the_last_chunk_repeat_its_last_step():
     last = jnp.arange(8.0).reshape(2, 4, 1).at[0, 2:].set(jnp.nan).at[1].set(jnp.nan)
-    x0, known = sampling.extended(last)
+    x0, has_last = sampling.extend(last)
     np.testing.assert_array_equal(x0[..., 0], [[0, 1, 1, 1], [0, 0, 0, 0]])
-    assert known.tolist() == [True, False]
+    assert has_last.tolist() == [True, False]
 
 
-def test_without_a_warm_start_the_last_plan_changes_no_bit():
+def test_without_a_warm_start_the_last_chunk_changes_no_bit():
     policy = make()
     batch = batch_of([0, 1, 2])
     params = policy.init(jax.random.key(0), batch)
@@ -79,10 +79,10 @@ def test_without_a_warm_start_the_last_plan_changes_no_bit():
     assert text() == text(batch.actions)
 
 
-def test_a_plan_of_almost_no_steps_is_the_last_plan():
-    # A network that answers its input: of ten steps the last is left, with σ = 0.02.
+def test_a_chunk_sampled_in_almost_no_steps_is_the_last_chunk():
+    # A network that predicts its input: of ten steps the last one is left, with σ = 0.02.
     same = perceptron()._replace(apply=lambda params, x, context, keys=None: x)
-    policy = make(same, predict="sample", sampler=samplers.ddim(), warm_start=0.99)
+    policy = make(same, prediction_type="sample", sampler=samplers.ddim(), warm_start=0.99)
     batch = batch_of([0, 1, 2])
     params = policy.init(jax.random.key(0), batch)
     units = lambda actions: UNITS.normalize({ACTION: actions})[ACTION]
@@ -91,7 +91,7 @@ def test_a_plan_of_almost_no_steps_is_the_last_plan():
     np.testing.assert_allclose(units(got), units(last), atol=0.1)
 
 
-def test_the_first_plan_and_the_later_ones_are_one_program():
+def test_the_first_chunk_and_the_later_ones_are_one_program():
     config = tiny_config.get_config()
     config.sampler.warm_start = 0.5
     config.horizon.predict = HORIZON

@@ -1,11 +1,11 @@
-"""Rectified flow: the four equations on a straight line are the textbook's loops."""
+"""Rectified flow: on straight lines the samplers are the textbook's loops."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_policy import HORIZON, UNITS, batch_of, perceptron
-from test_second_order import gaussian_error, keys_of
+from support.toy_diffusion import gaussian_error, keys_of, noise
+from support.toy_policy import HORIZON, UNITS, batch_of, perceptron
 
 from dpjax.core import types
 from dpjax.core.errors import UserError
@@ -21,7 +21,7 @@ SECOND = {"heun": samplers.heun(), "dpm": samplers.dpm_solver()}
 
 
 def velocity(x, t):
-    """A network's answer, any function of x and of the time t = u K that it is told."""
+    """The prediction of a toy network: a function of x and of its time input t = K u."""
     return jnp.sin(x) + t / K
 
 
@@ -30,7 +30,7 @@ def predict(x, level):
 
 
 def start():
-    return sampling.draw_noise(jax.random.split(jax.random.key(1), 3), (4, 2))
+    return noise(seed=1)[0]
 
 
 @pytest.mark.parametrize("num_steps", [1, 10])
@@ -59,7 +59,8 @@ def test_heun_on_a_flow_is_heun_in_time():
 def test_a_perfect_velocity_lands_on_the_data_in_one_step():
     x = start()
     x0 = jnp.tanh(x[::-1])
-    perfect = lambda x, level: parameterization.estimate("velocity", (x - x0) / level.sigma, x, level)
+    velocity = lambda x, level: (x - x0) / level.sigma
+    perfect = lambda x, level: parameterization.estimate("velocity", velocity(x, level), x, level)
     for sampler in (samplers.ddim(), samplers.ddpm(), *SECOND.values()):
         for num_steps in (1, 7):
             got = sampling.sample(
@@ -87,9 +88,10 @@ def test_the_loss_is_flow_matchings():
         horizon=HORIZON,
         sampler=samplers.ddim(),
         num_steps=4,
-        predict="velocity",
+        prediction_type="velocity",
     )
-    batch, rng = batch_of(range(6)), jax.random.key(3)
+    batch = batch_of(range(6))
+    rng = jax.random.key(3)
     params = policy.init(jax.random.key(0), batch)
     total, sums = policy.loss(params, rng, batch)
 
@@ -99,14 +101,17 @@ def test_the_loss_is_flow_matchings():
     eps = sampling.draw_noise(keys[1], batch.actions.shape[1:])
     x0 = UNITS.normalize({ACTION: batch.actions})[ACTION]
     x = (1 - u[:, None, None]) * x0 + u[:, None, None] * eps
-    net, weights = perceptron(), params["denoiser"]
+    net = perceptron()
+    weights = params["denoiser"]
     y = net.apply(weights, x, net.prepare(weights, batch.obs["state"], K * u))
     want = ((y - (eps - x0)) ** 2).mean(-1)
     np.testing.assert_allclose(total / sums["weight"], want.mean(), rtol=1e-4)
 
 
-def test_epsilon_says_nothing_about_the_data_at_pure_noise():
-    with pytest.raises(UserError, match="'epsilon' cannot be read at level t=100 .* 'velocity'"):
+def test_epsilon_does_not_determine_the_data_at_pure_noise():
+    with pytest.raises(
+        UserError, match="'epsilon' does not determine the data at level t=100 .* 'velocity'"
+    ):
         parameterization.check_prediction_type("epsilon", FLOW.path(4))
-    for kind in ("velocity", "v", "sample"):
-        parameterization.check_prediction_type(kind, FLOW.path(4))
+    for name in ("velocity", "v", "sample"):
+        parameterization.check_prediction_type(name, FLOW.path(4))

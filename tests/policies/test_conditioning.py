@@ -1,4 +1,4 @@
-"""Conditioning by inpainting: the network is the authors', and what is known stays known."""
+"""Conditioning: features per step, and inpainting, where known entries stay known."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_output_and_gradients_equal_the_authors(golden):
     arrays = golden("dp_unet1d_inpainting")
     meta = json.loads(str(arrays["meta"]))
     weights = {key[6:]: value for key, value in arrays.items() if key.startswith("param/")}
-    params = jax.tree.map(jnp.asarray, torch_unet.ours(weights, meta))
+    params = jax.tree.map(jnp.asarray, torch_unet.params_from(weights, meta))
     net, x = torch_unet.network(meta), jnp.asarray(arrays["in/sample"])
     t, nothing = jnp.asarray(arrays["in/timestep"]), jnp.zeros((len(x), 1, 0))
 
@@ -46,12 +46,12 @@ def test_what_is_known_is_the_first_observations():
     problem = inpaint(TO)(actions, features)
     assert problem.x0.shape == (3, TP, 5) and problem.cond.shape == (3, 1, 0)
     assert problem.known[:TO, 2:].all() and problem.known.sum() == TO * 3
-    given = problem.give(jnp.zeros((3, TP, 5)))
+    given = problem.insert_known(jnp.zeros((3, TP, 5)))
     np.testing.assert_array_equal(given[:, :TO, 2:], features[:, :TO])
     assert not given[:, :, :2].any() and not given[:, TO:].any()
     short = inpaint(TO)(jnp.zeros((3, TP, 2)), features[:, :TO])  # as while sampling
     np.testing.assert_array_equal(short.known, problem.known)
-    np.testing.assert_array_equal(short.give(jnp.zeros((3, TP, 5))), given)
+    np.testing.assert_array_equal(short.insert_known(jnp.zeros((3, TP, 5))), given)
 
 
 def make(apply, **options):
@@ -62,7 +62,7 @@ def make(apply, **options):
     )
     denoiser = Denoiser(
         init=lambda rng, x, t, cond: {},
-        prepare=lambda params, cond, t, keys=None: Context(step=t, plan=cond),
+        prepare=lambda params, cond, t, keys=None: Context(per_level=t, shared=cond),
         apply=lambda params, x, context, keys=None: apply(x),
     )
     return policies.diffusion_policy(
@@ -73,7 +73,7 @@ def make(apply, **options):
         horizon=TP,
         sampler=samplers.ddim(),
         num_steps=5,
-        predict="sample",
+        prediction_type="sample",
         conditioning=inpaint(TO),
         **options,
     )

@@ -1,4 +1,4 @@
-"""The hub: what a policy's loss and sample promise, whatever the network."""
+"""The diffusion policy: what its loss and its samples promise, whatever the network."""
 
 import functools
 
@@ -8,44 +8,13 @@ import numpy as np
 import optax
 import pytest
 from support.jaxprs import equations
+from support.toy_policy import ACTIONS, HORIZON, UNITS, batch_of, make, perceptron
 
 from dpjax.core.errors import UserError
-from dpjax.core.normalizer import Normalizer
-from dpjax.core.types import ACTION, Batch, Context, split_keys
-from dpjax.diffusion import samplers, sampling, schedules
-from dpjax.nets.encoders import Concat
+from dpjax.core.types import ACTION, split_keys
+from dpjax.diffusion import sampling, schedules
 from dpjax.nets.unet1d import UNet1D
 from dpjax.policies import base
-from dpjax.policies import diffusion as policies
-from dpjax.policies.base import Denoiser
-
-HORIZON, ACTIONS = 4, 2
-UNITS = Normalizer(
-    offset={"state": jnp.zeros(3), ACTION: jnp.array([100.0, -5.0])},
-    scale={"state": jnp.ones(3), ACTION: jnp.array([50.0, 2.0])},
-)
-
-
-def perceptron(width=64):
-    """A denoiser of two layers: quick to compile, and enough for one trajectory."""
-
-    def init(rng, x, t, cond):
-        sizes = [(x[0].size, width), (8 + cond[0].size, width), (width, x[0].size)]
-        keys = jax.random.split(rng, 3)
-        names = ("in", "film", "out")
-        draw = lambda key, size: jax.random.normal(key, size) * size[0] ** -0.5
-        return {name: draw(*of) for name, *of in zip(names, keys, sizes)}
-
-    def prepare(params, cond, t, keys=None):
-        time = jnp.cos(jnp.arange(8) * t[..., None] / 30)
-        plan = cond.reshape(cond.shape[0], -1) @ params["film"][8:]
-        return Context(step=time @ params["film"][:8], plan=plan)
-
-    def apply(params, x, context, keys=None):
-        h = x.reshape(x.shape[0], -1) @ params["in"] + context.step + context.plan
-        return (jnp.tanh(h) @ params["out"]).reshape(x.shape)
-
-    return Denoiser(init, prepare, apply)
 
 
 def unet():
@@ -53,61 +22,38 @@ def unet():
     return base.denoiser_of(net)
 
 
-def make(denoiser=None, num_steps=10, **options):
-    return policies.diffusion_policy(
-        base.encoder_of(Concat(("state",))),
-        denoiser or perceptron(),
-        schedules.cosine(100),
-        UNITS,
-        **{"horizon": HORIZON, "sampler": samplers.ddpm(), "num_steps": num_steps, **options},
-    )
-
-
-def batch_of(rows, seed=0):
-    draw = lambda i, *shape: np.random.default_rng((seed, i)).normal(size=shape)
-    per_row = lambda i, *shape: jnp.asarray(
-        np.stack([draw(10 * row + i, *shape) for row in rows]), jnp.float32
-    )
-    return Batch(
-        obs={"state": per_row(0, 2, 3)},
-        actions=UNITS.restore(ACTION, per_row(1, HORIZON, ACTIONS)),
-        mask=(per_row(2, HORIZON) > 0).astype(jnp.float32),
-        index=jnp.asarray(rows, jnp.int32),
-    )
-
-
 @functools.cache
-def made(mask_padding):
-    """(params, jitted loss) of a policy."""
+def params_and_loss(mask_padding):
+    """(params, jitted loss) of the toy policy."""
     policy = make(mask_padding=mask_padding)
     return policy.init(jax.random.key(0), batch_of(range(6))), jax.jit(policy.loss)
 
 
 def test_init_gives_the_three_items():
-    params, _ = made(False)
+    params, _ = params_and_loss(False)
     assert set(params) == {"encoder", "denoiser", "normalizer"}
     assert params["normalizer"] is UNITS
 
 
 @pytest.mark.parametrize("mask_padding", [True, False])
-def test_the_loss_is_a_sum_over_rows(mask_padding):
-    params, loss = made(mask_padding)
+def test_the_loss_is_a_sum_over_examples(mask_padding):
+    params, loss = params_and_loss(mask_padding)
     rng = jax.random.key(1)
-    whole, sums = loss(params, rng, batch_of(range(6)))
-    parts = [loss(params, rng, batch_of(rows)) for rows in (range(3), range(3, 6))]
-    np.testing.assert_allclose(whole, sum(total for total, _ in parts), rtol=1e-5)
+    total, sums = loss(params, rng, batch_of(range(6)))
+    parts = [loss(params, rng, batch_of(half)) for half in (range(3), range(3, 6))]
+    np.testing.assert_allclose(total, sum(part for part, _ in parts), rtol=1e-5)
     np.testing.assert_allclose(sums["weight"], sum(s["weight"] for _, s in parts))
 
 
 def test_masked_steps_do_not_count():
-    params, loss = made(True)
+    params, loss = params_and_loss(True)
     batch = batch_of(range(6))
     total, sums = loss(params, jax.random.key(1), batch)
     assert sums["weight"] == batch.mask.sum()
-    # A row whose every step is padding adds nothing at all, whatever its actions are.
+    # An example of padding only adds nothing at all, whatever its actions are.
     empty = batch.mask.at[2].set(0)
     spoilt = batch.actions.at[2].set(1e6)
-    others = [row for row in range(6) if row != 2]
+    others = [index for index in range(6) if index != 2]
     got, sums = loss(params, jax.random.key(1), batch.replace(mask=empty, actions=spoilt))
     want, of_others = loss(params, jax.random.key(1), batch_of(others))
     np.testing.assert_allclose(got, want, rtol=1e-5)
@@ -115,10 +61,10 @@ def test_masked_steps_do_not_count():
 
 
 def test_the_error_of_a_masked_step_does_not_count():
-    # A network that answers 0, whatever it sees: the error is the target's, step by step.
+    # A network that always predicts 0: each step's error is its clean actions.
     zero = perceptron()._replace(apply=lambda params, x, context, keys: jnp.zeros_like(x))
     batch = batch_of(range(6))
-    both = [make(zero, predict="sample", mask_padding=mask) for mask in (True, False)]
+    both = [make(zero, prediction_type="sample", mask_padding=mask) for mask in (True, False)]
     params = both[0].init(jax.random.key(0), batch)
     rng = jax.random.key(1)
     losses = jax.jit(lambda: [policy.loss(params, rng, batch) for policy in both])
@@ -130,7 +76,7 @@ def test_the_error_of_a_masked_step_does_not_count():
     assert counted["weight"] == batch.mask.sum() and every["weight"] == 6 * HORIZON
 
 
-def test_training_noise_differs_between_rows_and_keys():
+def test_training_noise_differs_between_examples_and_keys():
     keys = jax.random.split(jax.random.key(0), 64)
     draw = jax.jit(
         lambda keys: sampling.draw(schedules.cosine(100), *split_keys(keys, 2), (HORIZON, ACTIONS))
@@ -142,12 +88,14 @@ def test_training_noise_differs_between_rows_and_keys():
     np.testing.assert_array_equal(same[3], eps[5])
 
 
-def test_a_sampled_row_does_not_depend_on_its_batch_mates():
-    policy, (params, _) = make(), made(False)
-    sample = jax.jit(policy.sample)
-    obs, mates = batch_of([1, 2, 3]).obs, batch_of([7, 2, 9]).obs
+def test_a_sample_does_not_depend_on_the_other_examples():
+    params, _ = params_and_loss(False)
+    sample = jax.jit(make().sample)
+    obs = batch_of([1, 2, 3]).obs
+    other_obs = batch_of([7, 2, 9]).obs
     keys = jax.random.split(jax.random.key(2), 3)
-    first, second = sample(params, keys, obs), sample(params, keys, mates)
+    first = sample(params, keys, obs)
+    second = sample(params, keys, other_obs)
     np.testing.assert_allclose(first[1], second[1], rtol=1e-6)
     assert abs(first - second)[0].max() > 1e-2
     other = sample(params, keys.at[0].set(jax.random.key(9)), obs)
@@ -182,10 +130,11 @@ def test_sampling_is_one_scan_whatever_the_number_of_steps(traced):
     assert sizes[0] == sizes[1]
 
 
-def test_nothing_that_the_observation_alone_feeds_is_in_the_loop(traced):
+def test_what_depends_on_the_observation_alone_is_computed_outside_the_loop(traced):
     params, jaxprs = traced
     loop = next(e for e in equations(jaxprs[50]) if e.primitive.name == "scan")
-    denoiser, batch = unet(), batch_of([0, 1, 2])
+    denoiser = unet()
+    batch = batch_of([0, 1, 2])
     products = ("dot_general", "conv_general_dilated")
     context = jax.eval_shape(denoiser.prepare, params["denoiser"], batch.obs["state"], jnp.array(0))
     alone = jax.make_jaxpr(denoiser.apply)(params["denoiser"], batch.actions, context)
@@ -194,20 +143,20 @@ def test_nothing_that_the_observation_alone_feeds_is_in_the_loop(traced):
     assert count(jaxprs[50], *products) == inside + 4  # time_in, time_out, film's two halves
 
 
-def test_a_prediction_that_cannot_be_sampled_is_refused_before_anything_runs():
+def test_a_prediction_type_that_cannot_be_sampled_is_refused_before_anything_runs():
     with pytest.raises(UserError, match="'eps' is unknown"):
-        make(predict="eps")
+        make(prediction_type="eps")
     with pytest.raises(UserError, match="num_steps=101"):
         make(num_steps=101)
 
 
-@pytest.mark.parametrize("predict", ["epsilon", "sample"])
-def test_a_tiny_policy_learns_one_trajectory_and_returns_it(predict):
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample"])
+def test_a_tiny_policy_learns_one_trajectory_and_returns_it(prediction_type):
     one = batch_of([3])
     actions = UNITS.restore(ACTION, jnp.tanh(UNITS.normalize({ACTION: one.actions})[ACTION]))
     repeat = lambda leaf: jnp.repeat(leaf, 64, axis=0)
     batch = jax.tree.map(repeat, one.replace(actions=actions)).replace(index=jnp.arange(64))
-    policy = make(predict=predict)
+    policy = make(prediction_type=prediction_type)
     params = policy.init(jax.random.key(0), batch)
     tx = optax.adam(optax.cosine_decay_schedule(2e-2, 600))
 

@@ -1,4 +1,4 @@
-"""Targets: `read` inverts `target`, whatever the network predicts."""
+"""Prediction types: `estimate` inverts `prediction`, whatever the network predicts."""
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +16,37 @@ def arrays(seed=0, shape=(5, 4, 2)):
 
 
 def levels():
-    """Levels 0, 20, … 80 of the cosine schedule, one a row."""
+    """Levels 0, 20, … 80 of the cosine schedule, one per example."""
     return schedules.cosine(100).path(100).now[99::-20]
 
 
-@pytest.mark.parametrize("kind", parameterization.PREDICTION_TYPES)
-def test_read_inverts_target(kind):
+@pytest.mark.parametrize("prediction_type", parameterization.PREDICTION_TYPES)
+def test_estimate_inverts_prediction(prediction_type):
     x0, eps = arrays()
     x = parameterization.add_noise(x0, eps, levels())
     estimate = parameterization.estimate(
-        kind, parameterization.prediction(kind, x0, eps, levels()), x, levels()
+        prediction_type,
+        parameterization.prediction(prediction_type, x0, eps, levels()),
+        x,
+        levels(),
     )
     np.testing.assert_allclose(estimate.x0, x0, atol=1e-5)
     np.testing.assert_allclose(estimate.eps, eps, atol=1e-4)  # σ = .02 at level 0
 
 
-@pytest.mark.parametrize("kind", parameterization.PREDICTION_TYPES)
-def test_one_level_is_a_batch_of_equal_levels(kind):
+@pytest.mark.parametrize("prediction_type", parameterization.PREDICTION_TYPES)
+def test_one_level_is_a_batch_of_equal_levels(prediction_type):
     x0, eps = arrays()
     one = levels()[2]
     many = jax.tree.map(lambda leaf: jnp.full(5, leaf), one)
     for level in (one, many):
-        estimate = parameterization.estimate(kind, x0, eps, level)
+        estimate = parameterization.estimate(prediction_type, x0, eps, level)
         np.testing.assert_allclose(
-            estimate.x0, parameterization.estimate(kind, x0, eps, one).x0, rtol=1e-6
+            estimate.x0, parameterization.estimate(prediction_type, x0, eps, one).x0, rtol=1e-6
         )
 
 
-def test_targets_are_what_the_papers_define():
+def test_predictions_are_what_the_papers_define():
     x0, eps = arrays()
     level = levels()[3]
     np.testing.assert_array_equal(parameterization.prediction("epsilon", x0, eps, level), eps)
@@ -61,18 +64,19 @@ def path_through(alpha, sigma):
 
 
 def test_epsilon_at_pure_noise_is_refused_by_name():
-    with pytest.raises(UserError, match=r"'epsilon' cannot be read at level t=7 \(α = 0\)"):
+    with pytest.raises(UserError, match=r"'epsilon' does not determine .* t=7 \(α = 0\)") as error:
         parameterization.check_prediction_type("epsilon", path_through(0.0, 1.0))
+    assert error.value.argument == "prediction_type"
 
 
-@pytest.mark.parametrize("kind", ["sample", "v", "velocity"])
-def test_other_predictions_can_be_read_at_pure_noise(kind):
-    parameterization.check_prediction_type(kind, path_through(0.0, 1.0))
+@pytest.mark.parametrize("prediction_type", ["sample", "v", "velocity"])
+def test_other_predictions_determine_the_data_at_pure_noise(prediction_type):
+    parameterization.check_prediction_type(prediction_type, path_through(0.0, 1.0))
 
 
-@pytest.mark.parametrize("kind", parameterization.PREDICTION_TYPES)
-def test_every_prediction_can_be_read_on_every_cosine_level(kind):
-    parameterization.check_prediction_type(kind, schedules.cosine(100).path(100))
+@pytest.mark.parametrize("prediction_type", parameterization.PREDICTION_TYPES)
+def test_every_prediction_determines_the_data_at_every_cosine_level(prediction_type):
+    parameterization.check_prediction_type(prediction_type, schedules.cosine(100).path(100))
 
 
 def test_an_unknown_prediction_is_refused_with_the_nearest_name():
