@@ -1,1 +1,1 @@
-"""Configurations: `base` has every key, each other file is one experiment."""
+"""Recipes: `base` has every key, each other file is one experiment."""

@@ -8,7 +8,7 @@ python -m dpjax.validate --run runs/mine
 
 from ml_collections import ConfigDict
 
-from configs import base
+from dpjax.config import defaults
 
 
 def get_config():
@@ -17,7 +17,7 @@ def get_config():
     A tenth of the episodes is held out: they choose the checkpoint. With cameras, give each a
     crop of 90 % of its image (config.cameras), and start from 18 layers of width 64.
     """
-    config = base.get_config()
+    config = defaults.get_config()
     config.task = "custom"
     config.data.columns = ConfigDict()  # all; or {column: path inside an RLDS step}
     config.data.val_fraction = 0.1

@@ -6,12 +6,12 @@
         --config.data.dir=data/metaworld/push --workdir runs/metaworld/push
 """
 
-from configs import base
+from dpjax.config import defaults
 
 
 def get_config():
     """A small U-Net, for a few minutes of two CPU cores a task."""
-    config = base.get_config()
+    config = defaults.get_config()
     config.task = "metaworld/push"
     config.data.dir = "data/metaworld/push"  # 10 episodes, about 600 steps
     config.data.val_fraction = 0.0  # one of ten would be missed

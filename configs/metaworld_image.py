@@ -9,12 +9,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import metaworld
+from dpjax.config import recipes
 
 
 def get_config():
     """The U-Net of metaworld.py behind a ResNet-18 of a quarter of the width."""
-    config = metaworld.get_config()
+    config = recipes.load("metaworld")
     config.task = "metaworld_image/push"
     config.data.dir = "data/metaworld_image/push"
     config.data.columns = ConfigDict(

@@ -1,15 +1,15 @@
 """What `make demo` trains: Push-T from the demonstrations in the repository.
 
-python -m dpjax.train --config configs/pusht_demo.py --workdir runs/demo
+python -m dpjax.train --config pusht_demo --workdir runs/demo
 """
 
-from configs import pusht_state_small
+from dpjax.config import recipes
 
 
 def get_config():
     """The small U-Net on short, successful episodes, for about ten minutes."""
-    config = pusht_state_small.get_config()
-    config.data.dir = "demonstrations/pusht"
+    config = recipes.load("pusht_state_small")
+    config.data.dir = recipes.demonstrations("pusht")
     config.train.steps = 2_500
     config.optim.warmup = 200
     # x_0 itself is learned in fewer steps than the noise: where ε̂ is still rough, the high

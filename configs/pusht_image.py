@@ -6,12 +6,12 @@ python -m dpjax.train --config configs/pusht_image.py --workdir runs/pusht_image
 
 from ml_collections import ConfigDict
 
-from configs import base
+from dpjax.config import defaults
 
 
 def get_config():
     """The released configuration: U-Net 512-1024-2048, ResNet-18, 84 of 96 px."""
-    config = base.get_config()
+    config = defaults.get_config()
     config.task = "pusht_image"
     config.data.dir = "data/pusht_image"  # 206 episodes, 25,650 steps
     config.data.columns = ConfigDict(

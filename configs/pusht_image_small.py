@@ -3,12 +3,12 @@
 python -m dpjax.train --config configs/pusht_image_small.py --workdir runs/image_small
 """
 
-from configs import pusht_image
+from dpjax.config import recipes
 
 
 def get_config():
     """A quarter of the ResNet's width on images of 66 px, and the U-Net of pusht_state_small."""
-    config = pusht_image.get_config()
+    config = recipes.load("pusht_image")
     config.data.mirror = True
     # The last maps are 3 x 3, as the paper's at 84 px, for 0.6 of the work.
     config.cameras.image.resize = (72, 72)

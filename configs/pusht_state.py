@@ -4,12 +4,12 @@ python -m dpjax.convert zarr pusht_cchi_v7_replay.zarr data/pusht_human
 python -m dpjax.train --config configs/pusht_state.py --workdir runs/pusht_state
 """
 
-from configs import base
+from dpjax.config import defaults
 
 
 def get_config():
     """The paper's sizes; for an accelerator (about one step a second on two cores)."""
-    config = base.get_config()
+    config = defaults.get_config()
     config.data.dir = "data/pusht_human"  # 206 episodes, 25,650 steps
     config.train.steps_per_call = 2
     return config

@@ -3,12 +3,12 @@
 python -m dpjax.train --config configs/pusht_state_flow_small.py --workdir runs/pusht_flow
 """
 
-from configs import pusht_state_small
+from dpjax.config import recipes
 
 
 def get_config():
     """The U-Net of pusht_state_small on straight lines: a step costs the same."""
-    config = pusht_state_small.get_config()
+    config = recipes.load("pusht_state_small")
     config.schedule.name = "flow"
     config.predict = "velocity"
     config.sampler.name = "euler"

@@ -3,12 +3,12 @@
 python -m dpjax.train --config configs/pusht_state_inpainting.py --workdir runs/inpainting
 """
 
-from configs import base
+from dpjax.config import defaults
 
 
 def get_config():
     """The paper's U-Net over actions and observations together (65.3 M parameters)."""
-    config = base.get_config()
+    config = defaults.get_config()
     config.data.dir = "data/pusht_human"
     config.condition = "inpaint"
     return config

@@ -3,11 +3,11 @@
 python -m dpjax.train --config configs/pusht_state_inpainting_small.py --workdir runs/inp
 """
 
-from configs import pusht_state_small
+from dpjax.config import recipes
 
 
 def get_config():
     """The U-Net of pusht_state_small over actions and observations together."""
-    config = pusht_state_small.get_config()
+    config = recipes.load("pusht_state_small")
     config.condition = "inpaint"
     return config

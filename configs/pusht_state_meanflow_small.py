@@ -4,7 +4,7 @@
         --workdir runs/pusht_meanflow
 """
 
-from configs import pusht_state_flow_small
+from dpjax.config import recipes
 
 
 def get_config():
@@ -12,7 +12,7 @@ def get_config():
 
     Its loss takes a derivative along the flow too: 12,500 steps last as long as 20,000.
     """
-    config = pusht_state_flow_small.get_config()
+    config = recipes.load("pusht_state_flow_small")
     config.method = "meanflow"
     config.train.steps = 12_500
     config.schedule.num_levels = 1  # told 0 … 100 the loss's derivative is as much steeper

@@ -4,7 +4,7 @@ python -m dpjax.convert zarr pusht_cchi_v7_replay.zarr data/pusht_human
 python -m dpjax.train --config configs/pusht_state_small.py --workdir runs/pusht_small
 """
 
-from configs import base
+from dpjax.config import defaults
 
 
 def get_config():
@@ -12,7 +12,7 @@ def get_config():
 
     40 minutes of two cores with AVX-512, 80 of slower ones: half the steps do nearly as well.
     """
-    config = base.get_config()
+    config = defaults.get_config()
     config.data.dir = "data/pusht_human"  # 206 episodes, 25,650 steps
     config.data.mirror = True
     config.denoiser.widths = (64, 128, 256)

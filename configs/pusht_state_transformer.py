@@ -3,12 +3,12 @@
 python -m dpjax.train --config configs/pusht_state_transformer.py --workdir runs/transformer
 """
 
-from configs import base
+from dpjax.config import defaults
 
 
 def get_config():
     """Chi et al. 2023, table 10: 8 layers, 4 heads, 256 channels, attention dropout 0.01."""
-    config = base.get_config()
+    config = defaults.get_config()
     config.data.dir = "data/pusht_human"
     config.denoiser = dict(
         name="transformer",

@@ -3,13 +3,13 @@
 python -m dpjax.train --config configs/pusht_state_transformer_small.py --workdir runs/tf
 """
 
-from configs import pusht_state_small, pusht_state_transformer
+from dpjax.config import recipes
 
 
 def get_config():
     """4 layers of 128 channels in the place of pusht_state_small's U-Net: its minutes."""
-    config = pusht_state_small.get_config()
-    transformer = pusht_state_transformer.get_config()
+    config = recipes.load("pusht_state_small")
+    transformer = recipes.load("pusht_state_transformer")
     config.denoiser = transformer.denoiser
     config.denoiser.layers = 4
     config.denoiser.width = 128

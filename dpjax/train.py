@@ -19,14 +19,14 @@ import signal
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
 import jax
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 import numpy as np
 from tqdm import tqdm
 
 from dpjax.check import collect, rules
-from dpjax.config import build, cameras, dataset, defaults
+from dpjax.config import build, cameras, checks, dataset, sources
 from dpjax.config import flags as flags_lib
 from dpjax.core.errors import UserError
 from dpjax.data import loader
@@ -35,10 +35,6 @@ from dpjax.training import distributed, multi_seed, parallel
 from dpjax.training import state as states
 from dpjax.training.metrics import averages, refuse_non_finite
 from dpjax.training.signals import Signals, Stopped
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run folder: new, or one to go on with.")
-PROFILE = flags.DEFINE_boolean("profile", False, "Trace one call into WORKDIR/profile.")
 
 log = logging.getLogger("dpjax")
 
@@ -51,16 +47,20 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
     """
     signals, panels, held = Signals(), None, []
     with distributed.fail_together():
-        config = dataset.resolved(config)
-        build.check(config)
+        config = sources.resolved(config)
+        checks.check(config)
+        training_run.check_devices(config.train.batch, config.train.accumulate, jax.device_count())
         if profile:
             training_run.check_profile(config, first=0)
         data = dataset.read(config)
         spec = dataset.spec(data)
         normalizer = dataset.normalizer(config, data.train)
         policy = build.policy(config, normalizer, spec)
-        tx, backbone = build.optimizer(config), cameras.pretrained(config)
-        windows = dataset.place(config, data)
+        tx, backbone = (
+            build.optimizer(config),
+            cameras.pretrained(config.encoder) if config.cameras else None,
+        )
+        windows = dataset.train_windows(config, data)
         example = evaluators.first_batch(config, windows, np.zeros(1, np.int32))
         like = functools.partial(jax.eval_shape, policy.init, jax.random.key(0), example)
         each = training_run.alone(config, workdir)  # the trainings: one, or several side by side
@@ -73,9 +73,9 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
     try:
         if held:
             say_start(config, data, workdir)
-            rules.warn(collect.of_training(config, data, normalizer, windows))
+            rules.log_warnings(collect.from_training(config, data, normalizer, windows))
         rngs = [jax.random.split(jax.random.key(own.seed)) for own, _ in each]
-        start = functools.partial(cameras.begin_with, backbone=backbone)
+        start = functools.partial(cameras.with_backbone, backbone=backbone)
         fresh = lambda rng, batch: start(policy.init(rng, batch))
         create = lambda rng, batch, begun: states.create(begun or fresh(rng, batch), tx)
         like = jax.eval_shape(create, rngs[0][0], example, begun)
@@ -103,7 +103,9 @@ def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
             lock.close()
 
 
-def loop(config, team: list[training_run.TrainingRun], meta: dict, state, step, rng, windows) -> int:
+def loop(
+    config, team: list[training_run.TrainingRun], meta: dict, state, step, rng, windows
+) -> int:
     """Calls of `train.steps_per_call` steps, and between them whatever is due.
 
     team: the trainings side by side, of which `state` and `rng` are; nearly always one.
@@ -112,7 +114,7 @@ def loop(config, team: list[training_run.TrainingRun], meta: dict, state, step, 
     first, total = meta.get("step", 0), config.train.steps
     owed = meta.get("owed", False)  # stopped before the judges had seen this step
     if first >= total and not owed:
-        log.info("%s is finished: step %d of %d", WORKDIR.value, first, total)
+        log.info("%s is finished: step %d of %d", team[0].workdir, first, total)
         return 0
     if team[0].profile:
         training_run.check_profile(config, first)
@@ -126,7 +128,9 @@ def loop(config, team: list[training_run.TrainingRun], meta: dict, state, step, 
             for i, job in enumerate(team):
                 team[i], clock = training_run.written(job, clock, stack)
         clock, stop = calls(config, team, clock, bar, owed, state, step, rng, windows)
-    distributed.max_over_processes(0)  # nobody leaves, and is missed, before the last save is complete
+    distributed.max_over_processes(
+        0
+    )  # nobody leaves, and is missed, before the last save is complete
     if others:
         return 128 + stop if stop else 0
     if stop:
@@ -199,29 +203,31 @@ def say_start(config: ConfigDict, data: dataset.Data, workdir: Path) -> None:
     )
 
 
-def main(_):
-    logging.basicConfig(level=logging.INFO, format="dpjax: %(message)s", force=True)
-    for name in ("absl", "jax", "orbax"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if CONFIG.value is None or WORKDIR.value is None:
-        raise UserError("give --config (a file of configs/) and --workdir (the run folder).")
-    if CONFIG.value.get("distributed"):
+def main(argv: list[str]) -> int:
+    """Parses the command line and trains; returns the exit code."""
+    args = flags.FlagValues()
+    define = dict(flag_values=args)
+    flags.DEFINE_string("workdir", None, "The run folder: new, or one to continue.", **define)
+    flags.DEFINE_boolean("profile", False, "Trace one call into WORKDIR/profile.", **define)
+    flags.DEFINE_boolean("verbose", False, "Print the whole config.", **define)
+    config = flags_lib.parse(argv, __doc__, args)
+    if config is None or args.workdir is None:
+        raise UserError(
+            "give --config (a recipe, or a config file) and --workdir (the run folder)."
+        )
+    if config.get("distributed"):
         distributed.start()
         if not distributed.is_first():
-            log.setLevel(logging.WARNING)  # what is no warning, the first process says
+            log.setLevel(logging.WARNING)  # the first process reports what is no warning
     try:
-        return train(CONFIG.value, Path(WORKDIR.value), PROFILE.value)
+        return train(config, Path(args.workdir), args.profile)
     except OSError as error:
-        where = error.filename or WORKDIR.value
-        raise UserError(f"{where}: {error.strerror or error}.") from error
+        raise UserError(f"{error.filename or args.workdir}: {error.strerror or error}.") from error
 
 
-def parse(argv):
-    return flags_lib.parse(argv, __doc__, defaults.get_config().to_dict())
-
-
-def command():
-    flags_lib.run(lambda: app.run(main, flags_parser=parse))
+def command() -> None:
+    """`python -m dpjax.train`."""
+    flags_lib.run(lambda: main(sys.argv))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 from dpjax import tasks
 from dpjax.check.context import Context
 from dpjax.check.rules import config as config_rules
-from dpjax.config import build, cameras, checks, dataset, recipes
+from dpjax.config import build, cameras, checks, dataset, recipes, sources
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.types import ACTION
@@ -42,8 +42,8 @@ class _DataSet(NamedTuple):
 def from_config(config: ConfigDict) -> Context:
     """Reads everything as training would; bad episodes are left out and remembered."""
     checks.check_table(config)
-    directories = dataset.directories(config)
-    config = dataset.resolved(config)
+    directories = sources.directories(config.data)
+    config = sources.resolved(config)
 
     # What the data hold, and the part of the config that can be read from them: columns that
     # are missing become findings instead of errors here.
@@ -57,8 +57,8 @@ def from_config(config: ConfigDict) -> Context:
     parts = {directory: (part.train, part.val) for directory, part in sets.items()}
     limit = cameras.image_memory(config.data.memory)
     train, val, _ = mixture.join(parts, directories, limit, config.data.spill)
-    normalizer = dataset.fit(readable, train)
-    mask = dataset.windows_of(config, train)[1]
+    normalizer = dataset.normalizer(readable, train)
+    mask = dataset.window_indices(config, train)[1]
     first = next(iter(directories))
     return Context(
         config=config,
@@ -68,7 +68,7 @@ def from_config(config: ConfigDict) -> Context:
             *(label for part in sets.values() for label in part.train_labels),
             *(label for part in sets.values() for label in part.val_labels),
         ],
-        represented=dataset.learned(readable, train),
+        represented=dataset.learned_columns(readable, train),
         normalizer=normalizer,
         representation=build.representation(config),
         num_windows=len(mask) * (2 if config.data.mirror else 1),
@@ -113,7 +113,7 @@ def from_training(
             *(f"training episode {e}" for e in kept),
             *(f"held-out episode {e}" for e in range(len(data.val.ends))),
         ],
-        represented=dataset.learned(config, train),
+        represented=dataset.learned_columns(config, train),
         normalizer=normalizer,
         representation=build.representation(config),
         num_windows=len(windows),
@@ -209,8 +209,8 @@ def _read(config: ConfigDict, directory: str, features) -> _DataSet:
         raise UserError(skipped[0] if skipped else str(error)) from error
     times = {path: raw.columns.pop(name).reshape(-1) for name, path in clock_paths.items()}
 
-    ids = dataset.split_ids(config, len(raw.ends))
-    train, val = dataset.parts(config, tasks.get(config.task), raw, ids)
+    ids = dataset.split_ids(config.data, len(raw.ends))
+    train, val = dataset.parts(config.data, tasks.get(config.task), raw, ids)
     numbers = np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)  # [E], in the data set
     train_labels, val_labels = ([f"episode {numbers[e]}" for e in part] for part in ids)
     clocks = {path: raw._replace(columns={path: x}) for path, x in times.items()}

@@ -1,202 +1,133 @@
-"""From a config to schedule, network, policy and optimizer; and back from a run.
+"""Makes what a config describes: network, policy, optimizer.
 
-With `dataset` and the commands the only file that reads config keys. The tables below are the
-whole plug-in system: a new denoiser is a file in nets/ and a line here.
+The parts that a config chooses by name are in `dpjax.config.components`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
 import dataclasses
-import logging
+from typing import Any
 
-import jax.numpy as jnp
 from ml_collections import ConfigDict
-import numpy as np
 import optax
 
 from dpjax.config import cameras, checks
-from dpjax.core import normalizer as normalizers
-from dpjax.core.errors import UserError, choices, choose
+from dpjax.config.arguments import names_keys
+from dpjax.config.components import CONDITIONINGS, DENOISERS, DTYPES, SAMPLERS, SCHEDULES
+from dpjax.core.errors import choose
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.spec import Spec
-from dpjax.core.types import Params
-from dpjax.diffusion import diffusers_0_11, samplers, sampling, schedules
+from dpjax.diffusion import diffusers_0_11, sampling
 from dpjax.inference.compiled import CompiledPolicy
-from dpjax.nets import dit, transformer, unet1d
-from dpjax.ops import transposed
-from dpjax.policies import base as base_lib
-from dpjax.policies import conditioning, meanflow, representations
+from dpjax.policies import base, meanflow, representations
 from dpjax.policies import diffusion as policies
 from dpjax.policies.base import Policy
 from dpjax.training import optim
 
-DENOISERS = {
-    "unet1d": unet1d.UNet1D,
-    "transformer": transformer.Transformer,
-    "dit": dit.DiT,
-}
-SCHEDULES = {
-    "cosine": schedules.cosine,
-    "linear": schedules.linear,
-    "scaled_linear": schedules.scaled_linear,
-    "sigmoid": schedules.sigmoid,
-    "flow": schedules.rectified_flow,
-}
-SAMPLERS = {
-    "ddpm": lambda config: samplers.ddpm(),
-    "ddim": lambda config: samplers.ddim(config.eta),
-    "euler": lambda config: samplers.ddim(),  # its name on a flow
-    "dpm_solver": lambda config: samplers.dpm_solver(),
-    "heun": lambda config: samplers.heun(),
-}
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-CONDITIONS = {
-    "features": lambda horizon: conditioning.on_features,
-    "local": lambda horizon: conditioning.on_steps,
-    "inpaint": lambda horizon: conditioning.inpaint(horizon.obs),
-}
 
-log = logging.getLogger("dpjax")
-
-
-def check(config: ConfigDict) -> None:
-    """What can be wrong between keys, before anything is read or compiled."""
-    from dpjax.config import defaults
-
-    checks.check(config.to_dict(), defaults.get_config().to_dict())
-    horizon = config.horizon
-    checks.check_training(config)
-    needed = horizon.obs - 1 + horizon.act
-    if needed > horizon.predict:
-        raise UserError(
-            f"config.horizon.act={horizon.act} does not fit: horizon.obs - 1 + horizon.act = "
-            f"{needed} steps are needed but horizon.predict={horizon.predict} are predicted. "
-            "Raise horizon.predict or lower horizon.act."
-        )
-    choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
-    if config.denoiser.name == "unet1d":
-        sizes = ("widths", "groups", "kernel_size", "time_features")
-        unet1d.check_sizes(*(config.denoiser[key] for key in sizes))
-        unet1d.check_horizon(horizon.predict, config.denoiser.widths)
-    else:
-        transformer.check_sizes(config.denoiser.width, config.denoiser.heads)
-    for key in ("action", "obs"):
-        choose(normalizers.MODES, config.normalize[key], f"config.normalize.{key}")
-    if config.normalize.action == "gaussian" and np.isfinite(config.sampler.clip):
-        raise UserError(
-            f"config.normalize.action='gaussian' with config.sampler.clip="
-            f"{config.sampler.clip} would cut actions beyond {config.sampler.clip} standard "
-            f"deviations: use 'limits', or config.sampler.clip=inf."
-        )
-    choose({"refuse": 0, "skip": 0}, config.data.on_bad, "config.data.on_bad")
-    choose(normalizers.IMAGE_MODES, config.normalize.image, "config.normalize.image")
-    cameras.check_config(config)
-    checks.check_columns(config)
-    check_schedule(config)
-    policy(config, None, Spec({}, 1, ""))  # schedule, sampler and prediction fit together
-
-
-def check_schedule(config: ConfigDict) -> None:
-    """The schedule ends in noise: sampling starts there, whatever was trained."""
-    schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
-    alpha = schedule(config.schedule.num_levels).path(1, "trailing").now.alpha[0]
-    if alpha**2 > schedules.MAX_FIRST_ALPHA_BAR:
-        raise UserError(
-            f"config.schedule.name={config.schedule.name!r} with num_levels="
-            f"{config.schedule.num_levels} ends at ᾱ = {alpha**2:.2f}, far from the noise that "
-            "sampling starts from: use 'cosine', or more levels (linear ones need about 1000)."
-        )
-
-
-def denoiser(config: ConfigDict, spec: Spec):
-    """The network that the config describes, with the sizes that are not its own."""
+def denoiser(config: ConfigDict, spec: Spec) -> Any:
+    """The flax module of the network. spec: of what it learns, see `representation`."""
+    checks.check_denoiser(config.denoiser, config.condition)
     network = choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
-    horizon = config.horizon
-    if config.condition == "inpaint":
-        features, observed = spec.action + sum(spec.numbers.values()), 0
-    else:
-        features, observed = spec.action, horizon.obs
-    sizes = dict(features=features, horizon=horizon.predict, observed=observed)
-    sizes.update(local=config.condition == "local", remat=config.compute.remat)
-    sizes["times"] = 2 if config.method == "meanflow" else 1
-    fields = {field.name: field for field in dataclasses.fields(network)}
-    if sizes["local"] and "local" not in fields:
-        raise UserError(
-            f"config.condition='local' needs config.denoiser.name='unet1d', not "
-            f"{config.denoiser.name!r}."
-        )
-    sizes = {key: value for key, value in sizes.items() if key in fields}
-    own = set(fields) - {*sizes, "parent", "name"}
-    given = {key: value for key, value in config.denoiser.items() if key != "name"}
-    for key, value in given.items():
-        if key not in own:
-            raise UserError(
-                f"config.denoiser.{key} is unknown to {config.denoiser.name!r}; "
-                f"{choices(key, own)}."
-            )
-        checks.check_type(f"denoiser.{key}", value, fields[key].default)
-    return network(**sizes, **given)
+    # Fields that follow from the data and from other keys; each network has some of them.
+    derived = {
+        "features": spec.action,
+        "observed": config.horizon.obs,
+        "horizon": config.horizon.predict,
+        "local": config.condition == "local",
+        "times": 2 if config.method == "meanflow" else 1,
+        "remat": config.compute.remat,
+        "kernels": config.compute.kernels,
+    }
+    if config.condition == "inpaint":  # observations are denoised too, and condition nothing
+        derived["features"] += sum(spec.numbers.values())
+        derived["observed"] = 0
+    names = {field.name for field in dataclasses.fields(network)}
+    derived = {name: value for name, value in derived.items() if name in names}
+    fields = {name: value for name, value in config.denoiser.items() if name != "name"}
+    return network(**derived, **fields)
 
 
 def representation(config: ConfigDict) -> representations.Representation:
-    """What the network learns in place of the data's rotations and absolute actions."""
-    return representations.parse(config.representation.layouts, config.representation.relative, config.horizon.obs)
+    """How rotations and relative actions are represented in what the network learns."""
+    section = config.representation
+    with names_keys():
+        return representations.parse(section.layouts, section.relative, config.horizon.obs)
 
 
+@names_keys()
 def policy(
-    config: ConfigDict, normalizer: Normalizer | None, spec: Spec, sampling_loop=sampling.sample
+    config: ConfigDict,
+    normalizer: Normalizer | None,
+    spec: Spec,
+    sampling_loop: Callable = sampling.sample,
 ) -> Policy:
-    """The three functions that the config describes, for data of that spec.
+    """The policy that the config describes, for data of that spec.
 
-    sampling_loop: see `policy.diffusion_policy`.
+    normalizer: None where `init` is not called. sampling_loop: see `diffusion_policy`.
     """
     checks.check_method(config)
-    known = representation(config)
+    # The network learns data in another representation, whose sizes may be other ones.
+    learned = representation(config)
     if spec.observations:
-        observations, action = representations.learned_sizes(known, spec.observations, spec.action)
+        observations, action = representations.learned_sizes(
+            learned, spec.observations, spec.action
+        )
         spec = spec._replace(observations=observations, action=action)
-    schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
-    sampler = choose(SAMPLERS, config.sampler.name, "config.sampler.name")
+
     dtype = choose(DTYPES, config.compute.dtype, "config.compute.dtype")
-    encoder = base_lib.encoder_of(cameras.encoder(config, spec), cameras.view(config), dtype)
-    network = base_lib.denoiser_of(denoiser(config, spec), dtype)
+    encoder = base.encoder_of(
+        cameras.encoder(config, spec), cameras.view(config.cameras, config.augment), dtype
+    )
+    network = base.denoiser_of(denoiser(config, spec), dtype)
+
+    settings = config.sampler
     options = dict(
         horizon=config.horizon.predict,
-        num_steps=config.sampler.num_steps,
-        spacing=config.sampler.spacing,
-        clip=config.sampler.clip,
+        num_steps=settings.num_steps,
+        spacing=settings.spacing,
+        clip=settings.clip,
         mask_padding=config.loss.mask_padding,
-        unroll=config.sampler.unroll,
-        warm_start=config.sampler.warm_start,
+        unroll=settings.unroll,
+        warm_start=settings.warm_start,
         sampling_loop=sampling_loop,
-        conditioning=choose(CONDITIONS, config.condition, "config.condition")(config.horizon),
+        conditioning=choose(CONDITIONINGS, config.condition, "config.condition")(
+            config.horizon.obs
+        ),
     )
+    num_levels = config.schedule.num_levels
     if config.method == "meanflow":
-        options.update(num_levels=config.schedule.num_levels, **config.meanflow)
-        return representations.wrap(
-            meanflow.meanflow_policy(encoder, network, normalizer, **options), known
-        )
-    num_levels, name = config.schedule.num_levels, config.sampler.name
-    levels, made = schedule(num_levels), sampler(config.sampler)
-    version = config.sampler.diffusers
-    levels, made = diffusers_0_11.as_in(version, levels, num_levels, name, made, config.predict)
-    options.update(predict=config.predict, sampler=made)
-    made = policies.diffusion_policy(encoder, network, levels, normalizer, **options)
-    return representations.wrap(made, known)
+        options.update(num_levels=num_levels, **config.meanflow)
+        made = meanflow.meanflow_policy(encoder, network, normalizer, **options)
+        return representations.wrap(made, learned)
+    schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")(num_levels)
+    sampler = choose(SAMPLERS, settings.name, "config.sampler.name")(settings.eta)
+    schedule, sampler = diffusers_0_11.as_in(
+        settings.diffusers, schedule, num_levels, settings.name, sampler, config.predict
+    )
+    options.update(prediction_type=config.predict, sampler=sampler)
+    made = policies.diffusion_policy(encoder, network, schedule, normalizer, **options)
+    return representations.wrap(made, learned)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW as the config says, over the whole run; `train_step` clips before it."""
+    """AdamW over the whole run, warm-up and cosine included; `train_step` clips before it."""
     scales = {"encoder": config.encoder.lr} if config.cameras else None
     options = config.optim.to_dict()
-    clipped = options.pop("grad_clip")
+    is_clipped = options.pop("grad_clip")
     adam = optim.adamw(steps=config.train.steps, scales=scales, **options)
-    # In the place where the clipping was: the states of older checkpoints have it.
-    return optax.chain(optax.identity(), adam) if clipped else adam
+    # The identity stands where clipping once was: older checkpoints have its (empty) state.
+    return optax.chain(optax.identity(), adam) if is_clipped else adam
 
 
-def sampling(config: ConfigDict, *, sampler=None, steps=None, warm_start=None) -> ConfigDict:
+def with_sampling(
+    config: ConfigDict,
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    warm_start: float | None = None,
+) -> ConfigDict:
     """A copy of the config with another sampler, number of steps or warm start."""
-    config = config.copy_and_resolve_references()  # ConfigDict(config) shares its sections
+    config = config.copy_and_resolve_references()  # ConfigDict(config) would share its sections
     with config.unlocked():
         config.sampler.name = sampler or config.sampler.name
         if steps is not None:
@@ -207,13 +138,9 @@ def sampling(config: ConfigDict, *, sampler=None, steps=None, warm_start=None) -
 
 
 def compiled_policy(config: ConfigDict, policy: Policy, spec: Spec) -> CompiledPolicy:
-    """`(params, rng, obs, previous=None) -> [B, Tp, Da]`, compiled once a batch size."""
-    step = (config.horizon.predict, spec.action) if config.sampler.warm_start else None
-    return CompiledPolicy(policy.sample, cameras.rows(spec, config.horizon.obs), step)
-
-
-def inference_params(params: Params, platforms: Iterable[str]) -> Params:
-    """The params as plans on these platforms take them: for CPUs the denoiser's are turned."""
-    if set(platforms) != {"cpu"}:
-        return params
-    return {**params, "denoiser": transposed.turn(params["denoiser"])}
+    """`policy.sample` as one program per batch size, for observations of that spec."""
+    # With a warm start the program takes the last chunk, [Tp, Da] of each example, too.
+    previous = (config.horizon.predict, spec.action) if config.sampler.warm_start else None
+    return CompiledPolicy(
+        policy.sample, cameras.observation_shapes(spec, config.horizon.obs), previous
+    )

@@ -1,137 +1,27 @@
-"""What a config may hold: keys, types and ranges, each said in one line.
+"""What a config may hold, checked before anything is read, constructed or compiled.
 
-`configs/base.py` has every key with a value of the right type; a config has these
-keys and no others. A file of configs/ can break that (a ConfigDict takes any new
-attribute until it is locked), and so can an override of a whole section.
+The table `defaults.KEYS` says what a single key may be; the functions here say which keys go
+together. Nothing here needs a device, so that a mistake is one line after a second.
 """
 
 from collections.abc import Mapping
 import math
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from dpjax import tasks
-from dpjax.core.errors import UserError, choices, choose
+from dpjax.config import cameras, components, defaults, keys, renamed
+from dpjax.config.arguments import names_keys
+from dpjax.config.components import SAMPLERS, SCHEDULES
+from dpjax.config.keys import Key
+from dpjax.core.errors import UserError, choices
 from dpjax.core.types import ACTION
-from dpjax.config import renamed
-from dpjax.diffusion import diffusers_0_11
-from dpjax.training import parallel
-from dpjax.training.step import check_accumulation
+from dpjax.diffusion import diffusers_0_11, parameterization, schedules
+from dpjax.nets import transformer, unet1d
+from dpjax.policies import representations
 
-# Sections whose keys are the user's own, with texts as values: new ones may be given on the
-# command line too.
-TEXTS = ("data.columns", "data.goals", "representation.layouts", "normalize.per_key")
-# Those, and sections whose keys follow from data or from a name that base's is not.
-OPEN = (*TEXTS, "denoiser", "cameras")
-
-ABOVE_0 = (
-    *("horizon.obs", "horizon.predict", "horizon.act"),
-    *("train.steps", "train.batch", "train.steps_per_call", "train.accumulate", "train.seeds"),
-    *("optim.lr", "optim.eps", "schedule.num_levels"),
-    *("eval.episodes", "eval.num_envs", "eval.num_steps"),
-    *("val.windows", "val.samples", "val.num_steps"),
-    *("sampler.num_steps", "sampler.unroll", "sampler.clip"),
-    *("encoder.width", "encoder.keypoints", "encoder.features"),
-)
-AT_LEAST_0 = (
-    *("optim.weight_decay", "optim.warmup", "optim.grad_clip", "ema.power"),
-    *("log.every", "val.every", "eval.every", "save.every", "save.keep_best"),
-    *("data.max_episodes", "data.memory", "normalize.min_range"),
-    *("meanflow.power",),
-    *("augment.shift", "encoder.lr"),
-)
-BELOW = {  # 0 <= value < bound
-    "data.val_fraction": 1,
-    "optim.b1": 1,
-    "optim.b2": 1,
-    "normalize.quantile": 0.5,
-    "sampler.warm_start": 1,
-    "seed": 2**32,
-    "data.val_seed": 2**32,
-}
-UP_TO = {  # 0 <= value <= bound
-    "ema.max": 1,
-    "meanflow.share": 1,
-    "sampler.eta": 1,
-    "augment.brightness": 1,
-    "augment.contrast": 1,
-    "augment.saturation": 1,
-    "augment.hue": 0.5,
-}
-MAY_BE_INFINITE = ("sampler.clip",)
-
-
-def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}, tuples as lists."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def check(config: Mapping, complete: Mapping) -> None:
-    """Refuses a config with other keys or types than the complete one, or bad numbers."""
-    check_keys(config, complete)
-    given = flatten(config)
-    for key in (*ABOVE_0, *AT_LEAST_0, *BELOW, *UP_TO):
-        _check_range(key, given[key])
-
-
-def check_columns(config: ConfigDict) -> None:
-    """The columns that the task and the loss want are mapped to something.
-
-    A task that observes whatever there is may leave them to the data (`dataset.resolved`).
-    """
-    task = tasks.get(config.task)
-    if not config.data.columns and not task.columns:
-        return
-    if ACTION not in config.data.columns:
-        raise UserError(
-            f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
-        )
-    for key in task.columns:
-        if key not in config.data.columns:
-            raise UserError(
-                f"config.data.columns lacks {key!r}, which task {config.task!r} observes: "
-                f"add {key}=<path inside an RLDS step, such as observation/{key}>."
-            )
-    if config.data.mirror and task.mirror is None:
-        raise UserError(
-            f"config.data.mirror=True: task {config.task!r} has no mirror image (dpjax/tasks); "
-            "set it to False."
-        )
-    if config.data.goals and task.columns:
-        raise UserError(
-            f"config.data.goals={dict(config.data.goals)}: the simulator of task {config.task!r} "
-            "gives no goals: use config.task=custom."
-        )
-    if not tasks.observed_columns(task, config.data.columns):
-        raise UserError(
-            "config.data.columns names no observation: add one, such as "
-            "state=observation/state, or leave it empty for all that the data has."
-        )
-
-
-def check_training(config: ConfigDict) -> None:
-    """The batch can be split over devices and parts; the optimizer's keys fit together."""
-    if not 0 <= config.optim.warmup < config.train.steps:
-        raise UserError(
-            f"config.optim.warmup={config.optim.warmup} must be below config.train.steps="
-            f"{config.train.steps}: the cosine begins where the warm-up ends."
-        )
-    choose({"all": 0, "matrices": 0}, config.optim.decay, "config.optim.decay")
-    choose(parallel.STRATEGIES, config.train.parallel, "config.train.parallel")
-    parallel.check_batch(config.train.batch, jax.device_count())
-    check_accumulation(config.train.batch // jax.device_count(), config.train.accumulate)
-
-
-METHODS = ("diffusion", "meanflow")
-MEANFLOW = {  # what else a config with method "meanflow" may say
+MEANFLOW = {  # the values that go with config.method "meanflow"
     "schedule.name": ("flow",),
     "predict": ("velocity",),
     "sampler.name": ("euler", "ddim"),
@@ -140,105 +30,198 @@ MEANFLOW = {  # what else a config with method "meanflow" may say
 }
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError, one line, for a config that cannot be trained."""
+    check_table(config)
+    check_training(config.optim.warmup, config.train.steps)
+    check_denoiser(config.denoiser, config.condition)
+    check_horizon(config.horizon, config.denoiser)
+    cameras.check(config.cameras, config.condition)
+    cameras.check_encoder(config.encoder)
+    check_columns(config.task, config.data)
+    check_method(config)
+    check_sampling(config)
+    if config.normalize.action == "gaussian" and math.isfinite(config.sampler.clip):
+        clip = config.sampler.clip
+        raise UserError(
+            f"config.normalize.action='gaussian' with config.sampler.clip={clip} would cut actions "
+            f"beyond {clip} standard deviations: use 'limits', or config.sampler.clip=inf."
+        )
+    with names_keys():
+        representation = config.representation
+        representations.parse(representation.layouts, representation.relative, config.horizon.obs)
+
+
+def check_table(config: Mapping) -> None:
+    """Refuses missing, unknown and wrongly typed keys, and values that the table excludes."""
+    flat = config.to_dict() if isinstance(config, ConfigDict) else config
+    check_keys(flat, defaults.KEYS)
+    values = keys.flatten(flat)
+    for path, key in keys.walk(defaults.KEYS):
+        if path in values:  # keys of another denoiser are those of its fields
+            keys.check_range(path, values[path], key.range)
+
+
+def check_keys(config: Mapping, table: keys.Table, prefix: str = "") -> None:
+    """Refuses missing, unknown and wrongly typed keys of one section of the table."""
+    for name in config:
+        new = renamed.new_key(prefix + name)
+        if new != prefix + name:
+            raise UserError(f"config.{prefix}{name} is now config.{new}.")
+        if name not in table:
+            raise UserError(f"config.{prefix}{name} is unknown; {choices(name, table)}.")
+    for name, entry in table.items():
+        if name not in config:
+            example = keys.defaults({name: entry})[name]
+            raise UserError(
+                f"config.{prefix}{name} is missing: configs/base.py has it as {example!r}."
+            )
+        _check_entry(config[name], entry, prefix + name)
+
+
+def _check_entry(value: Any, entry: Key | keys.Table, path: str) -> None:
+    """One key, or one section."""
+    is_section = isinstance(entry, Mapping) or isinstance(entry.default, Mapping)
+    if is_section and not isinstance(value, Mapping):
+        names = entry if isinstance(entry, Mapping) else entry.default
+        raise UserError(
+            f"config.{path}={value!r} must be a section with the keys {', '.join(names)}."
+        )
+    if isinstance(entry, Mapping):
+        if path in defaults.OPEN and value.get("name") != entry["name"].default:
+            entry = {name: key for name, key in entry.items() if name in value}
+            value = {name: value[name] for name in entry}
+        check_keys(value, entry, f"{path}.")
+    elif not is_section:
+        keys.check_type(path, value, entry.default)
+    elif path in defaults.OPEN_TEXTS:
+        for name, text in value.items():
+            keys.check_type(f"{path}.{name}", text, "text")
+
+
+def check_training(warmup: int, steps: int) -> None:
+    """Refuses a warm-up that does not end before the training does."""
+    if warmup >= steps:
+        raise UserError(
+            f"config.optim.warmup={warmup} must be below config.train.steps={steps}: the cosine "
+            "begins where the warm-up ends."
+        )
+
+
+def check_horizon(horizon: ConfigDict, denoiser: ConfigDict) -> None:
+    """Refuses chunks that are too short for what is executed, or that a U-Net cannot halve."""
+    needed = horizon.obs - 1 + horizon.act
+    if needed > horizon.predict:
+        raise UserError(
+            f"config.horizon.act={horizon.act} does not fit: horizon.obs - 1 + horizon.act = "
+            f"{needed} steps are needed but horizon.predict={horizon.predict} are predicted. "
+            "Raise horizon.predict or lower horizon.act."
+        )
+    if denoiser.name == "unet1d":
+        with names_keys():
+            unet1d.check_horizon(horizon.predict, denoiser.widths)
+
+
+def check_denoiser(denoiser: ConfigDict, condition: str) -> None:
+    """Refuses keys that the network does not have, and sizes that do not fit together."""
+    fields = components.denoiser_fields(denoiser.name)
+    for name, value in denoiser.items():
+        if name == "name":
+            continue
+        if name not in fields:
+            raise UserError(
+                f"config.denoiser.{name} is unknown to {denoiser.name!r}; {choices(name, fields)}."
+            )
+        keys.check_type(f"denoiser.{name}", value, fields[name])
+    if condition == "local" and not components.can_be_local(denoiser.name):
+        raise UserError(
+            f"config.condition='local' needs config.denoiser.name='unet1d', not {denoiser.name!r}."
+        )
+    with names_keys():
+        if denoiser.name == "unet1d":
+            sizes = ("widths", "groups", "kernel_size", "time_features")
+            unet1d.check_sizes(*(denoiser[name] for name in sizes))
+        else:
+            transformer.check_sizes(denoiser.width, denoiser.heads)
+
+
+def check_columns(task_name: str, data: ConfigDict) -> None:
+    """Refuses columns that lack what the task observes; what the task cannot do with its data.
+
+    A task that observes whatever there is may leave the columns to the data (`sources.resolved`).
+    """
+    with names_keys():
+        task = tasks.get(task_name)
+    if not data.columns and not task.columns:
+        return
+    if ACTION not in data.columns:
+        raise UserError(
+            f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
+        )
+    for name in task.columns:
+        if name not in data.columns:
+            raise UserError(
+                f"config.data.columns lacks {name!r}, which task {task_name!r} observes: "
+                f"add {name}=<path inside an RLDS step, such as observation/{name}>."
+            )
+    if data.mirror and task.mirror is None:
+        raise UserError(
+            f"config.data.mirror=True: task {task_name!r} has no mirror image (dpjax/tasks); "
+            "set it to False."
+        )
+    if data.goals and task.simulator is not None:
+        raise UserError(
+            f"config.data.goals={dict(data.goals)}: the simulator of task {task_name!r} "
+            "gives no goals: use config.task=custom."
+        )
+    if not tasks.observed_columns(task, data.columns):
+        raise UserError(
+            "config.data.columns names no observation: add one, such as "
+            "state=observation/state, or leave it empty for all that the data has."
+        )
+
+
 def check_method(config: ConfigDict) -> None:
-    """Refuses an unknown method, and keys that do not go with it or with each other."""
+    """Refuses keys that do not go with the method, or with each other."""
     if config.sampler.warm_start and config.condition == "inpaint":
         raise UserError(
             f"config.sampler.warm_start={config.sampler.warm_start} does not go with "
-            "config.condition='inpaint', whose last plan lacks the observations: set it to 0."
-        )
-    if config.method not in METHODS:
-        raise UserError(
-            f"config.method={config.method!r} is unknown; {choices(config.method, METHODS)}."
+            "config.condition='inpaint', whose last chunk lacks the observations: set it to 0."
         )
     version = config.sampler.diffusers
-    if version not in diffusers_0_11.VERSIONS or (version != "current" and _is_flow(config)):
+    is_flow = config.schedule.name == "flow" or config.method == "meanflow"
+    if version != "current" and is_flow:
         raise UserError(
             f"config.sampler.diffusers={version!r}: expected 'current', or '0.11' where neither "
             "config.schedule.name is flow nor config.method meanflow."
         )
-    given = flatten(config.to_dict())
-    for key, allowed in MEANFLOW.items():
-        if config.method == "meanflow" and given[key] not in allowed:
+    values = keys.flatten(config.to_dict())
+    for path, allowed in MEANFLOW.items():
+        if config.method == "meanflow" and values[path] not in allowed:
             raise UserError(
-                f"config.{key}={given[key]!r} does not go with config.method='meanflow'; set it "
+                f"config.{path}={values[path]!r} does not go with config.method='meanflow'; set it "
                 f"to {' or '.join(map(repr, allowed))}."
             )
 
 
-def _is_flow(config):
-    return config.schedule.name == "flow" or config.method == "meanflow"
-
-
-def check_keys(config: Mapping, complete: Mapping, where: str = "") -> None:
-    """Refuses missing, unknown and wrongly typed keys of `config`, section by section."""
-    for key in config:
-        if key not in complete:
-            if renamed.new_key(where + key) != where + key:
-                raise UserError(f"config.{where}{key} is now config.{renamed.new_key(where + key)}.")
-            raise UserError(f"config.{where}{key} is unknown; {choices(key, complete)}.")
-    for key, example in complete.items():
-        path = where + key
-        if key not in config:
-            raise UserError(f"config.{path} is missing: configs/base.py has it as {example!r}.")
-        if isinstance(example, Mapping):
-            if not isinstance(config[key], Mapping):
-                raise UserError(
-                    f"config.{path}={config[key]!r} must be a section with the keys "
-                    f"{', '.join(example)}."
-                )
-            if path not in OPEN or config[key].get("name", 0) == example.get("name", 1):
-                check_keys(config[key], example, f"{path}.")
-            else:
-                _check_known(config[key], example, f"{path}.")
-        else:
-            check_type(path, config[key], example)
-
-
-def _check_known(section, example, where):
-    """The types of those keys of an open section that base has too."""
-    for key in section:
-        if key in example:
-            check_type(where + key, section[key], example[key])
-
-
-def check_type(path: str, value: Any, example: Any) -> None:
-    """Refuses a value of another type than the example's; an int is a float, a bool is not."""
-    if not _fits(value, example):
+def check_sampling(config: ConfigDict) -> None:
+    """Refuses a schedule that does not end in noise, and steps that the sampler cannot take."""
+    name, num_levels = config.schedule.name, config.schedule.num_levels
+    schedule = SCHEDULES[name](num_levels)
+    # One step with the spacing "trailing" starts at the noisiest level.
+    alpha = schedule.path(1, "trailing").now.alpha[0]
+    if alpha**2 > schedules.MAX_FIRST_ALPHA_BAR:
         raise UserError(
-            f"config.{path}={value!r} must be {type_name(example)}, such as {example!r}."
+            f"config.schedule.name={name!r} with num_levels={num_levels} ends at ᾱ = "
+            f"{alpha**2:.2f}, far from the noise that sampling starts from: use 'cosine', or more "
+            "levels (linear ones need about 1000)."
         )
-
-
-def _fits(value, example):
-    if isinstance(example, (bool, str)):
-        return isinstance(value, type(example))
-    if isinstance(example, tuple):
-        return isinstance(value, (tuple, list)) and all(_fits(x, example[0]) for x in value)
-    numbers = (int, float) if isinstance(example, float) else (int,)
-    return isinstance(value, numbers) and not isinstance(value, bool)
-
-
-def type_name(example: Any) -> str:
-    """The type of a value, in words."""
-    if isinstance(example, tuple):
-        return f"a tuple, each element {type_name(example[0])}"
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
-    return names.get(type(example), type(example).__name__)
-
-
-def _check_range(path, value):
-    """Refuses a number that is NaN, infinite or out of its range."""
-    low = value > 0 if path in ABOVE_0 else value >= 0
-    bound = BELOW.get(path, UP_TO.get(path, math.inf))
-    high = value <= bound if path in UP_TO else value < bound or path in MAY_BE_INFINITE
-    if low and high:  # both False for NaN
-        return
-    allowed = {
-        path in ABOVE_0: "above 0",
-        path in AT_LEAST_0: "0 or more",
-        path in BELOW: f"in [0, {bound})",
-        path in UP_TO: f"in [0, {bound}]",
-    }[True]
-    finite = "" if path in MAY_BE_INFINITE or math.isfinite(value) else "finite and "
-    raise UserError(f"config.{path}={value!r} must be {finite}{allowed}.")
+    settings = config.sampler
+    sampler = SAMPLERS[settings.name](settings.eta)
+    schedule, sampler = diffusers_0_11.as_in(
+        settings.diffusers, schedule, num_levels, settings.name, sampler, config.predict
+    )
+    with names_keys():
+        spacing = sampler.spacing if settings.spacing == "auto" else settings.spacing
+        path = schedule.path(settings.num_steps, spacing)
+        parameterization.check_prediction_type(config.predict, path)

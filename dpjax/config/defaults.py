@@ -1,184 +1,198 @@
-"""Every key of dpjax, with unit and source. Task files change what is theirs.
+"""Every key of a config: default, allowed values, unit and meaning.
 
-Sizes that follow from the data (action size, observation sizes) are read from the
-data and appear nowhere here. "Paper" is Chi et al. 2023 and the configurations
-published with it.
+This table is the one place for a key. It makes the config (`get_config`), the checks of types and
+values (`dpjax.config.checks`), the list of `python -m dpjax.train --help`, and docs/config.md.
+"Paper" is Chi et al. 2023 and the configurations published with it. Sizes that follow from the
+data, such as the number of actions, are read from the data and are no keys.
 """
 
 from ml_collections import ConfigDict
 
+from dpjax.config import keys
+from dpjax.config.components import CONDITIONINGS, DENOISERS, DTYPES, METHODS, SAMPLERS, SCHEDULES
+from dpjax.config.keys import ABOVE_0, AT_LEAST_0, Key, below, up_to
+from dpjax.core import normalizer
+from dpjax.diffusion import diffusers_0_11
+from dpjax.diffusion.parameterization import PREDICTION_TYPES
+from dpjax.diffusion.schedules import SPACINGS
+from dpjax.nets import resnet
+from dpjax.training import parallel
+
+SEED = below(2**32)
+MODES = tuple(normalizer.MODES)
+
+KEYS: keys.Table = {
+    "task": Key("pusht", doc="what is observed, and the simulator: a name of dpjax/tasks"),
+    "seed": Key(42, SEED, doc="of weights, batches and noise (the first of the paper's three)"),
+    "distributed": Key(False, doc="several processes train together (docs/scaling.md)"),
+    "horizon": {
+        "obs": Key(2, ABOVE_0, "steps", "To, observed (paper, table 9)"),
+        "predict": Key(16, ABOVE_0, "steps", "Tp, predicted; a U-Net must be able to halve it"),
+        "act": Key(8, ABOVE_0, "steps", "Ta, executed before the next observation"),
+    },
+    "data": {
+        "dir": Key("", doc='an RLDS directory, or several: "a,b"'),
+        "weights": Key("", doc='shares of several in each batch, such as "2,1"; "": their sizes'),
+        "split": Key("train", doc="the split of the data set"),
+        "columns": Key(
+            {"state": "observation/state", "action": "action"},
+            doc="{column: path inside an RLDS step}; empty, with task custom: all of the data",
+        ),
+        "on_bad": Key("refuse", ("refuse", "skip"), doc="bad episodes: an error, or left out"),
+        "val_fraction": Key(0.02, below(1), doc="share of episodes that is held out (paper)"),
+        "val_seed": Key(42, SEED, doc="chooses the episodes that are held out"),
+        "goals": Key({}, doc="{new observation: observation whose last value it takes}"),
+        "mirror": Key(False, doc="train on mirror images too, where the task has them (pusht)"),
+        "max_episodes": Key(0, AT_LEAST_0, "episodes", "train on so many at random; 0: on all"),
+        "memory": Key(0.0, AT_LEAST_0, "GiB", "of images; more go to disk. 0: half of the RAM"),
+        "spill": Key("", doc='folder for images on disk; "": the system\'s temporary one'),
+    },
+    "representation": {
+        "layouts": Key(
+            {},
+            doc='{column: "3 axis_angle 1"}: which dims are a rotation, learned as 6-D (Zhou et '
+            "al. 2019), and in which form (dpjax/core/rotations.py)",
+        ),
+        "relative": Key("", doc='observation that actions are relative to, latest step; "": none'),
+    },
+    "cameras": Key(
+        {},
+        unit="px",
+        doc="{observation: dict(size, resize, crop)}, each (height, width) or (); crop: at random "
+        "in training, otherwise the centre (paper: 84 of 96)",
+    ),
+    "augment": {
+        "shift": Key(0, AT_LEAST_0, "px", "images are moved by up to so much in training"),
+        "brightness": Key(0.0, up_to(1), doc="x: random factor from 1 - x to 1 + x"),
+        "contrast": Key(0.0, up_to(1), doc="as brightness"),
+        "saturation": Key(0.0, up_to(1), doc="as brightness"),
+        "hue": Key(0.0, up_to(0.5), "turns", "random shift on the colour circle"),
+    },
+    "encoder": {
+        "depth": Key(18, tuple(resnet.BLOCKS), "layers", "of the ResNet"),
+        "width": Key(64, ABOVE_0, "channels", "of its first stage"),
+        "pool": Key("spatial_softmax", resnet.POOLS, doc="what makes a vector of its maps"),
+        "keypoints": Key(32, ABOVE_0, doc="maps of the spatial softmax"),
+        "features": Key(64, ABOVE_0, doc="size of a camera's features"),
+        "shared": Key(False, doc="one encoder for all cameras"),
+        "norm": Key("group", resnet.NORMS, doc="frozen: the constants of a trained BatchNorm"),
+        "weights": Key("", doc="torchvision's ResNet, .safetensors or .npz; \"\": from scratch"),
+        "lr": Key(1.0, AT_LEAST_0, "optim.lr", "learning rate of the encoders; 0: frozen"),
+    },
+    "normalize": {
+        "action": Key("limits", MODES, doc="how actions are scaled (dpjax/core/normalizer.py)"),
+        "obs": Key("limits", MODES, doc="how observations other than images are scaled"),
+        "per_key": Key({}, doc="{observation or action: mode}, in place of the two above"),
+        "image": Key("unit", tuple(normalizer.IMAGE_MODES), doc="[-1, 1], or ImageNet's moments"),
+        "quantile": Key(0.01, below(0.5), doc='share that "quantile" leaves out at each end'),
+        "min_range": Key(1e-4, AT_LEAST_0, "data", "dims that move less get scale 1 (paper)"),
+    },
+    "denoiser": {
+        "name": Key("unet1d", tuple(DENOISERS), doc="the network; the keys below are its fields"),
+        "widths": Key((256, 512, 1024), unit="channels", doc="of the U-Net's levels"),
+        "kernel_size": Key(5, unit="steps", doc="of its convolutions; odd"),
+        "groups": Key(8, doc="of its GroupNorms"),
+        "time_features": Key(256, doc="size of the embedding of the noise level"),
+        "film_scale": Key(True, doc="features give scale and bias of a block, not only a bias"),
+    },
+    "method": Key("diffusion", METHODS, doc="meanflow: 1 to 4 steps (Geng et al. 2025)"),
+    "meanflow": {
+        "share": Key(0.25, up_to(1), doc="of examples with an interval, not a moment (table 1a)"),
+        "power": Key(1.0, AT_LEAST_0, doc="of the adaptive weight: 0 none (their table 1e)"),
+    },
+    "condition": Key(
+        "features",
+        tuple(CONDITIONINGS),
+        doc="features: of all steps; local: step by step (unet1d); inpaint: denoised with actions",
+    ),
+    "schedule": {
+        "name": Key("cosine", tuple(SCHEDULES), doc="flow: straight lines (Liu et al. 2023)"),
+        "num_levels": Key(100, ABOVE_0, "levels", "K; of a flow the scale of time (MeanFlow: 1)"),
+    },
+    "predict": Key(
+        "epsilon", tuple(PREDICTION_TYPES), doc="prediction type; a flow's is velocity"
+    ),
+    "sampler": {
+        "name": Key(
+            "ddpm",
+            tuple(SAMPLERS),
+            doc="euler: ddim on a flow; dpm_solver: ++2M (Lu et al. 2022); heun: Karras et al. "
+            "2022, algorithm 1, with 2 S - 1 evaluations",
+        ),
+        "num_steps": Key(100, ABOVE_0, "steps", "S, of the sampling loop"),
+        "spacing": Key(
+            "auto", ("auto", *SPACINGS), doc="auto: leading if S divides K; trailing for heun"
+        ),
+        "eta": Key(0.0, up_to(1), doc="of ddim: 0 deterministic, 1 with the noise of ddpm"),
+        "clip": Key(
+            1.0, ABOVE_0._replace(infinite=True), "network", "bound of the predicted x_0"
+        ),
+        "diffusers": Key(
+            "current", diffusers_0_11.VERSIONS, doc="0.11: its ddpm and ddim, for old weights"
+        ),
+        "warm_start": Key(
+            0.0, below(1), doc="share of steps skipped, from the last chunk (Janner et al. 2022)"
+        ),
+        "unroll": Key(1, ABOVE_0, "steps", "in one turn of the compiled loop"),
+    },
+    "loss": {"mask_padding": Key(False, doc="leave padded steps out (the paper counts them)")},
+    "optim": {
+        "lr": Key(1e-4, ABOVE_0, doc="learning rate of AdamW after the warm-up"),
+        "b1": Key(0.95, below(1), doc="decay of the mean of gradients"),
+        "b2": Key(0.999, below(1), doc="decay of the mean of their squares"),
+        "eps": Key(1e-8, ABOVE_0, doc="added to their root"),
+        "weight_decay": Key(1e-6, AT_LEAST_0, doc="decoupled from the gradient"),
+        "decay": Key("all", ("all", "matrices"), doc="matrices: not biases, norms, positions"),
+        "warmup": Key(500, AT_LEAST_0, "steps", "from 0 to lr; then a cosine to 0"),
+        "grad_clip": Key(10.0, AT_LEAST_0, doc="of the global norm (LeRobot's value); 0: none"),
+    },
+    "ema": {
+        "power": Key(0.75, AT_LEAST_0, doc="of the average of weights: 1 - (1 + step)^-power"),
+        "max": Key(0.9999, up_to(1), doc="the largest decay of the average (paper's code)"),
+    },
+    "train": {
+        "steps": Key(450_000, ABOVE_0, "steps", "of the optimizer (paper: 4,500 epochs)"),
+        "batch": Key(256, ABOVE_0, "examples", "in the global batch"),
+        "steps_per_call": Key(1, ABOVE_0, "steps", "in a compiled call; about 2 s at most"),
+        "parallel": Key("pmap", tuple(parallel.STRATEGIES), doc="how devices share a batch"),
+        "seeds": Key(1, ABOVE_0, "runs", "side by side, of seed, seed + 1, …"),
+        "accumulate": Key(1, ABOVE_0, doc="parts that a batch is computed in: less memory"),
+        "init_from": Key("", doc="a run folder whose averaged weights are the start"),
+    },
+    "compute": {
+        "dtype": Key("float32", tuple(DTYPES), doc="of the networks' arithmetic only"),
+        "remat": Key(False, doc="compute blocks again for the gradient: slower, less memory"),
+        "kernels": Key("auto", ("auto", "xla"), doc="xla: none of dpjax/ops' fast forms"),
+    },
+    # Cadences are rounded up to the end of a call of train.steps_per_call steps; 0 is never.
+    "log": {"every": Key(50, AT_LEAST_0, "steps", "between lines of metrics.jsonl")},
+    "val": {
+        "every": Key(1000, AT_LEAST_0, "steps", "between validations on held-out windows"),
+        "windows": Key(128, ABOVE_0, "windows", "evenly spread over the held-out episodes"),
+        "samples": Key(4, ABOVE_0, "chunks", "sampled per window: best and mean error"),
+        "num_steps": Key(10, ABOVE_0, "steps", "S of these samples; 100 take very long"),
+    },
+    "eval": {
+        "every": Key(10_000, AT_LEAST_0, "steps", "between rollouts in the simulator"),
+        "episodes": Key(50, ABOVE_0, "episodes", "on the seeds for selection, never the official"),
+        "num_envs": Key(50, ABOVE_0, "episodes", "at once, in one batch of the policy"),
+        "num_steps": Key(10, ABOVE_0, "steps", "S in training; final numbers: sampler.num_steps"),
+    },
+    "save": {
+        "every": Key(5_000, AT_LEAST_0, "steps", "between checkpoints"),
+        "keep_best": Key(3, AT_LEAST_0, "checkpoints", "by score; the last one is always kept"),
+    },
+}  # fmt: skip
+
+# Open sections: their keys are the user's own, and new ones may be set on the command line.
+OPEN_TEXTS = ("data.columns", "data.goals", "representation.layouts", "normalize.per_key")
+# Those, and sections with other keys than the table's: another network's, or the cameras'.
+OPEN = (*OPEN_TEXTS, "denoiser", "cameras")
+
 
 def get_config() -> ConfigDict:
-    """The paper's U-Net from low-dim observations; `data.dir` is for the user to say."""
-    config = ConfigDict()
-    config.task = "pusht"  # dpjax/tasks: environment, observations, seeds, score
-    config.seed = 42  # of weights, batches and noise; the paper's first of three
-    config.distributed = False  # several processes train together (docs/scaling.md)
+    """A config with every key at its default: the paper's U-Net, from low-dim observations.
 
-    config.horizon = ConfigDict(
-        dict(
-            obs=2,  # To, steps observed (paper, table 9)
-            predict=16,  # Tp, steps predicted; a U-Net must be able to halve it
-            act=8,  # Ta, steps executed before the next look
-        )
-    )
-    config.data = ConfigDict(
-        dict(
-            dir="",  # an RLDS directory (python -m dpjax.convert, dpjax.demos), or "a,b"
-            weights="",  # of several, "2,1": their shares of every batch; "": as their sizes
-            split="train",
-            # column: path inside an RLDS step; the task turns columns into observations.
-            # Task custom: empty for all that there is
-            columns=dict(state="observation/state", action="action"),
-            on_bad="refuse",  # or "skip": leave bad episodes out, counted and said
-            val_fraction=0.02,  # share of episodes held out (paper)
-            val_seed=42,
-            # {new key: observation}: its value at the episode's end, observed at every step
-            goals=ConfigDict(),
-            mirror=False,  # train on the mirror images too, where the task has one (pusht)
-            max_episodes=0,  # train on this many, the first of a fixed shuffle; 0: all
-            memory=0.0,  # GiB of decoded images; more go to disk. 0: half of the machine's
-            spill="",  # folder for them; "": the system's temporary one
-        )
-    )
-    config.representation = ConfigDict(
-        dict(
-            # {column: "3 axis_angle 1"}: which of its dims are a rotation, and in what form
-            # (dpjax/core/rotations.py); the network sees it as 6-D (Zhou et al. 2019)
-            layouts=ConfigDict(),
-            # observation that actions are learned relative to, its newest; "": absolute ones
-            relative="",
-        )
-    )
-    # Observations that are images: {key: dict(size, resize, crop)}, each (height, width) in
-    # px. size: what the data must have. resize: (), or to what. crop: (), or what the network
-    # sees of it: at random in training, the centre otherwise (paper: 84 of 96 px).
-    config.cameras = ConfigDict()
-    config.augment = ConfigDict(
-        dict(
-            shift=0,  # px, in training: images are moved by up to so much
-            brightness=0.0,  # factors from 1 - x to 1 + x
-            contrast=0.0,
-            saturation=0.0,
-            hue=0.0,  # parts of the colour circle
-        )
-    )
-    config.encoder = ConfigDict(
-        dict(
-            depth=18,  # of the ResNet: 18 or 34
-            width=64,  # channels of its first stage
-            pool="spatial_softmax",  # or average
-            keypoints=32,  # maps of the spatial softmax
-            features=64,  # a camera's
-            shared=False,  # one encoder for all cameras
-            norm="group",  # or frozen: BatchNorm's place taken by fixed numbers (weights)
-            weights="",  # torchvision's ResNet, .safetensors or .npz; "": from scratch
-            lr=1.0,  # times optim.lr; 0: the cameras' encoders stay as they are
-        )
-    )
-    config.normalize = ConfigDict(
-        dict(
-            action="limits",  # limits, gaussian, quantile, identity (dpjax/core/normalizer.py)
-            obs="limits",  # of every observation key that is not an image
-            per_key=ConfigDict(),  # {key: mode} where one is to be other than these
-            image="unit",  # pixels to [-1, 1]; imagenet: by ImageNet's mean and deviation
-            quantile=0.01,  # share left out at each end by "quantile"
-            min_range=1e-4,  # data units; dims that move less get scale 1 (paper's code)
-        )
-    )
-    config.denoiser = ConfigDict(
-        dict(
-            name="unet1d",
-            widths=(256, 512, 1024),  # channels of the levels
-            kernel_size=5,
-            groups=8,  # of the GroupNorms
-            time_features=256,  # size of the noise level's embedding
-            film_scale=True,  # modulate by scale and bias, not bias only
-        )
-    )
-    config.method = "diffusion"  # flows too; or meanflow: 1 to 4 steps (Geng et al. 2025)
-    config.meanflow = ConfigDict(
-        dict(
-            share=0.25,  # of the rows that learn an interval, not a moment (their table 1a)
-            power=1.0,  # of the adaptive weight: 0 none, 1 nearly the error's norm (table 1e)
-        )
-    )
-    config.condition = "features"  # of all steps; local: step by step (unet1d); inpaint
-    # or linear, scaled_linear, sigmoid; flow: straight lines (Liu et al. 2023), K scales time,
-    # which MeanFlow wants as it is: K = 1
-    config.schedule = ConfigDict(dict(name="cosine", num_levels=100))  # K
-    config.predict = "epsilon"  # or sample, v; velocity is a flow's (Lipman et al. 2023)
-    config.sampler = ConfigDict(
-        dict(
-            name="ddpm",  # or ddim, on a flow called euler; dpm_solver (++2M; Lu et al. 2022),
-            # heun (Karras et al. 2022, algorithm 1; asks the network 2 S - 1 times)
-            num_steps=100,  # S
-            # leading, trailing, linspace (dpjax/diffusion/schedules.py). auto: leading where S
-            # divides K, as published results have it; of heun always trailing
-            spacing="auto",
-            eta=0.0,  # ddim only: 0 deterministic, 1 as much fresh noise as ddpm
-            clip=1.0,  # bound of the predicted x_0, network units
-            # current, or 0.11: ddpm and ddim as that diffusers walked, for the weights of its
-            # time (dpjax/diffusion/diffusers_0_11.py)
-            diffusers="current",
-            # share of the path that a plan skips by starting from the last one (Janner et al.
-            # 2022, sec. 5.4); 0: from noise always, below 1
-            warm_start=0.0,
-            unroll=1,  # sampling steps that one turn of the compiled loop holds
-        )
-    )
-    config.loss = ConfigDict(dict(mask_padding=False))  # padded steps count, as in the paper
-
-    config.optim = ConfigDict(
-        dict(
-            lr=1e-4,
-            b1=0.95,
-            b2=0.999,
-            eps=1e-8,
-            weight_decay=1e-6,
-            decay="all",  # or "matrices": spares biases, norms, positions (transformers)
-            warmup=500,  # steps from 0 to lr; then a cosine to 0 at train.steps
-            grad_clip=10.0,  # of the global norm; 0 for none (LeRobot's value)
-        )
-    )
-    config.ema = ConfigDict(dict(power=0.75, max=0.9999))  # paper's code
-    config.train = ConfigDict(
-        dict(
-            steps=450_000,  # optimizer steps (paper: 4,500 epochs)
-            batch=256,  # rows of the global batch
-            steps_per_call=1,  # optimizer steps in one compiled call; about 2 s at most
-            parallel="pmap",  # or mesh: the compiler splits the batch; one device: the same
-            # trainings side by side in one program, of seeds config.seed, + 1, …: each a run of
-            # its own in <workdir>/seed_<n>, with the weights that it would have alone
-            seeds=1,
-            accumulate=1,  # parts that a step's batch is worked through in: less memory
-            init_from="",  # a run folder whose averaged weights and units are the start
-        )
-    )
-    config.compute = ConfigDict(
-        dict(
-            dtype="float32",  # or bfloat16, in the networks only: weights, optimizer, loss and
-            # sampler stay float32
-            remat=False,  # blocks are computed again in the backward pass: slower, less memory
-        )
-    )
-    # Cadences are in optimizer steps, rounded up to the end of a call; 0 is never.
-    config.log = ConfigDict(dict(every=50))
-    config.val = ConfigDict(
-        dict(
-            every=1000,
-            windows=128,  # held-out windows, evenly spread over the held-out episodes
-            samples=4,  # chunks sampled a window: best and mean error
-            num_steps=10,  # S of these samples; all 100 take as long as 300 training steps
-        )
-    )
-    config.eval = ConfigDict(
-        dict(
-            every=10_000,
-            episodes=50,  # on the selection seeds, never the official ones
-            num_envs=50,  # episodes in flight, one batch of the policy
-            num_steps=10,  # S while training; the final numbers use sampler.num_steps
-        )
-    )
-    config.save = ConfigDict(dict(every=5_000, keep_best=3))  # by score; the last always
-    return config
+    `data.dir` is empty: the user's data set goes there.
+    """
+    return ConfigDict(keys.defaults(KEYS))

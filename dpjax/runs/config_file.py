@@ -3,12 +3,12 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from dpjax.config import defaults, renamed
-from dpjax.config.checks import OPEN
+from dpjax.config.defaults import OPEN
 from dpjax.core.errors import UserError
 from dpjax.core.spec import Spec
 

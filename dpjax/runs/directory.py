@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dpjax.config.checks import flatten
+from dpjax.config.keys import flatten
 from dpjax.core import spec as spec_lib
 from dpjax.core.errors import UserError
 from dpjax.runs import config_file

@@ -9,13 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from dpjax import tasks
-from dpjax.config import build
-from dpjax.config import dataset
-from dpjax.core.types import Batch
-from dpjax.core.types import Params
+from dpjax.config import build, dataset
+from dpjax.core.types import Batch, Params
 from dpjax.data import loader
-from dpjax.evaluation import rollout
-from dpjax.evaluation import scores
+from dpjax.evaluation import rollout, scores
 from dpjax.evaluation.imitation import validate
 from dpjax.ops import transposed
 from dpjax.training.signals import Signals
@@ -46,7 +43,7 @@ def validation(config, spec, data):
     if not len(data.val.ends) or not config.val.every:
         return None
     policy = build.policy(build.with_sampling(config, steps=config.val.num_steps), None, spec)
-    held_out = dataset.place(config, data, "val")
+    held_out = dataset.val_windows(config, data)
     ids = np.unique(np.linspace(0, len(held_out) - 1, config.val.windows).astype(int))
     batch = first_batch(config, held_out, ids)
     rng = jax.random.key(config.data.val_seed)

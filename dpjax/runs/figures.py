@@ -6,8 +6,7 @@ import jax
 import numpy as np
 
 from dpjax import tasks
-from dpjax.config import build
-from dpjax.config import cameras
+from dpjax.config import build, cameras
 from dpjax.diffusion import sampling
 from dpjax.evaluation import plots
 from dpjax.policies import representations

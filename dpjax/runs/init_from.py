@@ -12,17 +12,25 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from dpjax.config.checks import flatten
+from dpjax.config.keys import flatten
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.spec import Spec
-from dpjax.core.types import ACTION
-from dpjax.core.types import Params
+from dpjax.core.types import ACTION, Params
 from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
 # Keys that say how the weights are meant, and that no leaf's shape shows.
-MEANT = ("predict", "schedule", "method", "condition", "denoiser", "encoder", "representation", "cameras")
+MEANT = (
+    "predict",
+    "schedule",
+    "method",
+    "condition",
+    "denoiser",
+    "encoder",
+    "representation",
+    "cameras",
+)
 SHOWN = 20  # names of leaves in an error
 
 log = logging.getLogger("dpjax")
@@ -58,7 +66,9 @@ def initial_params(
         *(step, source),
     )
     said = differences(began, config)
-    if not (config.representation.layouts or config.representation.relative):  # else they are not the columns
+    if not (
+        config.representation.layouts or config.representation.relative
+    ):  # else they are not the columns
         said += unreached(params["normalizer"], columns, config.sampler.clip)
     for text in said:
         log.warning("%s: %s", source, text)

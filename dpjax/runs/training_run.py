@@ -13,17 +13,16 @@ from ml_collections import ConfigDict
 import optax
 
 from dpjax.config import dataset
+from dpjax.config.arguments import names_keys
 from dpjax.core import spec as spec_lib
 from dpjax.core.errors import UserError
 from dpjax.data import loader
 from dpjax.policies.base import Policy
 from dpjax.runs import evaluators
-from dpjax.training import checkpoint
-from dpjax.training import multi_seed
-from dpjax.training import parallel
+from dpjax.training import checkpoint, multi_seed, parallel
 from dpjax.training.metrics import Metrics
 from dpjax.training.signals import Signals
-from dpjax.training.step import train_step
+from dpjax.training.step import check_accumulation, train_step
 
 TRACED = 2  # the call that is traced: 0 compiles, 1 may still touch new memory
 
@@ -63,6 +62,13 @@ def profiled(call: Callable, folder: Path) -> Callable:
         return result
 
     return run
+
+
+@names_keys(rows="train.batch", parts="train.accumulate")
+def check_devices(batch: int, accumulate: int, num_devices: int) -> None:
+    """Refuses a global batch that the devices, or a device's parts, cannot split evenly."""
+    parallel.check_batch(batch, num_devices)
+    check_accumulation(batch // num_devices, accumulate)
 
 
 def check_profile(config: ConfigDict, first: int) -> None:
@@ -149,15 +155,15 @@ class TrainingRun(NamedTuple):
         self.checkpoints.save(one, config=config, score=score, extra=extra)
 
 
-def written(job: TrainingRun, clock: Clock, stack: contextlib.ExitStack) -> tuple[TrainingRun, Clock]:
+def written(
+    job: TrainingRun, clock: Clock, stack: contextlib.ExitStack
+) -> tuple[TrainingRun, Clock]:
     """The job with its writers, which the stack closes, and the clock as they know it."""
     metrics = stack.enter_context(contextlib.closing(Metrics(job.workdir, clock.step)))
     if metrics.removed:
         log.info("%d entries of metrics.jsonl are done again", metrics.removed)
     saves = checkpoint.Checkpoints(job.workdir, keep_best=job.config.save.keep_best)
-    job = job._replace(
-        metrics=metrics, checkpoints=stack.enter_context(contextlib.closing(saves))
-    )
+    job = job._replace(metrics=metrics, checkpoints=stack.enter_context(contextlib.closing(saves)))
     return job, clock._replace(seconds=clock.seconds or metrics.seconds)
 
 
@@ -179,7 +185,9 @@ def alone(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
     return each
 
 
-def team(each, panels, spec, signals: Signals, strategy: parallel.Strategy, profile: bool) -> list[TrainingRun]:
+def team(
+    each, panels, spec, signals: Signals, strategy: parallel.Strategy, profile: bool
+) -> list[TrainingRun]:
     """A job for each training of `alone`. panels: the judges of each; None: no judging here."""
     numbers = [None] if len(each) == 1 else range(len(each))
     return [

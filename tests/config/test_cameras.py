@@ -28,7 +28,7 @@ def reference(golden, request):
     made = lerobot_weights.weights(meta)
     names = tuple(meta["cameras"])
     encoder = Cameras(("state",), names, not meta["separate_encoders"])
-    views = {name: augment.View(crop=tuple(meta["crop"])) for name in names}
+    views = {name: augment.CameraView(crop=tuple(meta["crop"])) for name in names}
     net = torch_unet.network(lerobot_weights.unet_meta(meta, arrays["cond"].shape[-1]))
     params = {
         "encoder": lerobot_weights.cameras(made, meta),
@@ -44,7 +44,7 @@ def test_features_and_noise_equal_lerobots(reference):
 
     @jax.jit
     def both(params):
-        cond = encoder.apply({"params": params["encoder"]}, augment.see(views, obs))
+        cond = encoder.apply({"params": params["encoder"]}, augment.view_observation(views, obs))
         inputs = arrays["noise"], jnp.asarray(arrays["timestep"]), cond
         return cond, net.apply({"params": params["denoiser"]}, *inputs)
 
@@ -60,7 +60,7 @@ def test_ten_ddim_steps_equal_lerobots(reference, monkeypatch):
     same[ACTION] = (jnp.zeros(meta["action_dim"]), jnp.ones(meta["action_dim"]))
     units = Normalizer(*({key: pair[i] for key, pair in same.items()} for i in range(2)))
     policy = policies.diffusion_policy(
-        base.encoder_of(encoder, functools.partial(augment.see, views)),
+        base.encoder_of(encoder, functools.partial(augment.view_observation, views)),
         base.denoiser_of(net),
         schedules.cosine(100),
         units,
@@ -130,31 +130,35 @@ def rows(count=6, seed=0):
 
 
 def test_without_keys_nothing_is_random():
-    view = augment.View((), (8, 8), shift=2, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.5)
-    got = augment.one(view, images(), None)
+    view = augment.CameraView(
+        (), (8, 8), shift=2, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.5
+    )
+    got = augment.view_images(view, images(), None)
     np.testing.assert_array_equal(got, augment.center_crop(images(), (8, 8)))
 
 
 def test_a_row_is_augmented_the_same_whatever_batch_it_is_in():
     colors = dict(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1)
-    view = augment.View((9, 9), (8, 8), shift=1, **colors)
-    both = augment.one(view, images(), rows())
-    one = augment.one(view, images()[3:4], rows()[3:4])
+    view = augment.CameraView((9, 9), (8, 8), shift=1, **colors)
+    both = augment.view_images(view, images(), rows())
+    one = augment.view_images(view, images()[3:4], rows()[3:4])
     np.testing.assert_allclose(both[3:4], one, atol=1e-3)
     assert both.shape == (6, 2, 8, 8, 3) and 0 <= both.min() and both.max() <= 255
 
 
 def test_resizing_keeps_a_plane_of_colour_and_a_ramp():
     plane = jnp.full((1, 1, 12, 12, 3), 77, jnp.uint8)
-    np.testing.assert_allclose(augment.one(augment.View((5, 7)), plane, None), 77, rtol=1e-6)
+    np.testing.assert_allclose(
+        augment.view_images(augment.CameraView((5, 7)), plane, None), 77, rtol=1e-6
+    )
     ramp = jnp.broadcast_to(jnp.arange(16, dtype=jnp.uint8)[:, None, None], (1, 1, 16, 16, 3))
-    half = augment.one(augment.View((8, 8)), ramp, None)[0, 0, 1:-1, 0, 0]
+    half = augment.view_images(augment.CameraView((8, 8)), ramp, None)[0, 0, 1:-1, 0, 0]
     np.testing.assert_allclose(half, np.arange(2, 14, 2) + 0.5, atol=1e-4)
 
 
 def test_shifts_reach_every_offset_and_repeat_the_edge():
     x = jnp.broadcast_to(jnp.arange(20, dtype=jnp.uint8)[:, None, None], (300, 1, 20, 5, 3))
-    first = augment.one(augment.View(shift=2), x, rows(300))[:, 0, :, 0, 0]
+    first = augment.view_images(augment.CameraView(shift=2), x, rows(300))[:, 0, :, 0, 0]
     starts = np.asarray(first[:, 10], int) - 10
     assert set(starts) == {-2, -1, 0, 1, 2}
     np.testing.assert_array_equal(first[:, 0], np.maximum(starts, 0))
@@ -164,7 +168,9 @@ def test_shifts_reach_every_offset_and_repeat_the_edge():
 def test_each_colour_change_does_what_it_says(name):
     x = jnp.broadcast_to(jnp.array([120, 100, 90], jnp.uint8), (200, 1, 2, 2, 3))
     x = x.at[:, :, 0].add(20)
-    got = np.asarray(augment.one(augment.View(**{name: 0.3}), x, rows(200)), np.float64)
+    got = np.asarray(
+        augment.view_images(augment.CameraView(**{name: 0.3}), x, rows(200)), np.float64
+    )
     gray = lambda x: np.asarray(x, np.float64) @ [0.299, 0.587, 0.114]
     assert got.std(0).max() > 1, "nothing changed"
     if name == "brightness":

@@ -108,7 +108,9 @@ def flow(predict="velocity"):
 
 def test_a_flow_wants_a_prediction_that_pure_noise_allows():
     checks.check(flow())
-    with pytest.raises(UserError, match="config.predict='epsilon' does not determine the data at level t=20"):
+    with pytest.raises(
+        UserError, match="config.predict='epsilon' does not determine the data at level t=20"
+    ):
         checks.check(flow("epsilon"))
 
 

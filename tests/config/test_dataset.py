@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import tiny, tiny_custom
 
-from dpjax.config import checks, dataset, flags
+from dpjax.config import checks, dataset, flags, sources
 from dpjax.core.errors import UserError
 from dpjax.data import rlds
 from dpjax.runs import run as run_lib
@@ -36,7 +36,7 @@ def config_of(directory, **changes):
     config = tiny_custom.get_config()
     config.data.dir = directory
     config.data.update(changes)
-    return dataset.resolved(config)
+    return sources.resolved(config)
 
 
 def test_a_set_without_named_columns_is_observed_whole(tmp_path, caplog):
@@ -59,13 +59,13 @@ def test_columns_that_are_named_are_left_as_they_are(tmp_path):
     named = ConfigDict(dict(state="observation/pose", action="action"))
     config = tiny_custom.get_config()
     config.data.columns = named
-    assert dataset.resolved(config).data.columns.to_dict() == named.to_dict()
+    assert sources.resolved(config).data.columns.to_dict() == named.to_dict()
 
 
 def test_the_given_config_is_not_changed(tmp_path):
     config = tiny_custom.get_config()
     config.data.dir = write(tmp_path / "set")
-    dataset.resolved(config)
+    sources.resolved(config)
     assert not config.data.columns
 
 
@@ -116,7 +116,7 @@ def test_batches_of_a_mixture_hold_each_set_by_its_weight(tmp_path):
     names = [write(tmp_path / f"set{i}", seed=i, lengths=(30, 12 - 4 * i)) for i in range(2)]
     config = config_of(",".join(names), weights="3,1")
     data = dataset.read(config)
-    placed = dataset.place(config, data)
+    placed = dataset.train_windows(config, data)
     border = data.shares[names[0]][0]
     ids = placed.call_inputs(256, 0, 0, 4).ids
     first = placed.observed[ids][..., 0] < border
@@ -126,7 +126,7 @@ def test_batches_of_a_mixture_hold_each_set_by_its_weight(tmp_path):
 def test_without_weights_every_window_is_drawn_as_often(tmp_path):
     names = [write(tmp_path / f"set{i}", seed=i) for i in range(2)]
     config = config_of(",".join(names))
-    placed = dataset.place(config, dataset.read(config))
+    placed = dataset.train_windows(config, dataset.read(config))
     ids = placed.call_inputs(len(placed), 0, 0, 1).ids
     np.testing.assert_array_equal(np.sort(ids[0]), np.arange(len(placed)))
 
@@ -136,7 +136,7 @@ def test_weights_are_one_number_a_set(weights):
     config = tiny_custom.get_config()
     config.data.update(dir="a,b", weights=weights)
     with pytest.raises(UserError, match="must be 2 numbers above 0"):
-        dataset.directories(config)
+        sources.directories(config.data)
 
 
 def test_sets_of_a_mixture_have_the_same_columns(tmp_path):
@@ -144,7 +144,9 @@ def test_sets_of_a_mixture_have_the_same_columns(tmp_path):
     rng = np.random.default_rng(0)
     made = [{"pose": rng.normal(size=(9, 5)), "action": rng.normal(size=(9, 7))}] * 3
     rlds.write(tmp_path / "two", made, observations=["pose"], description="other")
-    with pytest.raises(UserError, match=r"two: pose: expected \[7\] per step as in .*one, got \[5\]"):
+    with pytest.raises(
+        UserError, match=r"two: pose: expected \[7\] per step as in .*one, got \[5\]"
+    ):
         dataset.read(config_of(f"{one},{tmp_path / 'two'}"))
 
 
@@ -169,7 +171,7 @@ def test_relative_actions_have_the_units_of_all_windows(tmp_path):
     config.representation.relative = "pose"
     data = dataset.read(config)
     fitted = dataset.normalizer(config, data.train)
-    rows = dataset.windows_of(config, data.train)[0]
+    rows = dataset.window_indices(config, data.train)[0]
     pose, action = data.train.columns["pose"], data.train.columns["action"]
     relative = (action[rows] - pose[rows[:, 1]][:, None]).reshape(-1, 7)
     np.testing.assert_allclose(fitted.scale["action"], np.ptp(relative, 0) / 2, rtol=1e-5)
@@ -188,14 +190,12 @@ data, cache = tiny.data, tiny.cache  # fixtures
 
 
 def test_new_keys_of_open_sections_are_given_on_the_command_line():
-    there = tiny_custom.get_config().to_dict()
+    config = tiny_custom.get_config()
     argv = ["train", "--config.representation.layouts.action=3 axis_angle", "--config.seed=3"]
-    rest, own = flags.own_keys(argv, there)
-    assert rest == ["train", "--config.seed=3"] and own == {"representation.layouts.action": "3 axis_angle"}
-    config = tiny_custom.get_config().lock()
-    flags.put(own, config)
-    assert config.representation.layouts.action == "3 axis_angle" and config.is_locked
-    assert flags.own_keys(["train", "--config.denoiser.new=1"], there)[1] == {}
+    assert flags.put_new_keys(argv, config) == ["train", "--config.seed=3"]
+    assert config.representation.layouts.action == "3 axis_angle"
+    argv = ["train", "--config.denoiser.new=1"]
+    assert flags.put_new_keys(argv, config) == argv
 
 
 def test_a_run_without_a_simulator_trains_and_keeps_the_best_by_held_out_error(
