@@ -17,11 +17,11 @@ from dpjax.ops import transposed
 from dpjax.policies import base
 from dpjax.policies import diffusion as policies
 
-HORIZON, OBSERVED, STEPS, ROWS = 4, 2, 5, 3
+HORIZON, OBSERVED, STEPS, BATCH = 4, 2, 5, 3
 PRODUCTS = ("dot_general", "conv_general_dilated")
 LAYERS = 2
 
-# (network, products of x in one turn). The U-Net of two levels: eight blocks of two
+# (network, products of x in one evaluation). The U-Net of two levels: eight blocks of two
 # convolutions, a shortcut in three where the channels change, one down, one up, the last
 # block and the last convolution. A layer of the decoder: query-key-value, scores, mix, out; the
 # query for the memory, scores, mix, out; up, down. One of DiT: the same without the memory.
@@ -47,7 +47,7 @@ def policy_of(net):
 
 
 def products(jaxpr) -> int:
-    """Matrix products and convolutions; of several branches only those of the dearest."""
+    """Matrix products and convolutions; of several branches only those of the most expensive."""
     count = 0
     for equation in jaxpr.eqns:
         counts = [products(part) for part in jaxprs_in_params(equation.params)]
@@ -64,18 +64,18 @@ def loops(jaxpr):
             yield equation.params["jaxpr"].jaxpr
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("is_transposed", [False, True])
 @pytest.mark.parametrize("name", NETS)
-def test_only_products_of_x_are_in_the_loop(name, turned):
+def test_only_products_of_x_are_in_the_loop(name, is_transposed):
     net, want = NETS[name]
     policy = policy_of(net)
-    obs = {"state": jnp.ones((ROWS, OBSERVED, 3))}
-    batch = Batch(obs, jnp.ones((ROWS, HORIZON, 2)), jnp.ones((ROWS, HORIZON)), jnp.arange(ROWS))
+    obs = {"state": jnp.ones((BATCH, OBSERVED, 3))}
+    batch = Batch(obs, jnp.ones((BATCH, HORIZON, 2)), jnp.ones((BATCH, HORIZON)), jnp.arange(BATCH))
     params = jax.eval_shape(policy.init, jax.random.key(0), batch)
-    if turned:  # as they are on a CPU, here all of them
-        turn = lambda weights: transposed.turn(weights, at_least=0)
-        params["denoiser"] = jax.eval_shape(turn, params["denoiser"])
-    whole = jax.make_jaxpr(policy.sample)(params, jax.random.key(0), obs).jaxpr
-    (body,) = loops(whole)
+    if is_transposed:  # on CPUs large kernels are; here all of them
+        transpose = lambda weights: transposed.transpose(weights, min_size=0)
+        params["denoiser"] = jax.eval_shape(transpose, params["denoiser"])
+    program = jax.make_jaxpr(policy.sample)(params, jax.random.key(0), obs).jaxpr
+    (body,) = loops(program)
     assert products(body) == want
-    assert products(whole) > want  # the others are before the loop
+    assert products(program) > want  # the others are before the loop
