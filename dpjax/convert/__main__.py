@@ -80,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Raises a UserError that names the command's options.
     """
+    # Formats log what they notice; progress bars and this go to stderr, the table to stdout.
     logging.basicConfig(format="dpjax: %(message)s")
     log.setLevel(logging.INFO)
     args = _parser().parse_args(argv)
@@ -90,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--fps {args.fps}: expected a number above 0.")
     if not args.source.exists():
         raise UserError(f"{args.source}: no such file or directory.")
+    # Below this line errors name arguments of functions, and users know options only.
     try:
         print(_convert(args))
     except UserError as error:
@@ -101,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command() -> int:
     """Runs `main`, for HDF5 in a child: a broken file may crash the process that reads it."""
+    # The child has CHILD in its environment, and gets past this line.
     arguments = sys.argv[1:]
     if arguments[:1] != ["robomimic"] or CHILD in os.environ:
         return main()
@@ -123,6 +126,7 @@ def command() -> int:
 
 def _die_with_parent() -> None:
     """Has Linux kill the child when the command is killed; elsewhere the child goes on."""
+    # Python has no function for it. It runs in the child, between fork and exec.
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
         libc.prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
@@ -144,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--fps", type=float, default=0.0, help="steps per second, if the source doesn't say"
         )
+    # Other formats have neither filter keys nor a convention for poses.
     one = formats.choices["robomimic"]
     one.add_argument("--filter", default="", help="demos of this filter key only (mask/<name>)")
     one.add_argument(
@@ -166,6 +171,7 @@ def _convert(args: argparse.Namespace) -> str:
     with ExitStack() as stack:
         source = FORMATS[args.format].open_source(args, stack)
         selected = selection.select(source, keys, mapping)
+        # Before hours of conversion, so that a wrong choice is noticed now.
         for line in selection.describe_casts(source, selected):
             print(line)
         for key, reason in selected.left_out.items():
@@ -190,6 +196,7 @@ def _parse_mapping(text: str) -> dict[str, str]:
 
 def _write(args: argparse.Namespace, source: Source, selected: Selection) -> str:
     """Writes the data set, reads it back, and returns its table."""
+    # --fps is for sources that don't say; it does not override what a source says.
     if source.fps and args.fps and source.fps != args.fps:
         raise UserError(f"--fps {args.fps:g}: {source.path} says {source.fps:g}.")
     fps = source.fps or args.fps
@@ -209,6 +216,7 @@ def _write(args: argparse.Namespace, source: Source, selected: Selection) -> str
         description=f"Converted from {args.source.name} ({args.format}).",
         set_metadata={"format": args.format, **({"fps": fps} if fps else {})},
     )
+    # The writer calls `verify` before the data set gets its name.
     summaries = []
     verify = lambda path, digests: summaries.append(read_back(path, observations, digests))
     path = resumable_writer.write(args.out, conversion, verify)

@@ -29,7 +29,9 @@ from dpjax.convert.source import (
 from dpjax.core.errors import UserError
 from dpjax.core.files import refuse_pointer
 
-HEADER_LIMIT = 2**16  # bytes at the start of a .npy file in which its header must end
+# Bytes at the start of a .npy file in which its header must end. numpy itself refuses headers of
+# more than 10,000 bytes, which it would have to evaluate.
+HEADER_LIMIT = 2**16
 
 log = logging.getLogger("dpjax")
 
@@ -45,6 +47,8 @@ def open_source(path: Path, stack: ExitStack) -> Source:
     """The episodes of a folder; only headers are read here."""
     del stack  # nothing stays open: a file is opened when its episode is read
     episodes = _list_episodes(path)
+    # All headers are read before anything is written, so that an episode that doesn't fit is
+    # noticed in seconds and not after hours.
     headers = [_headers(episode) for episode in tqdm(episodes, desc="headers", unit=" episodes")]
     # All episodes must have the features of the first one.
     first = headers[0]
@@ -64,6 +68,7 @@ def _list_episodes(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"{path}: not a directory; expected a folder of .npz files.")
     entries = sorted(path.iterdir(), key=lambda entry: natural_order(entry.name))
+    # A folder without .npy files is not an episode: it may hold notes or films.
     files = [entry for entry in entries if entry.is_file() and entry.suffix == ".npz"]
     folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.npy"))]
     if files and folders:
@@ -82,6 +87,7 @@ def _list_episodes(path: Path) -> list[Path]:
 def _headers(episode: Path) -> dict[str, Header]:
     """{key: Header} of one episode."""
     headers = {}
+    # A folder of .npy files: a key per file.
     if episode.is_dir():
         for file in sorted(episode.glob("*.npy")):
             refuse_pointer(file)
@@ -89,6 +95,7 @@ def _headers(episode: Path) -> dict[str, Header]:
                 start = opened.read(HEADER_LIMIT)
             headers[file.stem] = _parse(start, file.stat().st_size, str(file))
         return headers
+    # A .npz file is a zip of .npy files. Only the start of each is decompressed.
     with untrusted_zip.open_zip(episode) as archive:
         for item in archive.infolist():
             key = item.filename.removesuffix(".npy")
@@ -107,6 +114,8 @@ def _parse(start: bytes, size: int, where: str) -> Header:
 
     start: the first bytes of the file. size: bytes of the whole file.
     """
+    # Version 1.0 is what numpy writes; 2.0 if the header is longer than 64 KiB. 3.0 is for field
+    # names beyond Latin-1, and plain numbers have no fields.
     stream = io.BytesIO(start)
     with as_user_error(f"{where}: not a .npy file"):
         version = np.lib.format.read_magic(stream)
@@ -115,6 +124,7 @@ def _parse(start: bytes, size: int, where: str) -> Header:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, _, dtype = read_header(stream)
+    # Objects are stored as a pickle, which runs code when it is loaded.
     if dtype.hasobject:
         raise UserError(f"{where}: expected numbers, got pickled objects, which are never loaded.")
     if not shape:
@@ -143,6 +153,7 @@ def _length(episode: Path, headers: Mapping[str, Header], features: Mapping[str,
                 f"{episode}: {key}: expected {expected.dtype} {list(expected.shape)} per step, got "
                 f"{got.dtype} {list(got.shape)}."
             )
+    # Every key has the same number of steps.
     lengths = {key: header.shape[0] for key, header in headers.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{n} of {key}" for key, n in lengths.items())
@@ -153,6 +164,7 @@ def _length(episode: Path, headers: Mapping[str, Header], features: Mapping[str,
 def _read(episode: Path, keys: Sequence[str]) -> Columns:
     if episode.is_dir():
         return {key: _load(episode / f"{key}.npy", f"{episode}: {key}") for key in keys}
+    # A file that was cut at the limit fails in numpy: its header promises more numbers.
     with untrusted_zip.open_zip(episode) as archive:
         files = {
             key: untrusted_zip.read(episode, archive, f"{key}.npy", EPISODE_LIMIT) for key in keys

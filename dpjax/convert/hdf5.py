@@ -22,7 +22,8 @@ from dpjax.core.files import refuse_pointer
 if TYPE_CHECKING:
     import h5py
 
-CHUNK_LIMIT = 2**31  # bytes of one chunk, decoded
+# Bytes of one chunk, decoded. HDF5 decodes whole chunks, however little of them is read.
+CHUNK_LIMIT = 2**31
 
 
 def _h5py() -> ModuleType:
@@ -42,6 +43,8 @@ def open_file(path: Path, expected: str) -> h5py.File:
 def child(group: h5py.Group, name: str, path: Path) -> Any:
     """What the group has under this name; raises a UserError if that is not a hard link."""
     where = f"{path}: {group.name.rstrip('/')}/{name}"
+    # The link itself is looked at before it is followed. A soft link may lead in a circle, an
+    # external one into any file that the user may read.
     with as_user_error(f"{where}: can't be read"):
         link = group.get(name, getlink=True)
         if link is None:
@@ -63,10 +66,13 @@ def dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
     """The dataset [T, ...] of numbers under this name, all of it stored in this file."""
     item = child(group, name, path)
     where = f"{path}: {group.name}/{name}"
+    # A single number has the shape ().
     if not isinstance(item, _h5py().Dataset) or not item.shape:
         raise UserError(f"{where}: expected an array [T, ...], got a {type(item).__name__}.")
+    # Texts of variable length, and references.
     if item.dtype.hasobject:
         raise UserError(f"{where}: expected numbers, got objects ({item.dtype}).")
+    # A virtual dataset is assembled from others, an external one lies in a file of raw bytes.
     if item.is_virtual or item.external:
         raise UserError(f"{where}: expected the data, got a reference to other files.")
     if stored := _stored_too_little(item):
@@ -81,6 +87,7 @@ def _stored_too_little(item: h5py.Dataset) -> str:
     """How much is stored of a dataset that is not complete; "" if it is."""
     if 0 in item.shape:
         return ""
+    # Contiguous: one block of bytes, which exists as soon as one number was written.
     if item.chunks is None:
         size = math.prod(item.shape) * item.dtype.itemsize
         stored = item.id.get_storage_size()
@@ -101,5 +108,6 @@ def read(item: h5py.Dataset) -> np.ndarray:
 
 def names(item: h5py.Dataset) -> Sequence[str]:
     """The strings of a dataset of names."""
+    # HDF5 has bytes for strings of fixed length.
     values = np.ravel(read(item))
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]

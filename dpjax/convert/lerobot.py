@@ -33,6 +33,7 @@ def open_source(path: Path, stack: ExitStack) -> Source:
     info = lerobot_meta.read_info(path)
     episodes = lerobot_meta.read_episodes(info)
     log.info("%s: LeRobot %s, %g frames per second", path.name, info.version, info.fps)
+    # "next.reward", "timestamp" and the indices are converted only if the user names them.
     observations = [key for key in info.features if key.startswith("observation.")]
     return Source(
         path=path,
@@ -59,6 +60,7 @@ def _read(info: Info, episode: Episode, keys: Sequence[str]) -> Columns:
     others = [key for key in keys if key not in cameras]
 
     # Numbers and single images are in the parquet file, which v3 shares between episodes.
+    # v2 has a file per episode, so all of its rows are wanted.
     index = episode.index if info.version == "v3.0" else None
     wanted = [*others, "timestamp"] if cameras else others
     table = parquet.read_episode(file, wanted, index, episode.length)
@@ -82,6 +84,7 @@ def _read(info: Info, episode: Episode, keys: Sequence[str]) -> Columns:
 
 def _decode(payloads: Sequence[bytes], feature: Feature, where: str) -> np.ndarray:
     """Encoded images as uint8 [T, H, W, 3]."""
+    # The size is checked in each image's header, before its pixels take memory.
     pixels, problem = images.decode(payloads, feature.shape[:2])
     if problem:
         raise UserError(f"{where}: {problem}.")

@@ -16,7 +16,9 @@ from dpjax.convert.source import Feature, as_user_error
 from dpjax.core.errors import UserError
 from dpjax.core.files import refuse_pointer
 
-META_LIMIT = 2**26  # bytes of a JSON file of meta/
+# Bytes of a JSON file of meta/. A line per episode is about 100 bytes: this is far beyond any set.
+META_LIMIT = 2**26
+# 2.1 differs from 2.0 in its statistics only, which are not read.
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 # What a template of a path may contain, as in "data/chunk-{chunk_index:03d}/…".
 FIELDS = ("episode_chunk", "episode_index", "video_key", "chunk_index", "file_index")
@@ -66,6 +68,7 @@ def read_info(root: Path) -> Info:
     """Reads and checks meta/info.json."""
     file = root / "meta" / "info.json"
     content = _json(file)
+    # Whatever is missing or of another type ends in one line, which shows Python's own words.
     try:
         features = {str(key): dict(feature) for key, feature in content["features"].items()}
         info = Info(
@@ -87,6 +90,7 @@ def read_info(root: Path) -> Info:
             f"{file}: codebase_version {info.version!r} isn't read; choose one of "
             f"{', '.join(VERSIONS)}."
         )
+    # A rate of 0 would put all frames at one time, and a chunk of 0 divides by 0 below.
     if not 0 < info.fps < np.inf or info.chunk_size < 1 or info.episodes < 1:
         raise UserError(
             f"{file}: expected fps, chunks_size and total_episodes above 0, got {info.fps:g}, "
@@ -97,9 +101,11 @@ def read_info(root: Path) -> Info:
 
 def read_episodes(info: Info) -> list[Episode]:
     """The episodes in the order of their index; raises a UserError if meta/ is not consistent."""
+    # A feature "image" lies in the table itself; only "video" has files of its own.
     cameras = [key for key, dtype in info.dtypes.items() if dtype == "video"]
     read = _episodes_v3 if info.version == "v3.0" else _episodes_v2
     episodes = sorted(read(info, cameras), key=lambda episode: episode.index)
+    # A gap, or a second episode of one index, is a set of which a part was lost or edited.
     indices = [episode.index for episode in episodes]
     if len(indices) != info.episodes or indices != list(range(len(indices))):
         raise UserError(
@@ -128,6 +134,7 @@ def find_file(info: Info, name: str, fields: Mapping[str, Any]) -> Path:
         path = PurePosixPath(template.format(**fields))
     except KeyError as error:
         raise UserError(f"{where}: {template!r:.80}: {error} is not known here.") from error
+    # An absolute path, or one with "..", would read files that are not part of the data set.
     if path.is_absolute() or ".." in path.parts or "\\" in template:
         raise UserError(f"{where}: expected a path inside the data set, got {str(path)!r:.80}.")
     file = info.root / path
@@ -141,6 +148,7 @@ def _json(file: Path, lines: bool = False) -> Any:
     """The content of a JSON file; lines: one item per line, as a list."""
     if not file.is_file():
         raise UserError(f"{file}: missing; expected a LeRobot data set (v2 or v3) there.")
+    # Data sets of the Hub are cloned with Git LFS, which leaves a pointer for what it didn't pull.
     refuse_pointer(file)
     if file.stat().st_size > META_LIMIT:
         raise UserError(f"{file}: more than {META_LIMIT >> 20} MiB: not a file of LeRobot's.")
@@ -165,6 +173,8 @@ def _feature(key: str, feature: Mapping) -> Feature:
     # Some writers put the channels first.
     if len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
         shape = (*shape[1:], shape[0])
+    # "video.is_depth_map" or "is_depth_map", depending on the writer. uint16 is not an image for
+    # dpjax, so depth is left out, and the reason is printed.
     details = dict(feature.get("info") or {})
     depth = any("depth" in str(name) and value is True for name, value in details.items())
     return Feature(shape, np.dtype(np.uint16 if depth else np.uint8))
@@ -184,6 +194,7 @@ def _episodes_v2(info: Info, cameras: Sequence[str]) -> list[Episode]:
                 f"{file}: line {number + 1}: expected episode_index, length and tasks, got "
                 f"{str(item)[:80]}."
             ) from error
+        # Both templates have these fields; each video starts with its episode.
         fields = {"episode_chunk": index // info.chunk_size, "episode_index": index}
         videos = {key: (fields, 0.0) for key in cameras}
         episodes.append(Episode(index, length, tasks, fields, videos))
@@ -200,6 +211,7 @@ def _episodes_v3(info: Info, cameras: Sequence[str]) -> list[Episode]:
     prefixes = {"data": "data"} | {key: f"videos/{key}" for key in cameras}
     columns = [f"{prefix}/{n}_index" for prefix in prefixes.values() for n in ("chunk", "file")]
     columns += [f"videos/{key}/from_timestamp" for key in cameras]
+    # from_timestamp is where the episode starts in the shared video, in seconds.
     episodes = []
     for file in files:
         for row in parquet.read_rows(file, ["episode_index", "length", "tasks", *columns]):

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-GROUP_LIMIT = 2**32  # bytes of a row group, decoded
+# Bytes of a row group, decoded. It is read as a whole, so this bounds the memory.
+GROUP_LIMIT = 2**32
+# The column by which rows of an episode are recognized in a file that several episodes share.
 INDEX = "episode_index"
-FAMILIES = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}  # by numpy's dtype.kind
+# By numpy's dtype.kind. A float32 that was stored as a float64 is accepted, a text is not.
+FAMILIES = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
 
 
 def _open(file: Path, columns: Sequence[str]) -> pq.ParquetFile:
@@ -41,6 +44,7 @@ def _read_group(file: Path, modified: int, number: int, columns: tuple[str, ...]
 
     modified: the file's time, only so that the cache doesn't return a group of an older file.
     """
+    # The footer has the size: nothing is decoded for this.
     opened = _open(file, columns)
     size = opened.metadata.row_group(number).total_byte_size
     if size > GROUP_LIMIT:
@@ -54,6 +58,7 @@ def _read_group(file: Path, modified: int, number: int, columns: tuple[str, ...]
 
 def read_rows(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """All rows as dicts of Python values; raises a UserError if one of them is null."""
+    # Row group by row group, although all rows are kept: it is the check of sizes that matters.
     opened = _open(file, columns)
     rows = []
     for number in range(opened.num_row_groups):
@@ -77,12 +82,14 @@ def read_episode(file: Path, columns: Sequence[str], index: int | None, length: 
     # Each column once, and the index if rows are chosen by it.
     wanted = tuple(dict.fromkeys([*columns, *([] if index is None else [INDEX])]))
     opened = _open(file, wanted)
+    # An episode may be spread over several row groups, and share each with others.
     parts = []
     for number in range(opened.num_row_groups):
         if index is None or _may_have(opened, number, index):
             part = _read_group(file, file.stat().st_mtime_ns, number, wanted)
             parts.append(part if index is None else part.filter(pc.equal(part[INDEX], index)))
     table = pa.concat_tables(parts) if parts else opened.schema_arrow.empty_table()
+    # A row more or less would shift all that follow against the video.
     if len(table) != length:
         which = "" if index is None else f" of episode {index}"
         raise UserError(f"{file}: expected {length} rows{which} by meta/, got {len(table)}.")
@@ -91,6 +98,7 @@ def read_episode(file: Path, columns: Sequence[str], index: int | None, length: 
 
 def _may_have(opened: pq.ParquetFile, number: int, index: int) -> bool:
     """Whether a row group may have rows of an episode, by the group's least and largest index."""
+    # Statistics are optional. Without them the group is read, and its rows are filtered.
     group = opened.metadata.row_group(number)
     columns = map(group.column, range(group.num_columns))
     statistics = next(column for column in columns if column.path_in_schema == INDEX).statistics
@@ -110,6 +118,7 @@ def to_array(column: pa.ChunkedArray, feature: Feature | None, where: str) -> np
     if not (types.is_integer(flat.type) or types.is_floating(flat.type)
             or types.is_boolean(flat.type)):  # fmt: skip
         raise UserError(f"{where}: expected numbers, got {flat.type}.")
+    # All numbers of all rows, one after the other. Bools are stored as bits and have to be copied.
     values = flat.to_numpy(zero_copy_only=False)
     if feature is None:
         return values.astype(np.float64)
@@ -135,6 +144,7 @@ def _flatten(column: pa.ChunkedArray, where: str) -> tuple[pa.Array, tuple[int, 
     while True:  # one turn per level of lists
         if flat.null_count:
             raise UserError(f"{where}: expected a number in every row, got null.")
+        # Hugging Face's datasets wrap arrays of several dimensions into a type of their own.
         if isinstance(flat, pa.ExtensionArray):
             flat = flat.storage
         elif isinstance(flat, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)):
@@ -150,6 +160,7 @@ def _flatten(column: pa.ChunkedArray, where: str) -> tuple[pa.Array, tuple[int, 
 def image_bytes(column: pa.ChunkedArray, where: str) -> list[bytes]:
     """The encoded images of a column {bytes, path}, one per row."""
     pa = extras.require("pyarrow", extra="data")
+    # The type of Hugging Face's images, {bytes, path}. A path alone would lead to another file.
     array = column.combine_chunks()
     if isinstance(array, pa.ExtensionArray):
         array = array.storage

@@ -23,10 +23,12 @@ ENDS = "meta/episode_ends"
 def open_source(path: Path, stack: ExitStack) -> Source:
     """The episodes of a replay buffer, which stays open as long as `stack`."""
     store = stack.enter_context(zarr_store.open_store(path))
+    # Descriptions and ends only; numbers are read one episode at a time.
     arrays = _arrays(store)
     ends = _ends(store)
     for key, array in arrays.items():
         checks.check_ends(ends, array.shape[0], f"{path}: {key}")
+    # ends = [30, 41, 100] -> lengths = [30, 11, 59]
     lengths = np.diff(ends, prepend=0)
     readers: dict[str, Callable[[int, int], np.ndarray]] = {}
 
@@ -46,6 +48,7 @@ def open_source(path: Path, stack: ExitStack) -> Source:
 
 def _arrays(store: zarr_store.Store) -> dict[str, zarr_store.Array]:
     """{key: array} of data/; only their descriptions are read."""
+    # From the list of files, since a zip has no folders to walk through.
     names = [name.split("/") for name in sorted(store.names)]
     keys = [parts[1] for parts in names if parts[0] == "data" and parts[2:] == [".zarray"]]
     if not keys:
@@ -60,6 +63,7 @@ def _arrays(store: zarr_store.Store) -> dict[str, zarr_store.Array]:
 
 def _ends(store: zarr_store.Store) -> np.ndarray:
     """The ends of the episodes, int64 [E]."""
+    # A missing chunk would give ends of 0, and so a wrong cut into episodes.
     array = zarr_store.read_array(store, ENDS)
     if len(array.shape) != 1 or array.dtype.kind not in "iu":
         raise UserError(f"{array}: expected integers [E], got {array.dtype} {list(array.shape)}.")

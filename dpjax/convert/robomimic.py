@@ -25,8 +25,10 @@ from dpjax.core.errors import UserError, choices
 if TYPE_CHECKING:
     import h5py
 
+# What the policy is to output. robomimic's own are deltas of the controller.
 ACTIONS = "actions"
-ABSOLUTE = "actions_abs"  # poses beside the deltas, written by the authors of Diffusion Policy
+# Poses beside the deltas, as newer files of robomimic have them.
+ABSOLUTE = "actions_abs"
 POSE = 7  # numbers of an arm's absolute action: position 3, axis-angle 3, gripper 1
 POSE_6D = 10  # the same with a 6-D rotation
 
@@ -43,6 +45,7 @@ def open_source(
         [position 3, 6-D rotation, gripper 1]. They are read from `actions_abs` if the file has
         it, otherwise from `actions`.
     """
+    # The file stays open: `read` below is called later, one episode at a time.
     file = stack.enter_context(hdf5.open_file(path, "robomimic's .hdf5"))
     with as_user_error(f"{path}: can't be read"):
         data = hdf5.subgroup(file, "data", path)
@@ -62,6 +65,7 @@ def open_source(
         metadata=lambda e: _metadata(demos[e], environment, f"{path}: {demos[e].name}"),
         defaults=[key for key in features if key != ABSOLUTE],
     )
+    # `actions_abs` is not an observation: without `absolute` it is left out.
     return _with_6d_rotations(source) if absolute else source
 
 
@@ -83,6 +87,7 @@ def _filtered(file: h5py.File, filter_key: str, demos: Sequence[str], path: Path
             f"filter_key={filter_key} is not in mask/ of {path}; {choices(filter_key, masks)}.",
             argument="filter_key",
         )
+    # The order is that of the demos, not of the mask.
     chosen = set(hdf5.names(hdf5.child(masks, filter_key, path)))
     if missing := sorted(chosen - set(demos)):
         raise UserError(
@@ -93,9 +98,11 @@ def _filtered(file: h5py.File, filter_key: str, demos: Sequence[str], path: Path
 
 def _datasets(demo: h5py.Group, path: Path) -> dict[str, h5py.Dataset]:
     """{key: dataset} of a demo's observations and actions; nothing is read."""
+    # next_obs, rewards, dones and states are not converted: imitation doesn't need them.
     obs = hdf5.subgroup(demo, "obs", path)
     datasets = {key: hdf5.dataset(obs, key, path) for key in obs}
     for key in (ACTIONS, ABSOLUTE):
+        # An observation of that name would be replaced by the actions.
         if key in datasets:
             raise UserError(f"{path}: {obs.name}/{key}: expected no observation of that name.")
         if key in demo or key == ACTIONS:
@@ -124,6 +131,7 @@ def _length(
                 f"{where}: {key}: expected {expected.dtype} {list(expected.shape)} per step, got "
                 f"{got.dtype} {list(got.shape)}."
             )
+    # num_samples may be missing; if it is there, it must agree.
     length = datasets[ACTIONS].shape[0]
     lengths = {"num_samples": demo.attrs.get("num_samples", length)}
     lengths |= {key: item.shape[0] for key, item in datasets.items()}
@@ -146,6 +154,7 @@ def _json(text: Any, where: str) -> dict:
 
 def _fps(environment: Mapping) -> float:
     """Steps per second, from the environment's control frequency; 0 if the file has none."""
+    # robosuite's environments have it; those of others may have no such key, or no kwargs.
     options = environment.get("env_kwargs")
     rate = options.get("control_freq") if isinstance(options, dict) else None
     return float(rate) if isinstance(rate, (int, float)) and rate > 0 else 0.0
@@ -153,6 +162,7 @@ def _fps(environment: Mapping) -> float:
 
 def _metadata(demo: h5py.Group, environment: Mapping, where: str) -> dict[str, str]:
     """A demo's name, and its task: in words if the file has them, otherwise by its name."""
+    # ep_meta is robocasa's, with the instruction in words.
     with as_user_error(f"{where}: can't be read"):
         words = _json(demo.attrs.get("ep_meta"), f"{where}: ep_meta").get("lang")
     task = words or environment.get("env_name") or ""
@@ -164,6 +174,7 @@ def _with_6d_rotations(source: Source) -> Source:
     # Imported here: it brings jax, which takes a second.
     from dpjax.core import rotations
 
+    # The numbers of one arm are 7 in a row; two arms have 14.
     key = ABSOLUTE if ABSOLUTE in source.features else ACTIONS
     shape, dtype = source.features[key]
     if len(shape) != 1 or shape[0] % POSE or not shape[0] or dtype.kind != "f":
@@ -185,6 +196,7 @@ def _with_6d_rotations(source: Source) -> Source:
             columns[key] = actions.astype(np.float32)
         return columns
 
+    # The deltas are dropped if there are poses: the data set has one action.
     observations = {
         name: feature
         for name, feature in source.features.items()

@@ -9,6 +9,7 @@ import numpy as np
 from dpjax.convert.source import ACTION, Feature, Source
 from dpjax.core.errors import UserError, choices
 
+# A slash would be a level of RLDS, and a dot a level of a config.
 VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]*")
 
 
@@ -29,6 +30,7 @@ def select(source: Source, keys: Sequence[str] | None, mapping: Mapping[str, str
     # Names: the source's own, then the user's. `key_of` takes keys and the source's names.
     names = {key: source.names.get(key, key) for key in source.features}
     key_of = {**{name: key for key, name in names.items()}, **{key: key for key in names}}
+    # It keeps the old names, so that two keys can swap theirs: a=b,b=a.
     for old, new in mapping.items():
         names[_lookup(key_of, old, source, "mapping")] = new
     action = [key for key, name in names.items() if name == ACTION]
@@ -45,6 +47,8 @@ def select(source: Source, keys: Sequence[str] | None, mapping: Mapping[str, str
         wanted = {*names} & {*(source.defaults or names), *action}
     else:
         wanted = required
+    # Keys that the format doesn't convert by default are listed too, so that nobody misses one. If
+    # the user named the keys, the others are no surprise.
     left_out = {}
     for key in names:
         problem = conversion_problem(source.features[key])
@@ -90,9 +94,11 @@ def _check_names(names: Mapping[str, str], source: Source) -> None:
 def conversion_problem(feature: Feature) -> str:
     """Why a key can't be converted, or ""."""
     shape = feature.shape
-    dtype = np.dtype(feature.dtype)
+    dtype = np.dtype(feature.dtype)  # a type such as np.float32 has no `kind`
     if 0 in shape:
         return f"a step of it is empty: shape {list(shape)}"
+    # Three dimensions per step are an image: uint8, or floats that may be whole numbers from 0 to
+    # 255. `as_columns` looks at the numbers.
     if len(shape) == 3:
         if shape[-1] == 3 and (dtype == np.uint8 or dtype.kind == "f"):
             return ""
@@ -100,6 +106,7 @@ def conversion_problem(feature: Feature) -> str:
         return f"images are uint8 [T, H, W, 3], and it has shape {[None, *shape]} of {dtype}{hint}"
     if len(shape) > 3:
         return f"a step has at most 3 dimensions, and it has shape {list(shape)}"
+    # Floats, integers with and without sign, and bools; not complex numbers, texts or objects.
     if dtype.kind not in "fiub":
         return f"only numbers are converted, and it is {dtype}"
     return ""
@@ -110,9 +117,11 @@ def describe_casts(source: Source, selection: Selection) -> list[str]:
     lines = []
     for key, name in selection.names.items():
         shape, dtype = source.features[key]
+        # Images that are uint8 stay as they are, and so do float32 numbers.
         image = len(shape) == 3
         if (image and dtype == np.uint8) or (shape and dtype == np.float32):
             continue
+        # RLDS holds float32 [T, n]; integers beyond 2^24 may not fit, which is checked per step.
         target = "uint8, whole numbers from 0 to 255" if image else "float32"
         wider = "" if shape else " of shape [1]"
         condition = ", where exact" if dtype.kind in "iub" else ""

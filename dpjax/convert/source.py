@@ -29,8 +29,11 @@ from dpjax.core.errors import UserError
 from dpjax.data import images
 from dpjax.data.rlds.columns import exact
 
+# The name of the actions in every data set; everything else is an observation.
 ACTION = "action"
-EPISODE_LIMIT = 2**32  # bytes of an episode's columns: one episode is in memory at a time
+# Bytes of an episode's columns. One episode is in memory at a time, so this bounds the memory of a
+# conversion, whatever the headers of a source claim.
+EPISODE_LIMIT = 2**32
 
 Columns = dict[str, np.ndarray]
 
@@ -67,6 +70,7 @@ class Source(NamedTuple):
 
 def check_size(source: Source, e: int, keys: Sequence[str]) -> None:
     """Raises a UserError if episode e is empty or larger than memory; none of it is read."""
+    # An empty episode has no step to learn from.
     length = int(source.lengths[e])
     if length < 1:
         raise UserError(f"{source.path}: episode {e}, empty: expected at least 1 step, got 0.")
@@ -87,6 +91,7 @@ def as_columns(source: Source, e: int, names: Mapping[str, str]) -> Columns:
 
     names: {key: name in the data set} of what is converted.
     """
+    # Size first: reading is what takes the memory.
     check_size(source, e, tuple(names))
     columns = source.read(e, tuple(names))
     where = f"{source.path}: episode {e}"
@@ -95,6 +100,7 @@ def as_columns(source: Source, e: int, names: Mapping[str, str]) -> Columns:
 
 def _as_column(values: np.ndarray, where: str) -> np.ndarray:
     """Numbers [T] or [T, ...] as float32 [T, ...], images as uint8 [T, H, W, 3]."""
+    # [T, H, W, 3]: `conversion_problem` lets no other array of four dimensions through.
     if values.ndim == 4:
         return _as_pixels(values, where)
     if values.ndim == 1:
@@ -123,6 +129,7 @@ def _as_pixels(values: np.ndarray, where: str) -> np.ndarray:
     """Images [T, H, W, 3] as uint8; refuses fractions and numbers beyond 0 to 255."""
     pixels = values if values.dtype == np.uint8 else images.as_pixels(values)
     if pixels is None:
+        # Which step it is is looked up only now: good data is checked in one go.
         t = next(t for t, frame in enumerate(values) if images.as_pixels(frame) is None)
         raise UserError(
             f"{where}: step {t}: expected whole numbers from 0 to 255, got {values[t].min():g} to "
@@ -133,12 +140,16 @@ def _as_pixels(values: np.ndarray, where: str) -> np.ndarray:
 
 def natural_order(name: str) -> list[tuple[int, str]]:
     """A key to sort names by that puts demo_2 before demo_10."""
+    # "demo_10" -> ["demo_", "10", ""]. Numbers and texts can't be compared with each other: a text
+    # becomes (-1, text), which is before every number.
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def files_digest(path: Path) -> str:
     """16 hex digits of the names, sizes and times of all the source's files."""
+    # Contents are not read, which would take as long as the conversion. A file that is written
+    # again has another time.
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     for file in files:
@@ -158,7 +169,7 @@ def as_user_error(message: str) -> Iterator[None]:
     try:
         yield
     except UserError:
-        raise
+        raise  # it says more precisely what is wrong
     except Exception as error:  # a parser of hostile bytes may raise anything
         text = " ".join(str(error).split())[:160]
         raise UserError(f"{message} ({type(error).__name__}: {text}). Copy it again.") from error

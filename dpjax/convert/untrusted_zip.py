@@ -23,6 +23,8 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
+    # Nothing is extracted, so a bad name could do no harm here. It is refused all the same: a zip
+    # that has one was made to harm somebody.
     seen = set()
     for item in archive.infolist():
         name = PurePosixPath(item.filename)
@@ -30,6 +32,7 @@ def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
         if name.is_absolute() or ".." in name.parts or "\\" in item.filename or link:
             kind = "a symbolic link" if link else "a name that leads out of it"
             raise UserError(f"{path}: {item.filename!r} is {kind}: expected files inside.")
+        # Two files of one name: which one is read would depend on the reader.
         if item.filename in seen:
             raise UserError(f"{path}: {item.filename!r} is in it twice, expected once.")
         # A line feed would break the line of a later error in two.
@@ -44,5 +47,6 @@ def read(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     More than `limit` bytes tell the caller that the file is too large. zipfile checks the CRC
     of a file that is read to its end.
     """
+    # The size in the zip's directory may lie: only reading shows how much is there.
     with as_user_error(f"{path}: {name} can't be read"), archive.open(name) as file:
         return file.read(limit + 1)

@@ -16,7 +16,9 @@ from dpjax.core.errors import UserError
 if TYPE_CHECKING:
     import av
 
-TOLERANCE = 1e-3  # s; a warning counts the frames that are further from their time
+# s; a warning counts the frames that are further from their time. Smaller differences are rounding:
+# LeRobot's tables have times in float32, and videos count in ticks.
+TOLERANCE = 1e-3
 
 log = logging.getLogger("dpjax")
 
@@ -42,6 +44,7 @@ def read_frames(path: Path, times: np.ndarray, fps: float, size: tuple[int, int]
         with av.open(f"file:{path}", format="mp4") as container:
             pixels, distances = _nearest(path, container, times, 0.5 / fps, size)
 
+    # An infinite distance: the video has no frame for that step.
     far = np.flatnonzero(np.isinf(distances))
     if far.size:
         t = int(far[0])
@@ -49,6 +52,7 @@ def read_frames(path: Path, times: np.ndarray, fps: float, size: tuple[int, int]
             f"{path}: expected a frame within {0.5 / fps:.4f} s of {times[t]:.4f} s, step {t}, got "
             f"none, as for {far.size} of {len(times)} steps: it is shorter than the data, or cut."
         )
+    # A camera that started late, or a rate that isn't quite the one in info.json.
     off = distances > TOLERANCE
     if off.any():
         log.warning(
@@ -88,10 +92,12 @@ def _nearest(
     start = times[0] - limit
     end = times[-1] + limit
     for frame in _decoded(container, stream, start):
+        # Between the key frame and the first time: decoded, since later frames build on them.
         if frame.time < start:
             continue
         if frame.time > end:
             break
+        # [T]: a frame may be the nearest one of several steps, or of none.
         distance = np.abs(times - frame.time)
         nearer = np.flatnonzero((distance < distances) & (distance <= limit))
         if len(nearer):
@@ -104,6 +110,7 @@ def _decoded(
     container: av.container.InputContainer, stream: av.VideoStream, start: float
 ) -> Iterator[av.VideoFrame]:
     """The frames that have a time, from the last key frame before `start` on, in order."""
+    # A seek goes to the last key frame before that time, in units of the stream.
     if start > 0:
         container.seek(int(start / stream.time_base), stream=stream)
     for frame in container.decode(stream):

@@ -13,20 +13,18 @@ import json
 import math
 from pathlib import Path
 import re
-import struct
 from typing import Any, NamedTuple
-import zlib
 
 import numpy as np
 
-from dpjax.convert import untrusted_zip
+from dpjax.convert import untrusted_zip, zarr_codecs
 from dpjax.convert.source import as_user_error
-from dpjax.core import extras
 from dpjax.core.errors import UserError
 
-BLOCK_LIMIT = 2**31  # bytes of the chunks that share their first index, decoded
-META_LIMIT = 2**20  # bytes of a .zarray
-IMAGE_CODECS = ("imagecodecs_jpeg2k", "imagecodecs_jpegxl", "imagecodecs_jpeg")
+# Bytes of the chunks that share their first index, decoded. They are decoded together, since a step
+# has numbers in each of them.
+BLOCK_LIMIT = 2**31
+META_LIMIT = 2**20  # bytes of a .zarray, which is a few hundred bytes of JSON
 
 
 class Store(NamedTuple):
@@ -60,6 +58,7 @@ class Array(NamedTuple):
 @contextlib.contextmanager
 def open_store(path: Path) -> Iterator[Store]:
     """The store in a directory or a zip file."""
+    # Names are listed once: whether a chunk is there is then a look into a set.
     if path.is_dir():
         files = (file for file in path.rglob("*") if file.is_file())
         names = frozenset(file.relative_to(path).as_posix() for file in files)
@@ -80,6 +79,7 @@ def _read_file(file: Path, limit: int) -> bytes:
 
 def read_array(store: Store, name: str) -> Array:
     """An array's description, from <name>/.zarray; none of its numbers are read."""
+    # {"shape": [N, ...], "chunks": [...], "dtype": "<f4", "compressor": {"id": "blosc", ...}, ...}
     where = store.path / name / ".zarray"
     with as_user_error(f"{where}: can't be read"):
         meta = json.loads(store.read(f"{name}/.zarray", META_LIMIT))
@@ -95,6 +95,7 @@ def read_array(store: Store, name: str) -> Array:
         )
     shape = array.shape
     chunks = array.chunks
+    # Python's integers: shapes may be hostile, and nothing is allocated by them here.
     if len(shape) != len(chunks) or not shape or min(chunks) < 1 or min(shape) < 0:
         raise UserError(f"{where}: shape {list(shape)} and chunks {list(chunks)} don't fit.")
     if meta.get("zarr_format") != 2 or array.order not in "CF" or array.separator not in "./":
@@ -110,6 +111,8 @@ def read_array(store: Store, name: str) -> Array:
 
 def check_chunks(array: Array) -> None:
     """Raises a UserError if a chunk's file is missing, or if chunks are too large for memory."""
+    # zarr can leave out chunks that are all "fill_value", but replay buffers have every chunk: a
+    # missing one was lost in a copy.
     counts = _counts(array)
     total = math.prod(counts)
     prefix = f"{array.name}/"
@@ -126,6 +129,7 @@ def check_chunks(array: Array) -> None:
             f"{array}: expected {total} chunk files, {total - present} are missing, the first is "
             f"{missing.removeprefix(prefix)}. zarr would read them as zeros: copy the buffer again."
         )
+    # Known by now: as many files as chunks. What one block of them takes is checked last.
     shape = _block_shape(array)
     if math.prod(shape) * array.dtype.itemsize > BLOCK_LIMIT:
         raise UserError(
@@ -136,6 +140,7 @@ def check_chunks(array: Array) -> None:
 
 def _counts(array: Array) -> list[int]:
     """How many chunks there are along each axis."""
+    # Rounded up: the last chunk of an axis may be partly beyond the array.
     return [-(-n // chunk) for n, chunk in zip(array.shape, array.chunks)]
 
 
@@ -157,6 +162,7 @@ def reader(array: Array) -> Callable[[int, int], np.ndarray]:
     cached_block = functools.lru_cache(maxsize=1)(lambda i: _block(array, i))
 
     def read(start: int, end: int) -> np.ndarray:
+        # Blocks start // size to (end - 1) // size, the first and the last of them cut.
         size = array.chunks[0]
         parts = [
             cached_block(i)[max(start - i * size, 0) : end - i * size]
@@ -170,6 +176,7 @@ def reader(array: Array) -> Callable[[int, int], np.ndarray]:
 
 def _block(array: Array, i: int) -> np.ndarray:
     """The chunks whose first index is i, [chunks[0], *array.shape[1:]]."""
+    # Written block by block, and each chunk to its place in it.
     counts = _counts(array)[1:]
     block = np.empty(_block_shape(array), array.dtype)
     for index in product(*map(range, counts)):  # as many as there are files
@@ -184,54 +191,14 @@ def _decode(array: Array, name: str) -> np.ndarray:
     """One chunk, [*array.chunks]."""
     size = math.prod(array.chunks) * array.dtype.itemsize
     limit = 2 * size + 2**16  # noise grows a little when it is compressed
+    # One byte more than the limit is read from a file that is too large, so it is noticed.
     raw = array.store.read(name, limit)
     chunk = name.removeprefix(array.name + "/")
     with as_user_error(f"{array}: a chunk can't be decoded: {chunk}"):
         if len(raw) > limit:
             raise ValueError(f"more than {limit} bytes for {size}")
-        flat = _decompress(raw, array, size)
+        flat = zarr_codecs.decompress(raw, array.codec, size, array.dtype, str(array))
         if flat.nbytes != size:
             raise ValueError(f"{flat.nbytes} bytes, not {size}")
+        # "F" is the order of Fortran: the first index changes fastest.
         return np.frombuffer(flat, array.dtype).reshape(array.chunks, order=array.order)
-
-
-def _decompress(raw: bytes, array: Array, size: int) -> np.ndarray:
-    """The bytes of a chunk, uint8; never allocates much more than `size` of them."""
-    codec = array.codec.get("id")
-    if codec is None:
-        return np.frombuffer(raw, np.uint8)
-    if codec in ("zlib", "gzip"):
-        window = 15 if codec == "zlib" else 31  # zlib's own numbers for the two headers
-        return np.frombuffer(zlib.decompressobj(window).decompress(raw, size + 1), np.uint8)
-    if codec in IMAGE_CODECS:
-        return _decode_image(raw, array)
-    if codec not in ("blosc", "zstd", "lz4"):
-        raise UserError(
-            f"{array}: its compressor {codec!r} isn't read; expected blosc, zstd, lz4, zlib, gzip, "
-            f"{', '.join(IMAGE_CODECS)} or none."
-        )
-    if codec == "blosc":
-        # Blosc trusts its header, which has the sizes of the content and of the chunk.
-        content, _, total = struct.unpack("<III", raw[4:16])
-        if content != size or total != len(raw):
-            raise ValueError(f"{len(raw)} bytes where {total} should be, {content} for {size}")
-    numcodecs = extras.require("numcodecs", extra="data")
-    out = np.empty(size, np.uint8)
-    numcodecs.get_codec(array.codec).decode(raw, out=out)
-    return out
-
-
-def _decode_image(raw: bytes, array: Array) -> np.ndarray:
-    """The bytes of a chunk that is one encoded image, as in buffers of UMI and robomimic."""
-    try:
-        from imagecodecs.numcodecs import register_codecs
-    except ImportError:  # too large for an extra that everybody installs
-        raise UserError(
-            f"{array}: its chunks are compressed by {array.codec['id']}: pip install imagecodecs."
-        ) from None
-    numcodecs = extras.require("numcodecs", extra="data")
-    register_codecs(verbose=False)
-    image = np.asarray(numcodecs.get_codec(array.codec).decode(raw))
-    if image.size != math.prod(array.chunks) or image.dtype != array.dtype:
-        raise ValueError(f"an image {list(image.shape)} of {image.dtype}")
-    return np.frombuffer(np.ascontiguousarray(image), np.uint8)
