@@ -1,150 +1,139 @@
-"""What a process that trains or acts on CPUs asks of the C library and of XLA.
+"""Settings of a process: memory and libraries of the CPU backend, and the compilation cache.
 
-Called before jax has looked at its devices; elsewhere than on Linux and glibc, or with
-another jaxlib, it does nothing, and programs are the same but slower.
+`set_up` is called before jax looks at its devices. Elsewhere than on Linux with glibc, or with
+a jaxlib that the settings were not tried with, it does nothing, and programs are the same but
+slower.
 
-The persistent compilation cache: what one process compiled, the next one reads.
-
-Programs come out of it bit for bit as they were compiled, so no number changes.
+`use_cache` turns on jax's persistent compilation cache: a program that one process compiled is
+read from disk by the next one, bit for bit, so no number changes.
 """
 
 import ctypes
 import hashlib
-from importlib import metadata
+import logging
 import os
 from pathlib import Path
 import platform
-import sys
 import tempfile
-from typing import Any
 
 import jax
+import jaxlib.version
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # glibc's names for mallopt
-COLLAPSE, LARGE_PAGE = 25, 2**21  # Linux 6.1's MADV_COLLAPSE; bytes
-# XLA's CPU hands products, sums and 2-D convolutions to YNNPACK; Eigen's convolutions are
-# faster: a ResNet-18 and its gradient in 0.69 of the time (`experiments/cpu`). The minus
-# takes one kind from XLA's own choice, of which a list of our own would lose the rest.
-# A jaxlib that does not know a flag ends the process, so only those that were tried.
-FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-CHOICE = "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-JAXLIB = "0.10."
-# XLA's CPU drops optimization barriers before it fuses, unless that pass is left out.
-FENCES = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+# Versions of jaxlib that settings and fast kernels were tried with, per platform.
+TRIED = {"cpu": ("0.10.",), "cuda": ("0.10.", "0.11.")}
+
+# Parameters of glibc's mallopt, by their numbers in malloc.h.
+TRIM_THRESHOLD = -1
+MMAP_MAX = -4
+
+# XLA's CPU backend hands products, sums and 2-D convolutions to the library YNNPACK; Eigen's
+# convolutions are faster: a ResNet-18 and its gradient take 0.69 of the time (`experiments/cpu`).
+# The minus takes one kind of operation out of XLA's own choice for YNNPACK; a list of our own
+# would lose the rest of that choice. XLA ends the process at a flag that it does not know.
+YNNPACK_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+YNNPACK_CHOICE = "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+
+# XLA's CPU backend drops optimization barriers before it fuses, unless this pass is left out.
+KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+MIN_COMPILE_SECONDS = 0.2  # programs that compile faster are not kept in the cache
+
+log = logging.getLogger("dpjax")
+
+
+def jaxlib_version() -> str:
+    """The version of the jaxlib that is installed, such as "0.10.2"."""
+    return jaxlib.version.__version__
+
+
+def is_tried(platform: str = "cpu") -> bool:
+    """Whether what is set and computed for this platform was tried with the installed jaxlib."""
+    return jaxlib_version().startswith(TRIED[platform])
+
+
+def set_up() -> None:
+    """Sets up the process of a command: memory and libraries."""
+    keep_memory()
+    choose_libraries()
 
 
 def keep_memory() -> None:
-    """Memory that was freed stays with the process, for the next call of a program.
+    """Keeps freed memory in the process, for the next call of a program (glibc only).
 
-    A call's temporaries are else given back to the kernel and come as new pages, zeroed
-    one by one: 8 % of that ResNet's time (`experiments/cpu`). They are allocated in the
-    thread that calls where dispatch is synchronous, and only the main one's heap grows
-    without end: hence the last line.
+    Otherwise glibc returns each call's temporaries to the kernel, and the next call faults them
+    in again, page by page: 8 % of the time of a ResNet-18 and its gradient (`experiments/cpu`).
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
     libc.mallopt(TRIM_THRESHOLD, -1)
     libc.mallopt(MMAP_MAX, 0)
+    # glibc grows the heap of the main thread alone without a limit. With synchronous dispatch
+    # temporaries are allocated in the thread that calls the program, which is the main one.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
-def is_tried() -> bool:
-    """Whether XLA's settings here were tried with the jaxlib that is installed."""
-    return metadata.version("jaxlib").startswith(JAXLIB)
+def choose_libraries() -> None:
+    """Adds YNNPACK_FLAG to the environment's XLA_FLAGS, unless it is there already."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if YNNPACK_FLAG in flags or not is_tried():
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK_FLAG}={YNNPACK_CHOICE}".strip()
 
 
 def compiler_options() -> dict[str, str] | None:
-    """For `jax.jit` of training steps: on a CPU, optimization barriers that hold.
+    """Options of `jax.jit` for training steps: on a CPU, optimization barriers are kept.
 
-    Without them XLA makes what several read as many times over, inside of each, and
-    remembers after all what remat was to compute again.
+    Without them XLA's CPU backend duplicates shared producers into every consumer and undoes
+    rematerialization.
     """
-    return FENCES if is_tried() and jax.default_backend() == "cpu" else None
-
-
-def choose_libraries() -> None:
-    """Adds FLAG to XLA_FLAGS, unless it is there already."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if FLAG in flags or not is_tried():
-        return
-    os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={CHOICE}".strip()
-
-
-def use_large_pages(tree: Any) -> int:
-    """Asks Linux to hold these arrays in pages of 2 MiB; returns how many it gave.
-
-    A plan at batch 1 reads all of its weights a step, and looks up as many pages: the U-Net
-    256-512-1024 was 1.01 to 1.04 times as fast. A kernel before 6.1, or one that has no such
-    page free, leaves them as they are, and so does this an accelerator's.
-    """
-    if platform.system() != "Linux" or jax.default_backend() != "cpu":
-        return 0
-    madvise, given = ctypes.CDLL(None).madvise, 0
-    for leaf in jax.tree.leaves(tree):
-        if leaf.nbytes >= LARGE_PAGE // 2:
-            at = leaf.unsafe_buffer_pointer()
-            # Whole pages, those at the ends with a neighbour: arrays lie side by side.
-            for page in range(at - at % LARGE_PAGE, at + leaf.nbytes, LARGE_PAGE):
-                size = ctypes.c_size_t(LARGE_PAGE)
-                given += madvise(ctypes.c_void_p(page), size, COLLAPSE) == 0
-    return given
-
-
-def set_up() -> None:
-    """What is for a whole process."""
-    keep_memory()
-    choose_libraries()
-
-
-SECONDS = 0.2  # what compiles faster is not kept
+    return KEEP_BARRIERS if is_tried() and jax.default_backend() == "cpu" else None
 
 
 def processor() -> str:
-    """A name of this processor and of what it can do.
+    """A name for the kind of processor, such as "x86_64-1a2b3c4d5e6f".
 
-    XLA's programs for a CPU are of its very instruction set: a home folder may be shared
-    by machines, and on another one they are refused with pages of text, or crash.
+    XLA compiles for the instruction set of the machine. Where a home folder is shared by several
+    machines, another one's programs are refused with pages of text, or crash.
     """
     text = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        known = ("vendor_id", "model name", "flags", "Features", "CPU part")
-        text = "\n".join(
-            sorted({line for line in info.read_text().splitlines() if line.startswith(known)})
-        )
+        fields = ("vendor_id", "model name", "flags", "Features", "CPU part")
+        lines = {line for line in info.read_text().splitlines() if line.startswith(fields)}
+        text = "\n".join(sorted(lines))
     return f"{platform.machine()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def cache_folder() -> Path | None:
-    """Where the cache is: $DPJAX_CACHE, else dpjax in the user's; None where that is empty."""
-    given = os.environ.get("DPJAX_CACHE")
-    if given == "":
+    """The cache's folder: in $DPJAX_CACHE, otherwise in ~/.cache/dpjax.
+
+    None where $DPJAX_CACHE is set and empty, which turns the cache off.
+    """
+    chosen = os.environ.get("DPJAX_CACHE")
+    if chosen == "":
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given or Path(home) / "dpjax").expanduser() / processor()
+    user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(chosen or Path(user_cache) / "dpjax").expanduser() / processor()
 
 
 def use_cache() -> Path | None:
-    """Turns the cache on, unless jax's own was chosen already; returns its folder.
+    """Turns the compilation cache on, unless the user chose jax's own; returns its folder.
 
-    One that can't be written to costs a line and the time to compile, nothing else.
+    A folder that cannot be written costs a warning and the time to compile, nothing else.
     """
     if jax.config.jax_compilation_cache_dir:
         return None
     try:
-        where = cache_folder()
-        if where is None:
+        folder = cache_folder()
+        if folder is None:
             return None
-        where.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=where):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-        print(
-            f"dpjax: no compilation cache: {error} (DPJAX_CACHE names another folder).",
-            file=sys.stderr,
-        )
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home folder
+        log.warning("no compilation cache: %s (DPJAX_CACHE names another folder).", error)
         return None
-    jax.config.update("jax_compilation_cache_dir", str(where))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)
-    return where
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+    return folder

@@ -1,50 +1,55 @@
 """The paper's image encoder: a ResNet whose features are points in the image.
 
-ResNet-18 or -34 (He et al. 2016) with GroupNorm in place of BatchNorm (Wu & He 2018; an
-EMA of the weights does not go with running statistics), and spatial softmax (Levine et
-al. 2016) in place of average pooling: of each map k of the last activations,
+ResNet-18 or -34 (He et al. 2016) with GroupNorm in place of BatchNorm (Wu & He 2018; an EMA of
+the weights does not go with running statistics), and spatial softmax (Levine et al. 2016) in
+place of average pooling: for each map h_k of the last activations,
 
     p_k = softmax over (i, j) of h_k,    point_k = Σ p_k(i, j) (x_j, y_i)   in [-1, 1]²  (1)
 
-is where in the image the map looks, which is what a robot's hand wants to know.
+is where in the image the map is active, and that is what a robot's hand needs to know.
 """
+
+import functools
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.nets.layers import Dense, FrozenNorm, GroupNorm, rerun, torch_uniform
+from dpjax.core.types import PRNGKey
+from dpjax.nets.layers import Dense, FrozenNorm, GroupNorm, apply_block, torch_uniform
 from dpjax.ops.conv2d import conv2d, max_pool
 
 Array = jax.Array
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # {depth: blocks per stage}
 POOLS = ("spatial_softmax", "average")
 NORMS = ("group", "frozen")
-CHANNELS_A_GROUP = 16  # of the GroupNorms (Chi et al. 2023, code)
+CHANNELS_PER_GROUP = 16  # of the GroupNorms (Chi et al. 2023, code)
 
 
-def norm(kind: str, features: int, name: str) -> nn.Module:
-    """The norm of `kind`, one of NORMS."""
-    if kind == "frozen":
+def make_norm(norm: str, features: int, *, kernels: str = "auto", name: str) -> nn.Module:
+    """The layer that `norm` names, one of NORMS."""
+    if norm == "frozen":
         return FrozenNorm(name=name)
-    return GroupNorm(features // CHANNELS_A_GROUP, name=name)
+    return GroupNorm(features // CHANNELS_PER_GROUP, kernels, name=name)
 
 
 class Conv(nn.Module):
-    """Without bias, in torch's geometry: the same padding on all sides."""
+    """2-D convolution without bias, in torch's geometry: the same padding on all sides."""
 
     features: int
     size: int
     stride: int = 1
+    kernels: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", init, shape)
-        return conv2d(x, kernel, stride=self.stride, padding=self.size // 2)
+        padding = self.size // 2
+        return conv2d(x, kernel, stride=self.stride, padding=padding, kernels=self.kernels)
 
 
 class BasicBlock(nn.Module):
@@ -53,40 +58,50 @@ class BasicBlock(nn.Module):
     features: int
     stride: int
     norm: str
+    kernels: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = Conv(self.features, 3, self.stride, name="conv0")(x)
-        h = nn.relu(norm(self.norm, self.features, "norm0")(h))
-        h = norm(self.norm, self.features, "norm1")(Conv(self.features, 3, name="conv1")(h))
+        conv = functools.partial(Conv, self.features, kernels=self.kernels)
+        norm = functools.partial(make_norm, self.norm, self.features, kernels=self.kernels)
+        h = conv(3, self.stride, name="conv0")(x)
+        h = nn.relu(norm(name="norm0")(h))
+        h = conv(3, name="conv1")(h)
+        h = norm(name="norm1")(h)
         if self.stride > 1 or x.shape[-1] != self.features:
-            x = Conv(self.features, 1, self.stride, name="shortcut")(x)
-            x = norm(self.norm, self.features, "shortcut_norm")(x)
+            x = conv(1, self.stride, name="shortcut")(x)
+            x = norm(name="shortcut_norm")(x)
         return nn.relu(h + x)
 
 
 class ResNet(nn.Module):
     """[B, H, W, C] -> [B, ⌈H/32⌉, ⌈W/32⌉, 8 width].
 
-    depth: 18 or 34. width: channels of the first stage (64 in the paper). norm: "group",
-    or "frozen" for the BatchNorms of somebody's trained weights.
+    depth: 18 or 34. width: channels of the first stage (64 in the paper).
+    norm: "group", or "frozen" for the BatchNorms of weights that were trained elsewhere.
     remat: blocks are computed again in the backward pass.
+    kernels: "auto" or "xla", see `ops/kernels.py`.
     """
 
     depth: int = 18
     width: int = 64
     norm: str = "group"
     remat: bool = False
+    kernels: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.relu(norm(self.norm, self.width, "norm")(Conv(self.width, 7, 2, name="conv")(x)))
-        x = max_pool(x)
+        x = Conv(self.width, 7, 2, self.kernels, name="conv")(x)
+        x = make_norm(self.norm, self.width, kernels=self.kernels, name="norm")(x)
+        x = max_pool(nn.relu(x), kernels=self.kernels)
         for stage, blocks in enumerate(BLOCKS[self.depth]):
+            features = self.width * 2**stage
             for i in range(blocks):
+                # The first block of every stage but the first halves the image.
                 stride = 2 if stage and not i else 1
-                features, name = self.width * 2**stage, f"stage{stage}_{i}"
-                x = rerun(self.remat, BasicBlock(features, stride, self.norm, name=name), x)
+                name = f"stage{stage}_{i}"
+                block = BasicBlock(features, stride, self.norm, self.kernels, name=name)
+                x = apply_block(block, x, remat=self.remat)
         return x
 
 
@@ -103,8 +118,8 @@ def spatial_softmax(maps: Array) -> Array:
 class ImageEncoder(nn.Module):
     """One camera: [B, H, W, 3] in network units -> [B, features].
 
-    depth, width, norm, remat: of the ResNet. pool: "spatial_softmax" of `keypoints` maps, or
-    "average".
+    depth, width, norm, remat, kernels: those of the ResNet.
+    pool: "spatial_softmax" of `keypoints` maps, or "average".
     """
 
     depth: int = 18
@@ -114,16 +129,16 @@ class ImageEncoder(nn.Module):
     features: int = 64
     norm: str = "group"
     remat: bool = False
+    kernels: str = "auto"
 
     def setup(self):
-        self.backbone = ResNet(self.depth, self.width, self.norm, self.remat)
+        self.backbone = ResNet(self.depth, self.width, self.norm, self.remat, self.kernels)
         if self.pool == "spatial_softmax":
-            uniform = lambda rng, shape, _: torch_uniform(rng, shape, shape[-2])
-            self.maps = nn.Conv(self.keypoints, (1, 1), kernel_init=uniform)
-        self.out = Dense(self.features)
+            self.maps = nn.Conv(self.keypoints, (1, 1), kernel_init=_uniform)
+        self.out = Dense(self.features, kernels=self.kernels)
 
     def points(self, x: Array) -> Array:
-        """[B, H, W, 3] -> where the maps look, [B, keypoints, 2] as (x, y) in [-1, 1]."""
+        """[B, H, W, 3] -> where the maps are active, [B, keypoints, 2] as (x, y) in [-1, 1]."""
         return spatial_softmax(self.maps(self.backbone(x)))
 
     def __call__(self, x: Array) -> Array:
@@ -132,3 +147,9 @@ class ImageEncoder(nn.Module):
         else:
             h = self.backbone(x).mean((1, 2))
         return nn.relu(self.out(h.reshape(h.shape[0], -1)))
+
+
+def _uniform(rng: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """`torch_uniform` of a 1 × 1 convolution, as an initializer of flax."""
+    del dtype
+    return torch_uniform(rng, shape, shape[-2])

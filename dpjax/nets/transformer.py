@@ -1,17 +1,19 @@
-"""The transformers over the action sequence of Chi et al. 2023, sec. 3.2.
+"""The transformers over the action chunk of Chi et al. 2023, sec. 3.2.
 
-The decoder: a token an action step; self-attention is causal; cross-attention looks at
-the memory, one token for the noise level and one for each observed step. Action t may
-look at the noise level and at observations up to step t (the first two only, then one
-more each), the original's memory mask.
+The decoder has one token per action step. Its self-attention is causal; its cross-attention
+attends to the memory, which is one token for the noise level and one per observed step. Action t
+may attend to the noise level and to observations up to step t (action 0 to the first one only,
+each later action to one more): the original's memory mask.
 
-The encoder alone: the noise level, the observed steps and the actions are tokens of one
-sequence, and all look at all.
+The encoder-only variant has one sequence: the noise level, the observed steps and the actions are
+its tokens, and all attend to all.
 
-Memory does not depend on x. Where its tokens do not look at each other (cond_layers 0),
-`prepare` computes the keys and values of all layers: the observations' once a plan, the
-noise level's once a sampling step.
+The memory does not depend on x. Where its tokens do not attend to each other (cond_layers 0),
+`prepare` computes the keys and values of all layers: the observations' once per action chunk, the
+noise level's once per level.
 """
+
+import functools
 
 import chex
 from flax import linen as nn
@@ -20,8 +22,8 @@ import jax.numpy as jnp
 
 from dpjax.core.errors import UserError
 from dpjax.core.types import Context, PRNGKey
-from dpjax.nets.attention import Block, dense, dropouts, layer_norm, normal
-from dpjax.nets.layers import mish, rerun, sinusoidal
+from dpjax.nets.attention import Block, Drop, dense, dropouts, layer_norm, normal
+from dpjax.nets.layers import apply_block, mish, sinusoidal
 
 Array = jax.Array
 
@@ -31,11 +33,12 @@ class Transformer(nn.Module):
 
     features: Da. horizon: Tp. observed: To, 0 for none.
     layers, heads, width: of the stack; a head has width / heads channels.
-    cond_layers: layers of an encoder over the memory; 0: an MLP token by token.
-    causal: whether an action may look at earlier ones only.
+    cond_layers: layers of an encoder over the memory; 0 for an MLP per token.
+    causal: whether an action may attend to earlier ones only.
     encoder_only: one sequence without cross-attention.
-    drop: dropout in and after every block, in training. drop_tokens: of the tokens.
+    drop: dropout rate in and after every block, in training. drop_tokens: of the tokens.
     remat: blocks are computed again in the backward pass.
+    kernels: "auto" or "xla", see `ops/kernels.py`.
     """
 
     features: int
@@ -50,37 +53,43 @@ class Transformer(nn.Module):
     drop: float = 0.01
     drop_tokens: float = 0.0
     remat: bool = False
+    kernels: str = "auto"
 
     def setup(self):
-        block = lambda cross: Block(self.width, self.heads, cross)
+        linear = functools.partial(dense, kernels=self.kernels)
+        block = lambda cross: Block(self.width, self.heads, cross, self.kernels)
         memory = 1 + self.observed
         tokens = self.horizon + (memory if self.encoder_only else 0)
-        self.action_in = dense(self.width)
+        self.action_in = linear(self.width)
         self.position = self.param("position", normal, (tokens, self.width))
         self.blocks = [block(not self.encoder_only) for _ in range(self.layers)]
         self.norm_out = layer_norm()
-        self.action_out = dense(self.features)
+        self.action_out = linear(self.features)
         if self.observed:
-            self.obs_in = dense(self.width)
+            self.obs_in = linear(self.width)
         if self.encoder_only:
             return
+        # The decoder's memory.
         self.memory_position = self.param("memory_position", normal, (memory, self.width))
-        self.memory_kv = [dense(2 * self.width) for _ in range(self.layers)]
+        self.memory_kv = [linear(2 * self.width) for _ in range(self.layers)]
         if self.cond_layers:
             self.memory_blocks = [block(False) for _ in range(self.cond_layers)]
         else:
-            self.memory_up, self.memory_down = dense(4 * self.width), dense(self.width)
+            self.memory_up = linear(4 * self.width)
+            self.memory_down = linear(self.width)
 
     def prepare(self, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
-        """cond [B, To, F], t [...] -> Context: what there is to know of both before x.
+        """cond [B, To, F], t [...] -> Context: what of the memory does not depend on x.
 
-        Tokens [..., E] and [B, To, E]; with cond_layers 0, their keys and values of all
-        layers, [..., layers, 2 E] and [B, To, layers, 2 E]. keys [B]: dropout is on.
+        Its leaves are tokens, per_level [..., E] and shared [B, To, E]; with cond_layers 0, their
+        keys and values of all layers, [..., layers, 2 E] and [B, To, layers, 2 E].
+        keys: [B], for dropout; None turns it off.
         """
         chex.assert_rank(cond, 3)
         drop = dropouts(self.drop_tokens, keys)
         time = sinusoidal(t, self.width).astype(cond.dtype)
-        obs = jnp.zeros((cond.shape[0], 0, self.width), cond.dtype)  # whatever cond's steps
+        # Without observed steps there are no tokens, whatever cond holds.
+        obs = jnp.zeros((cond.shape[0], 0, self.width), cond.dtype)
         if self.observed:
             obs = self.obs_in(cond)
         if self.encoder_only:
@@ -91,7 +100,7 @@ class Transformer(nn.Module):
             return Context(per_level=time, shared=obs)
         return Context(per_level=self._keys_values(time), shared=self._keys_values(obs))
 
-    def _keys_values(self, token):
+    def _keys_values(self, token: Array) -> Array:
         """[..., E] -> [..., layers, 2 E], through the memory's MLP."""
         token = self.memory_down(mish(self.memory_up(token)))
         return jnp.stack([layer(token) for layer in self.memory_kv], axis=-2)
@@ -99,37 +108,43 @@ class Transformer(nn.Module):
     def denoise(self, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
         """x [B, Tp, Da], context of one level or of [B] levels -> [B, Tp, Da].
 
-        keys [B]: dropout is on.
+        keys: [B], for dropout; None turns it off.
         """
         chex.assert_shape(x, (None, self.horizon, self.features))
-        # Its masks are not those of `prepare`: both may get the same keys.
+        # The masks differ from those of `prepare`, which may get the same keys.
         keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 2**31)
         drop = dropouts(self.drop, keys)
         drop_tokens = dropouts(self.drop_tokens, keys)
-        plan = context.shared
-        step = jnp.broadcast_to(context.per_level, (x.shape[0], *plan.shape[2:]))[:, None]
-        memory = jnp.concatenate([step, plan], axis=1)  # [B, 1 + To, ...]
+        obs = context.shared
+        time = jnp.broadcast_to(context.per_level, (x.shape[0], *obs.shape[2:]))[:, None]
+        memory = jnp.concatenate([time, obs], axis=1)  # [B, 1 + To, ...]
         tokens = self.action_in(x)
         if self.encoder_only:
             tokens = jnp.concatenate([memory, tokens], axis=1)
         tokens = drop_tokens(tokens + self.position)
         if self.encoder_only:
             for block in self.blocks:
-                tokens = rerun(self.remat, block, tokens, drop)
+                tokens = apply_block(block, tokens, drop, remat=self.remat)
             tokens = tokens[:, -self.horizon :]
         else:
-            if self.cond_layers:
-                for block in self.memory_blocks:
-                    memory = rerun(self.remat, block, memory, drop)
-                memory = jnp.stack([layer(memory) for layer in self.memory_kv], axis=-2)
-            masks = self._masks()
-            for i, block in enumerate(self.blocks):
-                masks["memory"] = memory[:, :, i]
-                tokens = rerun(self.remat, block, tokens, drop, **masks)
+            tokens = self._decode(tokens, memory, drop)
         return self.action_out(self.norm_out(tokens))
 
-    def _masks(self):
-        """Which actions [Tp, Tp] and which memory [Tp, 1 + To] an action may look at."""
+    def _decode(self, tokens: Array, memory: Array, drop: Drop) -> Array:
+        """tokens [B, Tp, E] with cross-attention to the memory [B, 1 + To, ...]: [B, Tp, E]."""
+        if self.cond_layers:
+            for block in self.memory_blocks:
+                memory = apply_block(block, memory, drop, remat=self.remat)
+            memory = jnp.stack([layer(memory) for layer in self.memory_kv], axis=-2)
+        masks = self._masks()
+        for i, block in enumerate(self.blocks):
+            tokens = apply_block(
+                block, tokens, drop, remat=self.remat, memory=memory[:, :, i], **masks
+            )
+        return tokens
+
+    def _masks(self) -> dict[str, Array]:
+        """Which actions [Tp, Tp] and which memory [Tp, 1 + To] an action may attend to."""
         if not self.causal:
             return {}
         t = jnp.arange(self.horizon)[:, None]
@@ -141,9 +156,9 @@ class Transformer(nn.Module):
         return self.denoise(x, self.prepare(cond, t))
 
 
-def check_sizes(width: int, heads: int, name: str = "denoiser") -> None:
-    """Refuses a width that the heads cannot split."""
+def check_sizes(width: int, heads: int) -> None:
+    """Raises UserError for a width that the heads cannot split."""
     if width < 4 or heads < 1 or width % (2 * heads):
         raise UserError(
-            f"config.{name}.width={width} must be an even multiple of config.{name}.heads={heads}."
+            f"width={width} must be an even multiple of heads={heads}.", argument="width"
         )

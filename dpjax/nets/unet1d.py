@@ -1,15 +1,17 @@
-"""The 1-D U-Net over the action sequence, modulated by the observation (FiLM).
+"""The 1-D U-Net over the action chunk, modulated by the observation (FiLM).
 
-Chi et al. 2023, fig. 3b: convolutions along time; the time step and the observation
-enter every block as a scale and a bias per channel (Perez et al. 2018),
+Chi et al. 2023, fig. 3b: convolutions along time; the noise level and the observation enter
+every block as a scale and a bias per channel (Perez et al. 2018),
 
     h = scale(c) h + bias(c),    c = Mish([time embedding; observation]).   (1)
 
-Nothing in (1) depends on x. `prepare` computes it for all blocks at once, and since
-Mish acts element by element, W c = W_t Mish(t) + W_o Mish(o): the observation's half
-once a plan, the time's half once a sampling step, and a sampler's loop holds `apply`
-alone.
+scale and bias are linear in c, and Mish acts element by element, so W c = W_t Mish(t) +
+W_o Mish(o). Nothing in it depends on x: `prepare` computes the observation's half once per
+action chunk and the time's half once per noise level, for all blocks at once. The sampling loop
+holds `denoise` alone.
 """
+
+import functools
 
 import chex
 from flax import linen as nn
@@ -19,37 +21,20 @@ import jax.numpy as jnp
 from dpjax.core.errors import UserError
 from dpjax.core.types import Context, PRNGKey
 from dpjax.nets.layers import (
+    Conv1D,
     Dense,
-    group_norm,
+    Upsample1D,
+    apply_block,
     mish,
-    rerun,
     scale_and_bias,
     sinusoidal,
     torch_uniform,
 )
-from dpjax.ops.conv1d import conv, upsample
-from dpjax.ops.transposed import weights
+from dpjax.ops.group_norm import group_norm
 
 Array = jax.Array
 
-
-class Conv(nn.Module):
-    """Convolution with bias; `kind` same (stride 1), down (k 3, stride 2), up (k 4)."""
-
-    features: int
-    size: int
-    kind: str = "same"
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        fan_in = self.size * (self.features if self.kind == "up" else x.shape[-1])
-        shape = (self.size, x.shape[-1], self.features)
-        kernel = weights(self, torch_uniform, shape, fan_in)
-        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
-        if self.kind == "up":
-            return upsample(x, kernel) + bias
-        stride = 2 if self.kind == "down" else 1
-        return conv(x, kernel, stride=stride, padding=self.size // 2) + bias
+LAST_GROUPS = 8  # of the last block's GroupNorm, whatever `groups` is (Chi et al. 2023, code)
 
 
 class ConvBlock(nn.Module):
@@ -58,11 +43,13 @@ class ConvBlock(nn.Module):
     features: int
     size: int
     groups: int
+    kernels: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = Conv(self.features, self.size, name="conv")(x)
-        return mish(group_norm(x, *scale_and_bias(self, self.features), self.groups))
+        x = Conv1D(self.features, self.size, kernels=self.kernels, name="conv")(x)
+        scale, bias = scale_and_bias(self, self.features)
+        return mish(group_norm(x, scale, bias, self.groups, kernels=self.kernels))
 
 
 class ResBlock(nn.Module):
@@ -72,32 +59,36 @@ class ResBlock(nn.Module):
     size: int
     groups: int
     film_scale: bool
+    kernels: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array, film: Array) -> Array:
-        """x [B, L, C], film [B, 2 D] (scale, then bias) or [B, D] -> [B, L, D]."""
-        h = ConvBlock(self.features, self.size, self.groups, name="block0")(x)
-        film = film[:, None, :]
+        """x [B, L, C], film [B, 2 D] (scale, then bias) or [B, D] (bias) -> [B, L, D]."""
+        block = functools.partial(
+            ConvBlock, self.features, self.size, self.groups, kernels=self.kernels
+        )
+        film = film[:, None, :]  # the same for all steps
+        h = block(name="block0")(x)
         if self.film_scale:
             h = film[..., : self.features] * h + film[..., self.features :]
         else:
             h = h + film
-        h = ConvBlock(self.features, self.size, self.groups, name="block1")(h)
+        h = block(name="block1")(h)
         if x.shape[-1] != self.features:
-            x = Conv(self.features, 1, name="shortcut")(x)
+            x = Conv1D(self.features, 1, kernels=self.kernels, name="shortcut")(x)
         return h + x
 
 
 class Film(nn.Module):
-    """The linear layers of all blocks' modulations, side by side, in two halves."""
+    """The linear layers of all blocks' modulations side by side, W_t and W_o apart."""
 
     features: int
 
     @nn.compact
     def __call__(self, time: Array, obs: Array) -> Context:
-        """time [..., D], obs [B, To F], both after Mish -> step [..., M], plan [B, M]."""
+        """time [..., D], obs [B, To F], both after Mish -> per_level [..., M], shared [B, M]."""
         fan_in = time.shape[-1] + obs.shape[-1]
-        init = lambda rng, n: torch_uniform(rng, (n, self.features), fan_in)
+        init = lambda rng, inputs: torch_uniform(rng, (inputs, self.features), fan_in)
         bias = self.param("bias", torch_uniform, (self.features,), fan_in)
         w_time = self.param("time", init, time.shape[-1])
         w_obs = self.param("obs", init, obs.shape[-1])
@@ -108,15 +99,16 @@ class UNet1D(nn.Module):
     """The FiLM U-Net of Chi et al. 2023; semantics of their ConditionalUnet1D.
 
     features: Da, size of an action.
-    widths: channels of the levels; Tp must divide by 2^(levels - 1).
-    kernel_size: k of the blocks. groups: of the GroupNorms (the last has 8 always).
+    widths: channels per level; Tp must divide by 2^(levels - 1).
+    kernel_size: k of the blocks. groups: of their GroupNorms.
     time_features: size of the time embedding.
     film_scale: scale and bias (True), or bias only.
-    local: cond is not in (1) but enters step by step, [B, Tp, F]: a block of its own, whose
+    local: cond [B, Tp, F] is not in (1) but enters step by step: a block of its own, whose
         output is added after the first block (the original adds it nowhere else).
-    times: 2 where t is [..., 2], a time and the length of an interval that ends there
-        (MeanFlow): the sum of two embeddings.
+    times: 2 where t is [..., 2], a time and the length of the interval that ends there
+        (MeanFlow): their two embeddings are added.
     remat: blocks are computed again in the backward pass.
+    kernels: "auto" or "xla", see `ops/kernels.py`.
     """
 
     features: int
@@ -128,30 +120,43 @@ class UNet1D(nn.Module):
     local: bool = False
     times: int = 1
     remat: bool = False
+    kernels: str = "auto"
 
     def setup(self):
-        down = [w for w in self.widths for _ in range(2)]
-        up = [w for w in reversed(self.widths[:-1]) for _ in range(2)]
-        outputs = [*down, self.widths[-1], self.widths[-1], *up]
-        block = lambda w: ResBlock(w, self.kernel_size, self.groups, self.film_scale)
-        self.blocks = [block(w) for w in outputs]
-        self.downs = [Conv(w, 3, "down") for w in self.widths[:-1]]
-        self.ups = [Conv(w, 4, "up") for w in reversed(self.widths[:-1])]
+        conv = functools.partial(Conv1D, kernels=self.kernels)
+        dense = functools.partial(Dense, kernels=self.kernels)
+        block = lambda width: ResBlock(
+            width, self.kernel_size, self.groups, self.film_scale, self.kernels
+        )
+        # Blocks: two per level on the way down, two at the bottom, two per level on the way up.
+        down = [width for width in self.widths for _ in range(2)]
+        bottom = [self.widths[-1]] * 2
+        up = [width for width in reversed(self.widths[:-1]) for _ in range(2)]
+        outputs = [*down, *bottom, *up]
+        self.blocks = [block(width) for width in outputs]
+        self.downs = [conv(width, 3, stride=2) for width in self.widths[:-1]]
+        self.ups = [Upsample1D(width, self.kernels) for width in reversed(self.widths[:-1])]
         if self.local:
             outputs.append(self.widths[0])
             self.local_block = block(self.widths[0])
-        self.outputs = tuple(outputs)
-        self.film = Film(sum(outputs) * (2 if self.film_scale else 1))
-        self.time_in = Dense(4 * self.time_features)
-        self.time_out = Dense(self.time_features)
+        # One FiLM layer for all blocks.
+        self.film_sizes = tuple(width * (2 if self.film_scale else 1) for width in outputs)
+        self.film = Film(sum(self.film_sizes))
+        self.time_in = dense(4 * self.time_features)
+        self.time_out = dense(self.time_features)
         if self.times == 2:
-            self.span_in, self.span_out = Dense(4 * self.time_features), Dense(self.time_features)
-        self.last_block = ConvBlock(self.widths[0], self.kernel_size, 8)
-        self.last = Conv(self.features, 1)
+            self.span_in = dense(4 * self.time_features)
+            self.span_out = dense(self.time_features)
+        self.last_block = ConvBlock(self.widths[0], self.kernel_size, LAST_GROUPS, self.kernels)
+        self.last = conv(self.features, 1)
 
     def prepare(self, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
-        """cond [B, To, F], t [...] -> Context: step [..., M], plan [B, M] (and cond if local)."""
-        del keys  # there is no dropout in it
+        """The part of (1) that does not depend on x, for all blocks at once.
+
+        cond [B, To, F], t [...] -> Context: per_level [..., M], shared [B, M]; if `local`,
+        shared is (zeros, cond).
+        """
+        del keys  # there is no dropout
         chex.assert_rank(cond, 3)
         waves = sinusoidal(t, self.time_features).astype(cond.dtype)
         time = self.time_out(mish(self.time_in(waves if self.times == 1 else waves[..., 0, :])))
@@ -167,76 +172,80 @@ class UNet1D(nn.Module):
         del keys
         chex.assert_shape(x, (None, None, self.features))
         check_horizon(x.shape[1], self.widths)
-        plan, local = context.shared if self.local else (context.shared, None)
-        films = self._split(context.per_level + plan)
-        blocks = iter(zip(self.blocks, films))
+        shared, local = context.shared if self.local else (context.shared, None)
+        films = jax.lax.split(context.per_level + shared, self.film_sizes, axis=-1)
+        apply = lambda i, x: apply_block(self.blocks[i], x, films[i], remat=self.remat)
         levels = len(self.widths)
+
+        # Down: two blocks per level, then half as many steps.
         skips = []
-
-        def two_blocks(x, between=0.0):
-            for added in (between, 0.0):
-                block, film = next(blocks)
-                x = rerun(self.remat, block, x, film) + added
-            return x
-
-        for i in range(levels):
-            x = two_blocks(x, self.local_block(local, films[-1]) if self.local and i == 0 else 0.0)
+        for level in range(levels):
+            x = apply(2 * level, x)
+            if self.local and level == 0:
+                x += self.local_block(local, films[-1])
+            x = apply(2 * level + 1, x)
             skips.append(x)
-            if i < levels - 1:
-                x = self.downs[i](x)
-        x = two_blocks(x)
-        for i in range(levels - 1):
-            x = two_blocks(jnp.concatenate([x, skips.pop()], axis=-1))
-            x = self.ups[i](x)
+            if level < levels - 1:
+                x = self.downs[level](x)
+
+        # Bottom.
+        x = apply(2 * levels, x)
+        x = apply(2 * levels + 1, x)
+
+        # Up: the level's skip beside x, two blocks, then twice as many steps.
+        for level in range(levels - 1):
+            x = jnp.concatenate([x, skips.pop()], axis=-1)
+            x = apply(2 * (levels + 1 + level), x)
+            x = apply(2 * (levels + 1 + level) + 1, x)
+            x = self.ups[level](x)
         return self.last(self.last_block(x))
 
     def __call__(self, x: Array, t: Array, cond: Array) -> Array:
         """x [B, Tp, Da], t [B], cond [B, To, F] -> [B, Tp, Da]."""
         return self.denoise(x, self.prepare(cond, t))
 
-    def _split(self, film):
-        """[B, M] -> one [B, 2 D] (or [B, D]) a block."""
-        sizes = [width * (2 if self.film_scale else 1) for width in self.outputs]
-        return jax.lax.split(film, sizes, axis=-1)
-
 
 def check_horizon(horizon: int, widths: tuple[int, ...]) -> None:
-    """Refuses a horizon that the U-Net cannot halve often enough."""
+    """Raises UserError for a horizon that the U-Net cannot halve often enough."""
     factor = 2 ** (len(widths) - 1)
     if horizon % factor:
-        near = max(factor, round(horizon / factor) * factor)
+        nearest = max(factor, round(horizon / factor) * factor)
         raise UserError(
-            f"config.horizon.predict={horizon} cannot be halved {len(widths) - 1} times, as "
-            f"a U-Net of {len(widths)} levels needs: use a multiple of {factor} (such as "
-            f"{near}), or fewer config.denoiser.widths."
+            f"horizon={horizon} cannot be halved {len(widths) - 1} times, as a U-Net of "
+            f"{len(widths)} levels needs: use a multiple of {factor} (such as {nearest}), or "
+            "fewer widths.",
+            argument="horizon",
         )
 
 
 def check_sizes(
     widths: tuple[int, ...], groups: int, kernel_size: int = 5, time_features: int = 4
 ) -> None:
-    """Refuses widths that the GroupNorms cannot split, and sizes that make no network."""
+    """Raises UserError for sizes that make no network, or that the GroupNorms cannot split."""
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise UserError(
-            f"config.denoiser.kernel_size={kernel_size} must be odd: an even one moves the "
-            "actions by half a step."
+            f"kernel_size={kernel_size} must be odd: an even one moves the actions by half a step.",
+            argument="kernel_size",
         )
     if time_features < 4 or time_features % 2:
         raise UserError(
-            f"config.denoiser.time_features={time_features} must be even, and 4 at least."
+            f"time_features={time_features} must be even, and 4 at least.",
+            argument="time_features",
         )
     if not widths:
-        raise UserError("config.denoiser.widths is empty: give one width a level.")
+        raise UserError("widths is empty: give one width per level.", argument="widths")
     if groups < 1:
-        raise UserError(f"config.denoiser.groups={groups} must be at least 1.")
+        raise UserError(f"groups={groups} must be at least 1.", argument="groups")
     for width in widths:
         if width < 1 or width % groups:
             raise UserError(
-                f"config.denoiser.widths has {width}, which config.denoiser.groups={groups} "
-                f"does not divide: use multiples of {groups}."
+                f"widths has {width}, which groups={groups} does not divide: use multiples of "
+                f"{groups}.",
+                argument="widths",
             )
-    if widths[0] % 8:
+    if widths[0] % LAST_GROUPS:
         raise UserError(
-            f"config.denoiser.widths starts with {widths[0]}: the last GroupNorm has 8 groups, "
-            "use a multiple of 8."
+            f"widths starts with {widths[0]}: the last GroupNorm has {LAST_GROUPS} groups, use a "
+            f"multiple of {LAST_GROUPS}.",
+            argument="widths",
         )

@@ -1,13 +1,16 @@
-"""1-D convolutions over a short horizon, channels last, the fast way on each machine.
+"""1-D convolutions over a short horizon, channels last, in torch's geometry.
 
-XLA's CPU convolution falls off its fast path where the kernel is longer than the
-input (horizon 16 and three levels: length 4, kernel 5), by a factor of 100. There a
-convolution over a few steps is better written as one matrix product: on CPU the k
-neighbours of every step are laid side by side and multiplied by the kernel as a
-matrix; many rows are convolved in tiles, with fewer products (`winograd`). A GPU does the
-former with any number of rows; TPUs keep XLA's convolution. All are the same function of the
-same parameters, in torch's geometry (symmetric padding, also at stride 2). A kernel may come
-as Rows (`rows`), turned for a CPU: then it is matrix products everywhere.
+XLA's CPU convolution leaves its fast path where the kernel is longer than the input (horizon 16
+and three levels: length 4, kernel 5), and is then slower by a factor of 100. There a convolution
+over a few steps is better written as matrix products. A CPU has three forms of them:
+
+- `conv_neighbours`: the k inputs of every output side by side, times the kernel as one matrix;
+- `conv_taps`: one product per tap of the kernel, for large kernels and batches;
+- `winograd.conv_tiles`: fewer products, for many steps.
+
+A GPU takes `conv_neighbours` everywhere, a TPU keeps XLA's convolution. All are the same function
+of the same parameters. A kernel may be Transposed (`transposed.py`), for sampling on a CPU: then
+matrix products compute it on every platform.
 """
 
 from typing import NamedTuple
@@ -16,22 +19,92 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from dpjax.ops.transposed import MANY, Kernel, Rows, dot, flat_dot, reaches, taps
-from dpjax.ops.winograd import TILE, conv_tiles, pays
+from dpjax.ops import transposed
+from dpjax.ops.kernels import by_platform, is_fast
+from dpjax.ops.transposed import Kernel, Transposed, dot, is_at_least, matmul_2d, taps
+from dpjax.ops.winograd import TILE, conv_tiles, tiles_pay
 
 Array = jax.Array
 
-# With a kernel this large (floats a tap) a product a tap is the fastest on a CPU: no input
-# five times over, and no product with padding, which at length 4 and kernel 5 is 6 of 20.
-# Measured, a gradient of four convolutions, batch 64: 104 against 131 ms at 1024 channels
-# and length 4, 61 against 68 at 512 and 8, 39 against 35 at 256 and 16. Each tap is a copy
-# of that part of the kernel, which a small batch (robot: 1) would wait for.
-LARGE_TAP, LARGE_BATCH = 2**18, 16
-# `conv_tiles` makes 8 products for 20 (kernel 5), 7 at four steps, and 6 for 12 (kernel 3). It
-# adds up kernels, which few rows (batch times tiles) would wait for. Those of a plan, which are
-# turned, XLA adds up once before the loop: plans became 1.26 times as fast with 16 rows, but
-# 0.84 times where there is one step and no loop.
-TILED, TILED_ROWS, TILED_LOOP_ROWS = (3, 5), 32, 16
+# From these numbers per tap and examples per batch on one product per tap is the fastest on a
+# CPU: no input is copied five times, and none is multiplied with padding, which at length 4 and
+# kernel 5 is 6 of 20 products. Measured, the gradient of four convolutions at batch 64: 104
+# against 131 ms at 1024 channels and length 4, 61 against 68 at 512 and 8, 39 against 35 at 256
+# and 16. Each tap is copied out of the kernel, which takes longer than it gains at batch 1.
+LARGE_KERNEL = 2**18
+LARGE_BATCH = 16
+# Kernel sizes that `conv_tiles` computes, and tiles per batch from which on it does: it adds up
+# kernels, which takes as long for few tiles as for many. With transposed kernels, while sampling,
+# XLA adds them up once before the loop, so half as many are enough: 1.26 times as fast with 16
+# examples, but 0.84 times where there is one evaluation and no loop.
+TILED_SIZES = (3, 5)
+MIN_TILES = 32
+MIN_TILES_TRANSPOSED = 16
+
+
+def conv(
+    x: Array, kernel: Kernel, *, stride: int = 1, padding: int = 0, kernels: str = "auto"
+) -> Array:
+    """Cross-correlation along time, as torch's Conv1d.
+
+    x [B, L, C], kernel [k, C, D] -> [B, (L + 2 padding - k) // stride + 1, D].
+    kernels: "auto" or "xla", see `ops/kernels.py`.
+    """
+    if isinstance(kernel, Transposed):
+        is_one = kernel.shape[0] == 1
+        return dot(x, kernel) if is_one else conv_cpu(x, kernel, stride, padding)
+    if kernel.shape[0] == 1 and is_fast(kernels):
+        return dot(x, kernel)
+    return by_platform(
+        kernels,
+        x,
+        kernel,
+        xla=lambda x, kernel: conv_xla(x, kernel, stride, padding),
+        cpu=lambda x, kernel: conv_cpu(x, kernel, stride, padding),
+        cuda=lambda x, kernel: conv_neighbours(x, kernel, stride, padding),
+    )
+
+
+def conv_xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    """`conv` by XLA's convolution."""
+    return lax.conv_general_dilated(
+        x, kernel, (stride,), ((padding, padding),), dimension_numbers=("NWC", "WIO", "NWC")
+    )
+
+
+def conv_cpu(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
+    """`conv` in the form that is the fastest on a CPU."""
+    if is_tiled(x, kernel, stride, padding):
+        return conv_tiles(x, kernel)
+    _, inputs, outputs = kernel.shape
+    if isinstance(kernel, Transposed):
+        is_large = is_at_least(x.shape[0], transposed.LARGE_BATCH)
+    else:
+        is_large = inputs * outputs >= LARGE_KERNEL and is_at_least(x.shape[0], LARGE_BATCH)
+    form = conv_taps if is_large else conv_neighbours
+    return form(x, kernel, stride, padding)
+
+
+def is_tiled(x: Array, kernel: Kernel, stride: int, padding: int) -> bool:
+    """Whether `conv_tiles` computes this convolution, is the fastest, and precise enough."""
+    size = kernel.shape[0]
+    tiles, rest = divmod(x.shape[1], TILE)
+    keeps_length = stride == 1 and 2 * padding + 1 == size
+    if not keeps_length or size not in TILED_SIZES or not tiles or rest:
+        return False
+    least = MIN_TILES_TRANSPOSED if isinstance(kernel, Transposed) else MIN_TILES
+    return tiles_pay(x, kernel, tiles, least)
+
+
+def conv_neighbours(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
+    """`conv` as one matrix product.
+
+    A GPU's library changes the layout of kernel and input for every convolution over so few
+    steps, and XLA takes some for the gradient of a kernel: on an H200 sampling took 2.8 to 3.5
+    times as long at batch 1, 1.2 to 1.3 times from 64 on, and training 1.2 to 1.3
+    (`experiments/gpu`).
+    """
+    return dot(neighbours(x, kernel.shape[0], stride, padding), kernel)
 
 
 def neighbours(x: Array, size: int, stride: int, padding: int) -> Array:
@@ -42,112 +115,52 @@ def neighbours(x: Array, size: int, stride: int, padding: int) -> Array:
     return jnp.concatenate([x[:, i : i + last : stride] for i in range(size)], axis=-1)
 
 
-class Covered(NamedTuple):
-    """What a tap of a kernel works on: input steps, and the outputs left out (before, after)."""
+def conv_taps(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
+    """`conv` as one matrix product per tap of the kernel, padding left out."""
+    steps = x.shape[1]
+    length = (steps + 2 * padding - kernel.shape[0]) // stride + 1
+    y = jnp.zeros((x.shape[0], length, kernel.shape[2]), x.dtype)
+    for tap, weights in enumerate(taps(kernel)):
+        window = tap_window(steps, length, tap, stride, padding)
+        if window:
+            part = dot(x[:, window.inputs], weights)
+            y += jnp.pad(part, ((0, 0), window.missing, (0, 0)))
+    return y
+
+
+class TapWindow(NamedTuple):
+    """The input steps under one tap of a kernel that are not padding.
+
+    missing: outputs whose input under this tap is padding, (at the start, at the end).
+    """
 
     inputs: slice
-    edges: tuple[int, int]
+    missing: tuple[int, int]
 
 
-def covered(steps: int, length: int, tap: int, stride: int, padding: int) -> Covered | None:
-    """Of `length` outputs those whose input under this tap is no padding; None if none is."""
+def tap_window(steps: int, length: int, tap: int, stride: int, padding: int) -> TapWindow | None:
+    """The window of a tap, of `steps` inputs and `length` outputs; None if all is padding."""
+    # Output i sees input i * stride - padding + tap under this tap.
     first = max(0, -((tap - padding) // stride))
     stop = min(length, (steps - 1 + padding - tap) // stride + 1)
     if first >= stop:
         return None
     start = first * stride - padding + tap
     last = start + (stop - first - 1) * stride
-    return Covered(slice(start, last + 1, stride), (first, length - stop))
+    return TapWindow(slice(start, last + 1, stride), (first, length - stop))
 
 
-def conv_taps(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
-    """`conv` as one matrix product a tap of the kernel, padding left out."""
-    steps, size = x.shape[1], kernel.shape[0]
-    length = (steps + 2 * padding - size) // stride + 1
-    y = jnp.zeros((x.shape[0], length, kernel.shape[2]), x.dtype)
-    for tap, weights in enumerate(taps(kernel)):
-        at = covered(steps, length, tap, stride, padding)
-        if at:
-            y += jnp.pad(dot(x[:, at.inputs], weights), ((0, 0), at.edges, (0, 0)))
-    return y
+def upsample(x: Array, kernel: Kernel, *, kernels: str = "auto") -> Array:
+    """Twice as many steps, as torch's ConvTranspose1d(kernel 4, stride 2, padding 1).
 
-
-def saves(x: Array, kernel: Kernel, stride: int, padding: int) -> bool:
-    """Whether `conv_tiles` is the fastest way, and exact enough: it adds up kernels."""
-    size, (tiles, rest) = kernel.shape[0], divmod(x.shape[1], TILE)
-    if stride != 1 or 2 * padding + 1 != size or size not in TILED or not tiles or rest:
-        return False
-    return pays(x, kernel, tiles, TILED_LOOP_ROWS if isinstance(kernel, Rows) else TILED_ROWS)
-
-
-def conv_beside(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
-    """`conv` as one matrix product.
-
-    A GPU's library turns kernel and input around for every convolution over so few steps, and
-    takes some for the gradient of a kernel: on an H200 a plan took 2.8 to 3.5 times as long at
-    batch 1, 1.2 to 1.3 times from 64 on, and training 1.2 to 1.3 (`experiments/gpu`).
+    x [B, L, C], kernel [4, C, D] in torch's order of taps -> [B, 2 L, D].
+    kernels: "auto" or "xla", see `ops/kernels.py`.
     """
-    return dot(neighbours(x, kernel.shape[0], stride, padding), kernel)
-
-
-def conv_matmul(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
-    """`conv` as matrix products, the fastest way on a CPU."""
-    if saves(x, kernel, stride, padding):
-        return conv_tiles(x, kernel)
-    _, inputs, outputs = kernel.shape
-    turned = isinstance(kernel, Rows)
-    large = turned or inputs * outputs >= LARGE_TAP
-    if large and reaches(x.shape[0], MANY if turned else LARGE_BATCH):
-        return conv_taps(x, kernel, stride, padding)
-    return conv_beside(x, kernel, stride, padding)
-
-
-def conv_xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    """`conv` by XLA's convolution."""
-    return lax.conv_general_dilated(
-        x, kernel, (stride,), ((padding, padding),), dimension_numbers=("NWC", "WIO", "NWC")
+    if isinstance(kernel, Transposed):
+        return upsample_matmul(x, kernel)
+    return by_platform(
+        kernels, x, kernel, xla=upsample_xla, cpu=upsample_matmul, cuda=upsample_matmul
     )
-
-
-def conv(x: Array, kernel: Kernel, *, stride: int = 1, padding: int = 0) -> Array:
-    """Cross-correlation along time, as torch's Conv1d.
-
-    x [B, L, C], kernel [k, C, D] -> [B, (L + 2 padding - k) // stride + 1, D].
-    """
-    if kernel.shape[0] == 1:
-        return dot(x, kernel)
-    if isinstance(kernel, Rows):
-        return conv_matmul(x, kernel, stride, padding)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: conv_matmul(x, kernel, stride, padding),
-        cuda=lambda x, kernel: conv_beside(x, kernel, stride, padding),
-        default=lambda x, kernel: conv_xla(x, kernel, stride, padding),
-    )
-
-
-def all_taps(x: Array, kernel: Kernel) -> Array:
-    """Every step of x [B, L, C] times every tap of the kernel [k, C, D]: [B, L, k, D]."""
-    size, inputs, outputs = kernel.shape
-    if isinstance(kernel, Rows):
-        y = dot(x, Rows(tuple(part.reshape(-1, inputs) for part in kernel.parts)))
-        return jnp.swapaxes(y.reshape(*x.shape[:2], outputs, size), 2, 3)
-    flat = jnp.swapaxes(kernel, 0, 1).reshape(inputs, size * outputs)
-    return flat_dot(x, flat).reshape(*x.shape[:2], size, outputs)
-
-
-def upsample_matmul(x: Array, kernel: Kernel) -> Array:
-    """`upsample` as one matrix product.
-
-    Every input step times all taps; output step 2i is then input i through tap 1 and
-    i - 1 through tap 3, step 2i + 1 is input i through tap 2 and i + 1 through tap 0.
-    """
-    y = all_taps(x, kernel)
-    before, after = ((0, 0), (1, 0), (0, 0)), ((0, 0), (0, 1), (0, 0))
-    even = y[:, :, 1] + jnp.pad(y[:, :-1, 3], before)
-    odd = y[:, :, 2] + jnp.pad(y[:, 1:, 0], after)
-    return jnp.stack([even, odd], axis=2).reshape(x.shape[0], -1, kernel.shape[2])
 
 
 def upsample_xla(x: Array, kernel: Array) -> Array:
@@ -157,12 +170,25 @@ def upsample_xla(x: Array, kernel: Array) -> Array:
     )
 
 
-def upsample(x: Array, kernel: Kernel) -> Array:
-    """Twice as many steps, as torch's ConvTranspose1d(kernel 4, stride 2, padding 1).
+def upsample_matmul(x: Array, kernel: Kernel) -> Array:
+    """`upsample` as one matrix product.
 
-    x [B, L, C], kernel [4, C, D] in torch's order of taps -> [B, 2 L, D].
+    Every input step times all taps. Output step 2i is input i under tap 1 plus input i - 1
+    under tap 3; output step 2i + 1 is input i under tap 2 plus input i + 1 under tap 0.
     """
-    if isinstance(kernel, Rows):
-        return upsample_matmul(x, kernel)
-    product = upsample_matmul
-    return lax.platform_dependent(x, kernel, cpu=product, cuda=product, default=upsample_xla)
+    y = times_all_taps(x, kernel)
+    before = ((0, 0), (1, 0), (0, 0))
+    after = ((0, 0), (0, 1), (0, 0))
+    even = y[:, :, 1] + jnp.pad(y[:, :-1, 3], before)
+    odd = y[:, :, 2] + jnp.pad(y[:, 1:, 0], after)
+    return jnp.stack([even, odd], axis=2).reshape(x.shape[0], -1, kernel.shape[2])
+
+
+def times_all_taps(x: Array, kernel: Kernel) -> Array:
+    """Every step of x [B, L, C] times every tap of the kernel [k, C, D]: [B, L, k, D]."""
+    size, inputs, outputs = kernel.shape
+    if isinstance(kernel, Transposed):
+        y = dot(x, Transposed(kernel.array.reshape(-1, inputs)))
+        return jnp.swapaxes(y.reshape(*x.shape[:2], outputs, size), 2, 3)
+    side_by_side = jnp.swapaxes(kernel, 0, 1).reshape(inputs, size * outputs)
+    return matmul_2d(x, side_by_side).reshape(*x.shape[:2], size, outputs)

@@ -1,21 +1,21 @@
-"""Weights that an acting CPU reads row by row, at the speed of its memory.
+"""Transposed weights: what a CPU reads at the speed of its memory while it samples actions.
 
-A plan for a robot, batch 1, waits for the weights. XLA's CPU lays out the right operand
-of every product anew, and reads a large W [F, G] there at 8 GB/s; the same numbers as
-Wᵀ [G, F], on the left, at 18 to 20 of the 22 GB/s that its memory gives. So
+A robot samples for one observation at a time (batch 1), and then the time goes into reading the
+weights. XLA's CPU backend copies the right operand of every product into a layout of its own,
+and reads a large kernel W [F, G] there at 8 GB/s. The same numbers stored as Wᵀ [G, F], on the
+left of the product, it reads at 18 to 20 GB/s, where the memory gives 22. So
 
     x W = (Wᵀ xᵀ)ᵀ.                                                         (1)
 
-`turn` makes the Wᵀ of a tree of params once, outside of the compiled plan: inside, it
-costs as much as it gains where there are few steps, and XLA would fold it into the product,
-in a form that is slower than x W. Where many are planned for at once that form is the faster
-one, and `dot` takes it: a program knows its batch. A Wᵀ that XLA would give to one thread is
-made in two halves, whose products run side by side. A module gets its weights by `weights`,
-which takes whichever the params have, and multiplies by `dot`. Training and accelerators
-never turn.
+`inference_params` stores the transposed kernels once, outside of the compiled program. Inside,
+transposing costs as much as it gains where there are few evaluations, and XLA would merge it
+with the product into a form that is slower than x W. Training and accelerators keep W.
+
+A network asks for a kernel by `kernel_param`, which takes whichever of the two the params have,
+and multiplies by `dot`, which knows both.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import math
 from typing import Any, NamedTuple
 
@@ -25,96 +25,106 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from dpjax.core.types import Params
+from dpjax.ops.kernels import is_fast
+
 Array = jax.Array
 
-# Kernels below 1 MiB are not what a plan waits for: with all of its kernels turned the U-Net
-# 64-128-256 gained 2 % at batch 1 and lost 3 % at batch 16.
-LARGE = 2**18
-# Up to here a product of few columns is one thread's work; larger ones XLA splits itself.
-# Whole plans of the U-Net 256-512-1024 took 0.93 to 0.96 of the time at batch 1.
-HALVED = 2**21
-# From this batch on a plan waits for its arithmetic: Wᵀ is then the right operand, and a
-# convolution one product a tap, as fast as with W. Whole plans became 1.25 times as fast at
-# batch 256, 1.02 (U-Net 64-128-256) and 1.22 (256-512-1024) at 64, and would be 0.88 at 32.
-MANY = 64
+# Numbers in a kernel from which on it is transposed, 1 MiB in float32. Reading smaller ones
+# takes no time that counts: with all of its kernels transposed the U-Net 64-128-256 gained 2 %
+# at batch 1 and lost 3 % at batch 16.
+LARGE_KERNEL = 2**18
+# From this batch size on the arithmetic takes the time, not the reading: Wᵀ is then the right
+# operand, which is as fast as W there. The U-Net 64-128-256 became 1.25 times as fast at batch
+# 256 and 1.02 times at 64, the U-Net 256-512-1024 1.22 times at 64; at 32 it would be 0.88.
+LARGE_BATCH = 64
 
 
-class Rows(NamedTuple):
-    """A kernel [F, G] or [k, C, D] with its last axis first, [G, F] or [D, k, C], in parts."""
+class Transposed(NamedTuple):
+    """A kernel [F, G] or [k, C, D], stored with its last axis first: [G, F] or [D, k, C]."""
 
-    parts: tuple[Array, ...]
+    array: Array
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The kernel's."""
-        return (*self.parts[0].shape[1:], sum(len(part) for part in self.parts))
+        """The shape of the kernel itself."""
+        return (*self.array.shape[1:], self.array.shape[0])
 
 
-Kernel = Array | Rows
+Kernel = Array | Transposed
 
 
-def turn(params: Any, at_least: int = LARGE) -> Any:
-    """Params with "rows" in place of every "kernel" of `at_least` numbers and 2 or 3 axes.
+def inference_params(params: Params, platforms: Iterable[str], kernels: str = "auto") -> Params:
+    """The params in the layout that sampling actions wants on these platforms.
 
-    All other leaves are the same objects: biases, kernels of images (4 axes), rows.
+    platforms: where the program will run, such as ["cpu"]. If they are CPUs alone, large kernels
+        of the denoiser are transposed (1); otherwise these are the params themselves.
+    kernels: that of the networks; "xla" leaves the params as they are.
+    """
+    if set(platforms) != {"cpu"} or not is_fast(kernels):
+        return params
+    return {**params, "denoiser": transpose(params["denoiser"])}
+
+
+def transpose(params: Any, min_size: int = LARGE_KERNEL) -> Any:
+    """A tree of params with "transposed" in place of every large "kernel" of 2 or 3 axes.
+
+    min_size: numbers in a kernel from which on it is large.
+    All other leaves are the same objects: biases, kernels of images (4 axes), small kernels.
     """
     if not isinstance(params, Mapping):
         return params
-    made = {key: turn(value, at_least) for key, value in params.items()}
-    if is_turnable(made.get("kernel"), at_least):
-        made["rows"] = halves(jnp.moveaxis(made.pop("kernel"), -1, 0))
-    return made
+    tree = {key: transpose(value, min_size) for key, value in params.items()}
+    if is_transposable(tree.get("kernel"), min_size):
+        tree["transposed"] = jnp.moveaxis(tree.pop("kernel"), -1, 0)
+    return tree
 
 
-def halves(turned: Array) -> tuple[Array, ...]:
-    """[G, …] as it is, or its two halves."""
-    if len(turned) % 2 or not LARGE <= turned.size <= HALVED:
-        return (turned,)
-    return tuple(jnp.split(turned, 2))
+def is_transposable(kernel: Any, min_size: int) -> bool:
+    """Whether the value of a "kernel" is an array for `transpose`."""
+    if getattr(kernel, "ndim", 0) not in (2, 3):
+        return False
+    return math.prod(kernel.shape) >= min_size and jnp.issubdtype(kernel.dtype, jnp.floating)
 
 
-def is_turnable(kernel: Any, at_least: int) -> bool:
-    """Whether what a "kernel" is called is one for `turn`."""
-    axes = getattr(kernel, "ndim", 0)
-    large = axes in (2, 3) and math.prod(kernel.shape) >= at_least
-    return large and jnp.issubdtype(kernel.dtype, jnp.floating)
+def kernel_param(module: nn.Module, init: Callable, shape: tuple[int, ...], *args: Any) -> Kernel:
+    """The module's parameter "kernel", or its Transposed where the params have that.
 
-
-def weights(module: nn.Module, init: Callable, shape: tuple[int, ...], *args) -> Kernel:
-    """The module's "kernel", or its Rows where the params were turned; args: init's."""
-    if not module.has_variable("params", "rows"):
+    init, args: the initializer `(rng, shape, *args) -> Array`.
+    """
+    if not module.has_variable("params", "transposed"):
         return module.param("kernel", init, shape, *args)
-    rows = Rows(module.get_variable("params", "rows"))
-    chex.assert_equal(rows.shape, shape)
-    return rows
+    kernel = Transposed(module.get_variable("params", "transposed"))
+    chex.assert_equal(kernel.shape, shape)
+    return kernel
 
 
-def flat(x: Array) -> Array:
-    """[..., F] -> [rows, F]; F may be 0, where an observation is not what is told (inpainting)."""
+def as_matrix(x: Array) -> Array:
+    """[..., F] -> [N, F]. F may be 0: an inpainting policy has no features."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def flat_dot(x: Array, kernel: Array) -> Array:
-    """x [..., F] times kernel [F, G], all rows of x as one matrix.
+def matmul_2d(x: Array, kernel: Array) -> Array:
+    """x [..., F] times kernel [F, G], as a product of two matrices.
 
-    The gradient of a product over three axes transposes all of x before it multiplies:
-    XLA's CPU took twice the time of the same rows in two axes.
+    The gradient of a product of three axes transposes all of x before it multiplies, which
+    takes XLA's CPU backend twice the time of the same product of two axes.
     """
-    return (flat(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    return (as_matrix(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def reaches(batch, least: int) -> bool:
-    """Whether a batch is that large; one that is a symbol (`jax.export`) may be any size: no."""
+def is_at_least(batch: Any, least: int) -> bool:
+    """Whether a batch size reaches `least`; not if it is a symbol, as in `jax.export`."""
     return isinstance(batch, int) and batch >= least
 
 
 def taps(kernel: Kernel) -> list[Kernel]:
     """The k kernels [C, D] of a kernel [k, C, D]."""
     size = kernel.shape[0]
-    if isinstance(kernel, Rows):
-        return [Rows(tuple(part[:, tap] for part in kernel.parts)) for tap in range(size)]
-    # A split's gradient is one concatenation; that of slices adds up as many padded kernels.
-    return [weights[0] for weights in lax.split(kernel, (1,) * size)]
+    if isinstance(kernel, Transposed):
+        return [Transposed(kernel.array[:, tap]) for tap in range(size)]
+    # The gradient of a split is one concatenation; that of slices is a sum of padded kernels.
+    return [part[0] for part in lax.split(kernel, (1,) * size)]
 
 
 def product(left: Array, right: Array) -> Array:
@@ -123,15 +133,22 @@ def product(left: Array, right: Array) -> Array:
 
 
 def dot(x: Array, kernel: Kernel) -> Array:
-    """x [..., F] times kernel [F, G], or [k, C, G] with k C = F: [..., G]."""
-    if not isinstance(kernel, Rows):
-        return flat_dot(x, kernel.reshape(-1, kernel.shape[-1]))
-    columns = flat(x)
-    if reaches(x.shape[0], MANY):
-        parts = [product(columns, part.reshape(len(part), -1)) for part in kernel.parts]
-        return jnp.concatenate(parts, axis=-1).reshape(*x.shape[:-1], kernel.shape[-1])
-    parts = [product(part.reshape(len(part), -1), columns) for part in kernel.parts]  # (1)
-    # Without the barrier XLA makes x W of it again, with Wᵀ on the right and turned by the
-    # product: 3 to 4 times slower than W there.
-    y = jnp.concatenate(lax.optimization_barrier(parts))
-    return y.T.reshape(*x.shape[:-1], kernel.shape[-1])
+    """x [..., F] times kernel [F, G], or times [k, C, G] with k C = F: [..., G]."""
+    if not isinstance(kernel, Transposed):
+        return matmul_2d(x, kernel.reshape(-1, kernel.shape[-1]))
+    outputs = kernel.shape[-1]
+    weights = kernel.array.reshape(outputs, -1)  # [G, F]
+    if is_at_least(x.shape[0], LARGE_BATCH):
+        y = product(as_matrix(x), weights)
+    else:
+        # Equation (1). Without the barrier XLA rewrites it into x W with a transposed right
+        # operand, which is 3 to 4 times slower than W there.
+        y = lax.optimization_barrier(product(weights, as_matrix(x))).T
+    return y.reshape(*x.shape[:-1], outputs)
+
+
+def dense(x: Array, kernel: Kernel, *, kernels: str = "auto") -> Array:
+    """The product of a dense layer: x [..., F] times kernel [F, G] -> [..., G]."""
+    if isinstance(kernel, Transposed) or is_fast(kernels):
+        return dot(x, kernel)
+    return x @ kernel

@@ -1,16 +1,18 @@
-"""Convolutions with fewer products than one a step and a tap, for CPUs.
+"""Convolutions with fewer products than one per step and tap, for CPUs (Winograd 1980).
 
-Polynomials of m and k coefficients are multiplied by their values at n = m + k - 1 points
-(Toom 1963, Cook 1966): a b = V⁻¹ ((V_m a) (V_k b)), V_m the first m columns of the points'
-Vandermonde matrix V. Transposed that is a correlation with m outputs,
+Polynomials with m and k coefficients can be multiplied by their values at n = m + k - 1 points
+(Toom 1963, Cook 1966): a b = V⁻¹ ((V_m a) (V_k b)), where V_m is the first m columns of the
+points' Vandermonde matrix V. The transpose of that is a correlation with m outputs,
 
     y_i = Σ_j s_j l_(i + j),   y = V_mᵀ ((V_k s) (V⁻ᵀ l)),                         (1)
 
-in n products instead of m k (Winograd 1980). Of s and l one are steps, [rows, C], the other
-taps of a kernel, [C, D]; their products are matrix products, the sums around them cost little.
-The points are small and of both signs, so that it rounds only 2 to 5 times as much as the sum
-(`experiments/cpu`). Images take (1) down and along (`conv2d.by_tiles`), and round up to 10 times
-as much.
+in n products instead of m k. One of s and l holds steps, [N, C], the other the taps of a kernel,
+[C, D]. Their products are matrix products; the sums around them cost little. An output tile of
+m = 4 steps needs n = 8 products instead of 20 for a kernel of 5, and 6 instead of 12 for one of 3.
+
+The points are small and of both signs, so that the result is rounded only 2 to 5 times as much
+as the plain sum (`experiments/cpu`). Images take (1) down and along (`conv2d.conv_tiles`), and
+are rounded up to 10 times as much.
 """
 
 import functools
@@ -21,143 +23,166 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from dpjax.ops.transposed import Kernel, dot, flat, reaches, taps
+from dpjax.ops.transposed import Kernel, as_matrix, dot, is_at_least, taps
 
 Array = jax.Array
 
 POINTS = np.array([0, 1, -1, 0.5, -2, 2, -0.5])  # and infinity, always the last
-TILE = 4  # outputs of a tile: 8 products for the 20 of a kernel of 5, 6 for the 12 of one of 3
-WHOLE = 2 * TILE - 1  # and 7 for the 20 where TILE steps are all there are
-# XLA's CPU gives a product of this many rows and 256 x 256 floats to one thread, and up to nine
-# of them together too: with one more row each is shared. 1.05 times as fast. Backwards there are
-# twice as many, enough for both threads, and each is the faster for not being shared.
-ALONE = 64
-LEAST_TAP = 2**12  # floats a tap from which on fewer products are worth their sums
+TILE = 4  # outputs of a tile
+# Where TILE steps are all there are, step and tap can differ by 2 TILE - 1 distances only: that
+# many products are enough, 7 instead of 8 for a kernel of 5.
+SINGLE_TILE_POINTS = 2 * TILE - 1
+# XLA's CPU backend gives a product of up to 64 rows and 256 x 256 weights to a single thread,
+# and does not start a second thread for up to nine of them either; with one more row it shares
+# each. So 64 rows get a 65th of zeros: 1.05 times as fast. The gradient has twice as many
+# products, enough for both threads, and each is faster if it is not shared: it keeps 64.
+SINGLE_THREAD_ROWS = 64
+MIN_KERNEL = 2**12  # numbers in a tap's kernel from which on fewer products are worth the sums
 
 
 @functools.cache
-def at_points(coefficients: int, n: int) -> np.ndarray:
-    """V_m [n, m]: what m coefficients are worth at n points, at infinity the last of them."""
+def evaluation(coefficients: int, n: int) -> np.ndarray:
+    """V_m [n, m]: values of m coefficients at n points; at infinity that is the last of them."""
     finite = np.vander(POINTS[: n - 1], coefficients, increasing=True)
     return np.vstack([finite, np.eye(coefficients)[-1:]])
 
 
 @functools.cache
 def interpolation(n: int) -> np.ndarray:
-    """V⁻ᵀ [n, n]: the points' Lagrange polynomials, infinity's is 0 at all the others."""
+    """V⁻ᵀ [n, n]: the Lagrange polynomial of each point; infinity's is 0 at all the others."""
     finite = POINTS[: n - 1]
     others = [np.delete(finite, i) for i in range(n - 1)]
     rows = [np.poly(roots)[::-1] / np.prod(a - roots) for a, roots in zip(finite, others)]
     return np.vstack([np.pad(rows, ((0, 0), (0, 1))), np.poly(finite)[::-1]])
 
 
-def pays(x: Array, kernel: Kernel, tiles: int, rows: int) -> bool:
-    """Whether tiles of a batch make so many rows, of a kernel that is large enough for them.
+def tiles_pay(x: Array, kernel: Kernel, tiles: int, least: int) -> bool:
+    """Whether a batch makes at least `least` tiles, for a kernel that is worth it.
 
-    What has few bits keeps the plain way, which rounds less.
+    tiles: per example. 16-bit floats keep the plain form, which is rounded less.
     """
-    large = kernel.shape[-2] * kernel.shape[-1] >= LEAST_TAP
-    return large and jnp.finfo(x.dtype).bits >= 32 and reaches(x.shape[0], -(-rows // tiles))
+    is_large = kernel.shape[-2] * kernel.shape[-1] >= MIN_KERNEL
+    is_precise = jnp.finfo(x.dtype).bits >= 32
+    return is_large and is_precise and is_at_least(x.shape[0], -(-least // tiles))
 
 
 def combine(matrix: np.ndarray, items: list[Any]) -> list[Any]:
-    """Each row's sum of the items (arrays or kernels, None is zeros) by its coefficients."""
+    """The linear combinations of the items that the rows of the matrix hold.
 
-    def total(row):
-        counted = [(float(c), item) for c, item in zip(row, items, strict=True) if c]
-        counted = [(c, item) for c, item in counted if item is not None]
-        sum_of = lambda *leaves: sum(c * leaf for (c, _), leaf in zip(counted, leaves))
-        return jax.tree.map(sum_of, *(item for _, item in counted))
+    items: arrays or kernels, None for zeros.
+    """
 
-    return [total(row) for row in matrix]
+    def combination(row: np.ndarray) -> Any:
+        terms = [
+            (float(factor), item)
+            for factor, item in zip(row, items, strict=True)
+            if factor and item is not None
+        ]
+        weighted_sum = lambda *leaves: sum(c * leaf for (c, _), leaf in zip(terms, leaves))
+        return jax.tree.map(weighted_sum, *(item for _, item in terms))
+
+    return [combination(row) for row in matrix]
 
 
-def around(items: list[Any], zeros: int) -> list[Any]:
-    """The items with so many zeros before and after them."""
+def pad_items(items: list[Any], zeros: int) -> list[Any]:
+    """The items with this many zeros (None) before and after them."""
     return [*[None] * zeros, *items, *[None] * zeros]
 
 
-def inputs_of_tiles(x: Array, axis: int, tile: int, size: int, tiles: int) -> list[Array]:
-    """What tiles of so many outputs see along an axis under a kernel that keeps its length.
+def tile_inputs(x: Array, axis: int, tile: int, size: int, tiles: int) -> list[Array]:
+    """The inputs of every tile along an axis, for a kernel of `size` that keeps the length.
 
-    tile + size - 1 arrays of x's shape, but of that axis, which has the tiles.
+    tile: outputs per tile. Returns tile + size - 1 arrays, one per input of a tile, each of x's
+    shape but for that axis, which has length `tiles`.
     """
     before = size // 2
     pad = [(0, 0)] * x.ndim
     pad[axis] = (before, (tiles + 1) * tile - before - x.shape[axis])
     x = jnp.pad(x, pad)
+    # Neighbouring tiles share inputs: the first `tile` inputs lie in the tile's own block of
+    # the axis, the last size - 1 in the next block.
     x = x.reshape(*x.shape[:axis], tiles + 1, tile, *x.shape[axis + 1 :])
-    each = [lax.squeeze(part, [axis + 1]) for part in lax.split(x, (1,) * tile, axis=axis + 1)]
-    first = [lax.slice_in_dim(part, 0, tiles, axis=axis) for part in each]
-    later = [lax.slice_in_dim(part, 1, tiles + 1, axis=axis) for part in each[: size - 1]]
-    return first + later
+    blocks = [lax.squeeze(part, [axis + 1]) for part in lax.split(x, (1,) * tile, axis=axis + 1)]
+    first = [lax.slice_in_dim(part, 0, tiles, axis=axis) for part in blocks]
+    last = [lax.slice_in_dim(part, 1, tiles + 1, axis=axis) for part in blocks[: size - 1]]
+    return first + last
 
 
 def kernel_at_points(kernel: Kernel, length: int) -> list[Kernel]:
-    """A kernel [k, C, D] at the points where x [B, length, C] is multiplied: n of [C, D].
-
-    TILE steps alone have WHOLE distances, a tap each or zeros: there l in (1) is the kernel,
-    and s the steps backwards. Else s is the kernel, and l the inputs of a tile.
-    """
-    size, each = kernel.shape[0], taps(kernel)
+    """A kernel [k, C, D] at the n points where x [B, length, C] is multiplied: n of [C, D]."""
+    size = kernel.shape[0]
     if length == TILE and size > TILE:
-        return combine(interpolation(WHOLE), around(each[::-1], (WHOLE - size) // 2))
-    return combine(at_points(size, TILE + size - 1), each)
+        # The kernel is l in (1), by distance, and s is the steps backwards.
+        distances = pad_items(taps(kernel)[::-1], (SINGLE_TILE_POINTS - size) // 2)
+        return combine(interpolation(SINGLE_TILE_POINTS), distances)
+    # The kernel is s in (1), and l is the inputs of a tile.
+    return combine(evaluation(size, TILE + size - 1), taps(kernel))
 
 
 def steps_at_points(x: Array, n: int) -> list[Array]:
     """x [B, L, C] at n points: n of [B tiles, C]."""
-    tiles, size = x.shape[1] // TILE, n - TILE + 1
+    tiles = x.shape[1] // TILE
+    size = n - TILE + 1
     if tiles == 1:
         steps = [step[:, 0] for step in lax.split(x, (1,) * TILE, axis=1)]
-        if n == WHOLE:
-            return combine(at_points(TILE, n), steps[::-1])
-        return combine(interpolation(n), around(steps, size // 2))
-    return list(map(flat, combine(interpolation(n), inputs_of_tiles(x, 1, TILE, size, tiles))))
+        if n == SINGLE_TILE_POINTS:
+            return combine(evaluation(TILE, n), steps[::-1])
+        return combine(interpolation(n), pad_items(steps, size // 2))
+    inputs = combine(interpolation(n), tile_inputs(x, 1, TILE, size, tiles))
+    return [as_matrix(part) for part in inputs]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def products(rows: int, steps: list[Array], kernels: list[Kernel]) -> list[Array]:
-    """Each point's steps [n, C], zeros after so many rows, times its kernel [C, D]: [n, D] each.
+def pointwise_products(rows: int, steps: list[Array], kernels: list[Kernel]) -> list[Array]:
+    """Per point the steps [N, C] times the kernel [C, D]: n of [N, D].
 
-    Backwards those that give the gradients of steps come first in XLA's order, all of them, and
-    keep the gradients at points that the kernels' need too. Else each was written where one
-    that had just been read was, and so had to wait for it: a chain for one thread, of what two
-    could make side by side. The small U-Net's training was 1.05 times as fast with the order.
+    rows: how many of the N are not the zeros that `conv_tiles` appends.
+
+    In the backward pass the products that give the gradients of steps come first in XLA's
+    order, and the gradients at points stay in memory until those of the kernels have read them.
+    Otherwise XLA writes each result over an array that has just been read, so that each product
+    has to wait for the one before: a chain for one thread, where two could work side by side.
+    The small U-Net's training was 1.05 times as fast with this order.
     """
-    del rows  # of the tangents
+    del rows  # the tangents need it
     return list(map(dot, steps, kernels))
 
 
-def products_jvp(rows: int, primals: tuple, tangents: tuple) -> tuple[list[Array], list[Array]]:
-    """Of `products`; backwards the barrier takes gradients of steps and of products, and waits."""
+def pointwise_products_jvp(
+    rows: int, primals: tuple, tangents: tuple
+) -> tuple[list[Array], list[Array]]:
+    """The JVP of `pointwise_products`: d(s k) = ds k + s dk, per point."""
     steps, kernels = primals
-    d_steps, d_kernels = map(moved, tangents)
-    d_steps = d_steps and [d[:rows] for d in d_steps]
-    of_kernels = d_kernels and [dot(x[:rows], d) for x, d in zip(steps, d_kernels)]
-    if d_steps and of_kernels:
-        d_steps, of_kernels = lax.optimization_barrier((d_steps, of_kernels))
-    of_steps = d_steps and list(map(dot, d_steps, kernels))
-    both = [each for each in (of_steps, of_kernels) if each]
-    zeros = ((0, len(steps[0]) - rows), (0, 0))
-    return products(rows, *primals), [jnp.pad(sum(each[1:], each[0]), zeros) for each in zip(*both)]
+    d_steps, d_kernels = map(materialize, tangents)
+    # The appended zeros stay out of the tangents, and so out of the gradients.
+    d_steps = d_steps and [tangent[:rows] for tangent in d_steps]
+    from_kernels = d_kernels and [dot(x[:rows], d) for x, d in zip(steps, d_kernels)]
+    if d_steps and from_kernels:
+        # Transposed, this barrier takes the gradients of steps and of products and waits for
+        # both: this is the order that the docstring above describes.
+        d_steps, from_kernels = lax.optimization_barrier((d_steps, from_kernels))
+    from_steps = d_steps and list(map(dot, d_steps, kernels))
+    terms = [each for each in (from_steps, from_kernels) if each]
+    pad = ((0, len(steps[0]) - rows), (0, 0))
+    sums = [jnp.pad(sum(each[1:], each[0]), pad) for each in zip(*terms)]
+    return pointwise_products(rows, *primals), sums
 
 
-def moved(tangents: list[Any]) -> list[Any] | None:
-    """Tangents, zeros among them as arrays; None where all are zeros."""
+def materialize(tangents: list[Any]) -> list[Any] | None:
+    """Tangents with arrays for symbolic zeros; None if all of them are zeros."""
     is_zero = lambda leaf: isinstance(leaf, jax.custom_derivatives.SymbolicZero)
     if all(map(is_zero, jax.tree.leaves(tangents))):
         return None
-    whole = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if is_zero(leaf) else leaf
-    return jax.tree.map(whole, tangents)
+    as_array = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if is_zero(leaf) else leaf
+    return jax.tree.map(as_array, tangents)
 
 
-products.defjvp(products_jvp, symbolic_zeros=True)
+pointwise_products.defjvp(pointwise_products_jvp, symbolic_zeros=True)
 
 
 @jax.custom_jvp
 def fence_gradient(y: Array) -> Array:
-    """y, whose gradient XLA makes once, not anew in each of the sums at points that read it."""
+    """y; its gradient is computed once, not again in each sum at points that reads it."""
     return y
 
 
@@ -165,11 +190,14 @@ fence_gradient.defjvp(lambda primals, tangents: (*primals, lax.optimization_barr
 
 
 def conv_tiles(x: Array, kernel: Kernel) -> Array:
-    """`conv` that keeps the number of steps L of x [B, L, C], a multiple of TILE: (1)."""
+    """`conv1d.conv` by (1), where it keeps the length L of x [B, L, C], a multiple of TILE."""
     batch, length, _ = x.shape
-    x = jnp.pad(x, ((0, int(batch * length == ALONE * TILE)), (0, 0), (0, 0)))
+    # One more example of zeros makes one more row (SINGLE_THREAD_ROWS).
+    is_just_below = batch * length == SINGLE_THREAD_ROWS * TILE
+    x = jnp.pad(x, ((0, int(is_just_below)), (0, 0), (0, 0)))
+    # Into values at points, times the kernel's there, and back into steps.
     kernels = kernel_at_points(kernel, length)
     n = len(kernels)
-    made = products(batch * length // TILE, steps_at_points(x, n), kernels)
-    y = jnp.stack(combine(at_points(TILE, n).T, made), axis=1)
+    values = pointwise_products(batch * length // TILE, steps_at_points(x, n), kernels)
+    y = jnp.stack(combine(evaluation(TILE, n).T, values), axis=1)  # [B tiles, TILE, D]
     return fence_gradient(y.reshape(len(x), length, -1)[:batch])
