@@ -1,9 +1,9 @@
-"""A policy as one program a batch size, compiled ahead of time and never again after.
+"""A policy as compiled programs, one per batch size, compiled ahead of time and kept.
 
-uint8 images and numbers go in, action chunks come out: normalization, encoder, sampling
-loop and units are one jitted function. A batch is padded to the next size that there is a
-program for and cut back; a row's noise is its own key's, so its neighbours do not matter.
-No network is imported here: what `dpjax.export` wrote acts through this too.
+uint8 images and numbers go in, action chunks come out. Normalization, encoder, sampling loop and
+the way back to data units are one program. A batch is padded to the next size that has a program,
+and its result is cut back; the noise of an example comes from its own key, so the padding does
+not change it. No network is imported here, because exported policies run through this too.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,131 +15,179 @@ import numpy as np
 
 from dpjax.core.errors import UserError
 
-# types.example_keys, compiled; not imported, since that file needs flax and this one does not.
-fold = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
+PRNGKey = jax.Array
+
+# `core.types.example_keys`, compiled. It is written again because that file imports flax, which a
+# robot with an exported policy does not need.
+_fold = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
 
 
-def bucket(rows: int) -> int:
-    """The next power of two."""
-    return 1 << (rows - 1).bit_length()
+def bucket(batch_size: int) -> int:
+    """The smallest power of two that is not below the batch size."""
+    return 1 << (batch_size - 1).bit_length()
 
 
 def pad(x: np.ndarray, size: int) -> np.ndarray:
-    """[n, ...] -> [size, ...], the last row repeated."""
+    """[n, ...] -> [size, ...], with the last element repeated."""
     if len(x) == size:
         return x
     return np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
 
 
 class CompiledPolicy:
-    """`act(params, rng, obs, previous=None) -> [B, Tp, Da]`; numpy in and out.
+    """`(params, rng, obs, previous=None) -> actions [B, Tp, Da]`, numpy arrays in and out.
 
-    A batch of B rows runs in the smallest program compiled of B to bucket(B) rows; where
-    there is none, one of bucket(B) rows is compiled.
+    A batch of B examples runs in the smallest compiled program for B to bucket(B) examples. If
+    there is none, a program for bucket(B) examples is compiled.
     """
 
     def __init__(
         self,
-        sample: Callable,
-        wants: Mapping[str, jax.ShapeDtypeStruct],
-        previous: tuple[int, int] | None = None,
-        batch: int | None = None,
+        sample: Callable[..., jax.Array],
+        obs_shapes: Mapping[str, jax.ShapeDtypeStruct],
+        previous_shape: tuple[int, int] | None = None,
+        batch_size: int | None = None,
     ):
-        """sample: `(params, keys [B], obs[, previous]) -> actions [B, Tp, Da]`.
-
-        wants: of every observation the shape and dtype of a row, (To, ...). previous:
-        (Tp, Da) of the plan that `sample` starts from; None for one that takes none.
-        batch: the only size that there can be a program for; None for any.
+        """sample: `(params, keys [B], obs) -> actions [B, Tp, Da]`, with `previous` as a fourth
+            argument if `previous_shape` is given.
+        obs_shapes: shape (To, ...) and dtype of each observation of one example.
+        previous_shape: (Tp, Da) of the chunk that a warm start takes; None without one.
+        batch_size: the only size that a program can have, with smaller batches padded to it;
+            None for any size.
         """
-        self._wants, self._previous, self._batch = dict(wants), previous, batch
-        self._programs = {}  # {(batch size, dtype of the keys): program}
+        self._obs_shapes = dict(obs_shapes)
+        self._previous_shape = previous_shape
+        self._batch_size = batch_size
+        self._programs: dict[tuple[int, Any], Any] = {}  # by batch size and dtype of the keys
 
-        def run(params, keys, obs, previous):
+        def run(params: Any, keys: PRNGKey, obs: dict, previous: jax.Array | None) -> jax.Array:
             return sample(params, keys, obs, *(() if previous is None else (previous,)))
 
-        # XLA writes an output over a donated input of the same shape, which only `previous`
-        # has; of the others it would say that they can't be used. A CPU that got it as a
-        # numpy array without a copy leaves that alone, and gains nothing.
+        # XLA writes an output over a donated input of the same shape. Only `previous` has the
+        # shape of the actions; donating other inputs would give a warning. A CPU that uses a
+        # numpy array without a copy does not overwrite it, and gains nothing.
         self._jit = jax.jit(run, donate_argnames="previous")
 
     def compile(self, params: Any, batch_sizes: Iterable[int]) -> float:
-        """Programs of just these sizes, if they are missing; returns the seconds it took."""
+        """Compiles programs of exactly these sizes, where missing; returns the seconds it took."""
         start = time.perf_counter()
-        for size in batch_sizes:
-            self._size(size)
+        for batch_size in batch_sizes:
+            self._program_size(batch_size)  # refuses sizes that cannot run
+            size = self._batch_size or batch_size
             key = jax.random.key(0)
-            self._program(params, self._batch or size, key.dtype)
-            fold(key, np.arange(self._batch or size)).block_until_ready()
+            self._program(params, size, key.dtype)
+            _fold(key, np.arange(size)).block_until_ready()
         return time.perf_counter() - start
 
-    def __call__(self, params, rng, obs, previous=None) -> np.ndarray:
-        obs, rows = self._check(obs)
-        size = self._size(rows)
-        keys = self._keys(rng, rows, size)
-        if self._previous is None:
-            previous = None
-        elif previous is None:  # as an array: the first plan and the later are one program
-            previous = np.full((size, *self._previous), np.nan, np.float32)
-        else:
-            previous = pad(np.asarray(previous, np.float32), size)
+    def __call__(
+        self,
+        params: Any,
+        rng: PRNGKey,
+        obs: Mapping[str, np.ndarray],
+        previous: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Samples action chunks [B, Tp, Da] in data units.
+
+        rng: one key, or keys [B], one per example.
+        obs: {name: [B, To, ...]} in data units; images are uint8.
+        previous: the last chunks moved to the present, [B, Tp, Da]; ignored without a warm start.
+
+        Raises UserError if an observation is missing or has another shape, if the number of keys
+        is wrong, or if the batch is too large.
+        """
+        obs, batch_size = self._check(obs)
+        size = self._program_size(batch_size)
+        keys = self._keys(rng, batch_size, size)
         program = self._program(params, size, keys.dtype)
-        obs = {name: pad(x, size) for name, x in obs.items()}
-        return np.asarray(program(params, keys, obs, previous))[:rows]
+        padded = {name: pad(x, size) for name, x in obs.items()}
+        actions = program(params, keys, padded, self._previous(previous, size))
+        return np.asarray(actions)[:batch_size]
 
-    def _size(self, rows):
-        """The size of the program that `rows` rows run in."""
-        if rows < 1 or (self._batch and rows > self._batch):
-            most = f" to {self._batch}" if self._batch else " or more"
-            raise UserError(f"a batch of {rows} rows: this policy acts for 1{most} at once.")
-        if self._batch:
-            return self._batch
+    def _previous(self, previous: np.ndarray | None, size: int) -> np.ndarray | None:
+        """The previous chunks as the program takes them; NaN if there are none yet."""
+        if self._previous_shape is None:
+            return None
+        if previous is None:
+            # An array and not None, so that the first chunk and the later ones are one program.
+            return np.full((size, *self._previous_shape), np.nan, np.float32)
+        return pad(np.asarray(previous, np.float32), size)
+
+    def _program_size(self, batch_size: int) -> int:
+        """The size of the program in which so many examples run."""
+        largest = self._batch_size
+        if batch_size < 1 or (largest and batch_size > largest):
+            allowed = f"1 to {largest}" if largest else "1 or more"
+            raise UserError(
+                f"obs: a batch of {batch_size} examples, but this policy takes {allowed} at once.",
+                argument="obs",
+            )
+        if largest:
+            return largest
+        upper = bucket(batch_size)
         sizes = (size for size, _ in self._programs)
-        return min((s for s in sizes if rows <= s <= bucket(rows)), default=bucket(rows))
+        return min((size for size in sizes if batch_size <= size <= upper), default=upper)
 
-    def _program(self, params, size, kind):
+    def _program(self, params: Any, size: int, key_dtype: Any) -> Any:
         """The program of that size and dtype of keys, compiled if there is none."""
-        if (size, kind) not in self._programs:
-            shape = lambda row: jax.ShapeDtypeStruct((size, *row.shape), row.dtype)
-            obs = {name: shape(row) for name, row in self._wants.items()}
-            previous = self._previous and jax.ShapeDtypeStruct((size, *self._previous), np.float32)
-            keys = jax.ShapeDtypeStruct((size,), kind)
-            self._programs[size, kind] = self._jit.lower(params, keys, obs, previous).compile()
-        return self._programs[size, kind]
+        if (size, key_dtype) not in self._programs:
+            obs = {
+                name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
+                for name, one in self._obs_shapes.items()
+            }
+            previous = None
+            if self._previous_shape is not None:
+                previous = jax.ShapeDtypeStruct((size, *self._previous_shape), np.float32)
+            keys = jax.ShapeDtypeStruct((size,), key_dtype)
+            lowered = self._jit.lower(params, keys, obs, previous)
+            self._programs[size, key_dtype] = lowered.compile()
+        return self._programs[size, key_dtype]
 
-    def _keys(self, rng, rows, size):
-        """Keys [size], one a row, of keys [rows] or of one key.
+    def _keys(self, rng: PRNGKey, batch_size: int, size: int) -> PRNGKey:
+        """Keys [size], one per example, from one key or from keys [batch_size].
 
-        Keys of the right number go into the program as they are: a plan leaves the caches
-        full of weights, after which each small call of jax costs 0.2 ms.
+        Keys of the right number go into the program unchanged: after a call the processor's
+        caches are full of weights, and every small call of jax then costs 0.2 ms.
         """
         if not jax.dtypes.issubdtype(rng.dtype, jax.dtypes.prng_key):
-            raise UserError(f"a plan wants keys made by jax.random.key, not {rng.dtype} numbers.")
+            raise UserError(
+                f"rng must be made by jax.random.key, but these are {rng.dtype} numbers.",
+                argument="rng",
+            )
         if rng.ndim == 0:
-            return fold(rng, np.arange(size))
-        if len(rng) != rows:
-            raise UserError(f"{len(rng)} keys for {rows} rows of observations: give one a row.")
-        if rows == size:
+            return _fold(rng, np.arange(size))
+        if len(rng) != batch_size:
+            raise UserError(
+                f"rng has {len(rng)} keys for {batch_size} examples: give one key per example.",
+                argument="rng",
+            )
+        if batch_size == size:
             return rng
-        words = pad(np.asarray(jax.random.key_data(rng)), size)
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(rng))
+        key_data = pad(np.asarray(jax.random.key_data(rng)), size)
+        return jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(rng))
 
-    def _check(self, obs):
-        """Observations as they were learned from, and how many rows; or what is wrong."""
+    def _check(self, obs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
+        """The observations with the dtypes of the program, and the batch size.
+
+        Raises UserError where one is missing or of another shape.
+        """
         checked = {}
-        for name, row in self._wants.items():
+        for name, one in self._obs_shapes.items():
             if name not in obs:
-                raise UserError(f"observation: {name!r} is missing; got {', '.join(sorted(obs))}.")
-            x = np.asarray(obs[name])
-            image = row.dtype == np.uint8
-            if x.shape[1:] != row.shape or (image and x.dtype != np.uint8):
-                what = "uint8 images" if image else "numbers"
                 raise UserError(
-                    f"observation {name!r}: expected {what} [B, To, "
-                    f"{', '.join(map(str, row.shape[1:]))}], got {x.dtype} {list(x.shape)} "
-                    f"(To = {row.shape[0]})."
+                    f"obs: {name!r} is missing; got {', '.join(sorted(obs))}.", argument="obs"
                 )
-            checked[name] = np.asarray(x, row.dtype)
-        rows = {name: len(x) for name, x in checked.items()}
-        if len(set(rows.values())) != 1:
-            raise UserError(f"observations of different numbers of rows: {rows}.")
-        return checked, next(iter(rows.values()))
+            x = np.asarray(obs[name])
+            is_image = one.dtype == np.uint8
+            if x.shape[1:] != one.shape or (is_image and x.dtype != np.uint8):
+                expected = "uint8 images" if is_image else "numbers"
+                sizes = ", ".join(map(str, one.shape[1:]))
+                raise UserError(
+                    f"obs: {name!r} must be {expected} [B, To, {sizes}] with To = "
+                    f"{one.shape[0]}, but is {x.dtype} {list(x.shape)}.",
+                    argument="obs",
+                )
+            checked[name] = np.asarray(x, one.dtype)
+        batch_sizes = {name: len(x) for name, x in checked.items()}
+        if len(set(batch_sizes.values())) != 1:
+            raise UserError(f"obs: different batch sizes {batch_sizes}.", argument="obs")
+        return checked, next(iter(batch_sizes.values()))

@@ -1,8 +1,8 @@
-"""From plans to actions: the observations kept, the queue, the slice.
+"""From action chunks to actions: the history of observations and the queue of actions.
 
-A plan predicts Tp actions; the first belongs to the oldest of the To observations, so the
-action for the present is number To-1. Of these, Ta are executed before the next plan
-(receding horizon, Chi et al. 2023, fig. 2):
+An action chunk predicts Tp actions. Its first one belongs to the oldest of the To observations, so
+the action for the present is number To - 1. From there, Ta actions are executed before the next
+chunk is sampled (receding horizon, Chi et al. 2023, fig. 2):
 
     predicted   0 … To-2 | To-1 … To-2+Ta | To-1+Ta … Tp-1
                   past   |    executed    |    thrown away            (1)
@@ -10,129 +10,187 @@ action for the present is number To-1. Of these, Ta are executed before the next
 Equation (1) is written here and nowhere else in dpjax.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import functools
+from typing import Protocol
 
 import jax
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.core.types import PRNGKey
 
-# plan(keys [B], obs {name: [B, To, ...]}, previous [B, Tp, Da] | None) -> [B, Tp, Da]
-SampleActions = Callable[..., jax.Array]
+PRNGKey = jax.Array
+
+
+class SampleActions(Protocol):
+    """A policy as a function from observations to action chunks, with its params inside."""
+
+    def __call__(
+        self,
+        rng: PRNGKey,
+        obs: Mapping[str, np.ndarray],
+        previous: np.ndarray | None = None,
+        /,
+    ) -> np.ndarray | jax.Array:
+        """Returns action chunks [B, Tp, Da] in data units.
+
+        rng: keys [B], one per example; a policy may also take a single key.
+        obs: {name: [B, To, ...]} in data units.
+        previous: the last chunks moved to the present, [B, Tp, Da], and NaN in the steps that
+            they do not reach; None before the first chunk.
+        """
+        ...
 
 
 class Controller:
-    """Turns a plan into actions for B environments, or for a single one.
+    """Executes the action chunks of a policy in B environments, or in a single one.
 
-    Every row has its own key, history and queue, so that what happens in a row does not
-    depend on who shares the batch. A plan always sees all B rows (one shape, one
-    compilation); rows whose queue still holds actions ignore theirs.
+    Every environment has its own key, history and queue. What happens in one does not depend on
+    the others. The policy always sees all B environments, so that one program is enough; those
+    that still have actions in their queue ignore the new chunk.
 
-    A plan gets `previous`: the last chunk of every row moved to the present, so that its
-    step j is the new plan's, and NaN in the Ta steps that it did not reach. It is None
-    before the first plan, and NaN in the rows that have been reset since theirs. (Rows
-    that are not due are moved too; their plans are ignored.)
+    The policy gets the last chunks as `previous`, moved to the present: step j of `previous`
+    belongs to the same time as step j of the new chunk. The Ta last steps, which the last chunk
+    does not reach, are NaN, and so are all steps of an environment that has been reset since its
+    last chunk. `previous` is None before the first chunk. (The chunks of environments whose
+    queue is not empty are moved too, but those environments ignore the new chunk.)
+
+    chunk: [B, Tp, Da] the last action chunk of every environment; None before the first one.
     """
 
-    def __init__(self, plan: SampleActions, *, observed: int, executed: int):
-        """observed: To. executed: Ta."""
-        self.plan, self.observed, self.executed = plan, observed, executed
-        self.chunk = None  # [B, Tp, Da] the last plan of every row
-        self._key_data = None
+    def __init__(self, sample_actions: SampleActions, *, observed: int, executed: int):
+        """observed: To, the steps that the policy observes. executed: Ta, of each chunk."""
+        self.sample_actions = sample_actions
+        self.observed = observed
+        self.executed = executed
+        self.chunk: np.ndarray | None = None
+        self._key_data: np.ndarray | None = None
 
-    def reset(self, keys: PRNGKey, rows=None) -> None:
-        """Starts episodes: keys [B], or [n] for the n given `rows`, or one key [].
+    def reset(self, keys: PRNGKey, indices: np.ndarray | list[int] | None = None) -> None:
+        """Starts episodes in all environments, or in those of the given indices.
 
-        One key makes this the controller of a single environment: `act` then takes
-        {name: [D]} and returns [Da].
+        keys: [B], one per environment, or [n] for n indices. A single key [] makes this the
+            controller of a single environment: `act` then takes {name: [D]} and returns [Da].
+
+        Raises UserError for keys that `jax.random.key` did not make.
         """
         if not jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key):
             raise UserError(
-                f"Controller.reset wants keys made by jax.random.key, not {keys.dtype} numbers."
+                f"keys must be made by jax.random.key, but these are {keys.dtype} numbers.",
+                argument="keys",
             )
         data = np.asarray(jax.random.key_data(keys))
-        if rows is None:
-            self._single, self._key_impl = keys.ndim == 0, jax.random.key_impl(keys)
-            self._key_data = np.array(data[None] if self._single else data)
-            self._plans = np.zeros(len(self._key_data), np.int32)
-            self._left = np.zeros(len(self._key_data), np.int32)
-            self._fresh = np.ones(len(self._key_data), bool)
-            self._history, self.chunk = {}, None
+        if indices is None:
+            self._reset_all(data, single=keys.ndim == 0, impl=str(jax.random.key_impl(keys)))
             return
-        rows = np.asarray(rows, int)
-        self._key_data[rows], self._fresh[rows] = data, True
-        self._plans[rows] = self._left[rows] = 0
+        if self._key_data is None:
+            raise UserError("Controller.reset was called with indices before reset(keys).")
+        indices = np.asarray(indices, int)
+        self._key_data[indices] = data
+        self._is_fresh[indices] = True
+        self._num_chunks[indices] = 0
+        self._num_left[indices] = 0
         if self.chunk is not None:
-            self.chunk[rows] = np.nan
+            self.chunk[indices] = np.nan
+
+    def _reset_all(self, key_data: np.ndarray, *, single: bool, impl: str) -> None:
+        """Forgets everything and starts an episode per key."""
+        self._single = single
+        self._key_impl = impl
+        self._key_data = np.array(key_data[None] if single else key_data)
+        batch_size = len(self._key_data)
+        self._num_chunks = np.zeros(batch_size, np.int32)  # sampled in each episode
+        self._num_left = np.zeros(batch_size, np.int32)  # actions left in each queue
+        self._is_fresh = np.ones(batch_size, bool)  # whether its episode has no observation yet
+        self._history: dict[str, np.ndarray] = {}  # {name: [B, To, ...]}
+        self.chunk = None
 
     def act(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The next action [B, Da] of every row, from its newest {name: [B, ...]}."""
+        """The next action [B, Da] of every environment.
+
+        obs: the latest observations {name: [B, ...]}.
+
+        Raises UserError if the sizes of observations or chunks do not fit, or if a chunk that
+        would be executed is not finite.
+        """
         if self._key_data is None:
             raise UserError("Controller.act was called before reset(keys).")
         for name, x in obs.items():
-            self._remember(name, np.asarray(x)[None] if self._single else np.asarray(x))
-        self._fresh = np.zeros_like(self._fresh)
-        if (self._left == 0).any():
+            self._observe(name, np.asarray(x)[None] if self._single else np.asarray(x))
+        self._is_fresh = np.zeros_like(self._is_fresh)
+        if (self._num_left == 0).any():
             self._refill()
-        queue = self.chunk[:, self.observed - 1 : self.observed - 1 + self.executed]  # (1)
-        actions = queue[np.arange(len(queue)), self.executed - self._left]
-        self._left -= 1
+        assert self.chunk is not None  # every queue was empty at the start
+        first = self.observed - 1
+        queue = self.chunk[:, first : first + self.executed]  # equation (1), [B, Ta, Da]
+        actions = queue[np.arange(len(queue)), self.executed - self._num_left]
+        self._num_left -= 1
         return actions[0] if self._single else actions
 
-    def _remember(self, name, x):
-        """Shifts the history [B, To, ...]; a fresh row repeats its first observation."""
-        if len(x) != len(self._fresh):
+    def _observe(self, name: str, x: np.ndarray) -> None:
+        """Appends x [B, ...] to the history, which starts with To copies of the first one."""
+        if len(x) != len(self._is_fresh):
             raise UserError(
-                f"observation {name!r} has {len(x)} rows, the controller was reset with "
-                f"{len(self._fresh)} keys; give one key a row."
+                f"obs: {name!r} is of {len(x)} environments, but the controller was reset with "
+                f"{len(self._is_fresh)} keys; give one key per environment.",
+                argument="obs",
             )
         repeated = np.repeat(x[:, None], self.observed, axis=1)
         before = self._history.get(name, repeated)
         shifted = np.concatenate([before[:, 1:], x[:, None]], axis=1)
-        fresh = self._fresh.reshape((-1,) + (1,) * x.ndim)
-        # A new array each time: jax may still be reading the last one.
-        self._history[name] = np.where(fresh, repeated, shifted)
+        is_fresh = self._is_fresh.reshape((-1,) + (1,) * x.ndim)
+        # A new array each time, because jax may still be reading the last one.
+        self._history[name] = np.where(is_fresh, repeated, shifted)
 
-    def _refill(self):
-        """One plan for all rows; those with an empty queue take theirs."""
-        empty = self._left == 0
-        keys = _fold(self._key_data, self._plans, impl=self._key_impl)
-        previous = None if self.chunk is None else later(self.chunk, self.executed)
-        chunk = np.array(self.plan(keys, dict(self._history), previous))
-        if chunk.ndim != 3 or len(chunk) != len(empty):
-            raise UserError(
-                f"the plan returned actions of shape {list(chunk.shape)}; "
-                f"[{len(empty)}, Tp, Da] is wanted for {len(empty)} rows of observations."
-            )
-        if self.observed - 1 + self.executed > chunk.shape[1]:
-            raise UserError(
-                f"horizon.act={self.executed} does not fit: horizon.obs - 1 + horizon.act = "
-                f"{self.observed - 1 + self.executed} steps are needed but "
-                f"horizon.predict={chunk.shape[1]} are predicted. Lower horizon.act."
-            )
-        bad = np.flatnonzero(empty & ~finite_rows(chunk))
-        if bad.size:
-            raise UserError(f"the plan is not finite in rows {bad.tolist()}: none is executed.")
+    def _refill(self) -> None:
+        """Samples a chunk for every environment; those with an empty queue take theirs."""
+        is_empty = self._num_left == 0
+        keys = _fold(self._key_data, self._num_chunks, impl=self._key_impl)
+        previous = None if self.chunk is None else advance(self.chunk, self.executed)
+        chunk = np.array(self.sample_actions(keys, dict(self._history), previous))
+        self._check_chunk(chunk, is_empty)
         if self.chunk is None:
             self.chunk = np.full_like(chunk, np.nan)
-        self.chunk[empty] = chunk[empty]
-        self._left[empty], self._plans[empty] = self.executed, self._plans[empty] + 1
+        self.chunk[is_empty] = chunk[is_empty]
+        self._num_left[is_empty] = self.executed
+        self._num_chunks[is_empty] += 1
+
+    def _check_chunk(self, chunk: np.ndarray, is_empty: np.ndarray) -> None:
+        """Raises UserError if the chunks [B, Tp, Da] cannot be executed where a queue is empty."""
+        batch_size = len(is_empty)
+        if chunk.ndim != 3 or len(chunk) != batch_size:
+            raise UserError(
+                f"sample_actions returned actions of shape {list(chunk.shape)} for {batch_size} "
+                f"environments: it must return [{batch_size}, Tp, Da].",
+                argument="sample_actions",
+            )
+        needed = self.observed - 1 + self.executed
+        if needed > chunk.shape[1]:
+            raise UserError(
+                f"executed={self.executed} does not fit: observed - 1 + executed = {needed} "
+                f"steps are needed, but Tp = {chunk.shape[1]} are predicted. Lower executed.",
+                argument="executed",
+            )
+        broken = np.flatnonzero(is_empty & ~is_finite(chunk))
+        if broken.size:
+            raise UserError(
+                f"the sampled actions of environments {broken.tolist()} are not finite: none is "
+                "executed."
+            )
 
 
-def later(chunk: np.ndarray, steps: int) -> np.ndarray:
-    """A chunk [B, Tp, Da] seen `steps` later: its first steps are over, its last are NaN."""
+def advance(chunk: np.ndarray, steps: int) -> np.ndarray:
+    """Chunks [B, Tp, Da] as seen `steps` later: the first steps are over, the last are NaN."""
     unknown = np.full_like(chunk[:, :steps], np.nan)
     return np.concatenate([chunk[:, steps:], unknown], axis=1)
 
 
-def finite_rows(chunk: np.ndarray) -> np.ndarray:
-    """Which rows [B] of a chunk [B, Tp, Da] hold finite numbers only."""
+def is_finite(chunk: np.ndarray) -> np.ndarray:
+    """Whether each of the chunks [B, Tp, Da] holds finite numbers only, bool [B]."""
     return np.isfinite(chunk.reshape(len(chunk), -1)).all(axis=1)
 
 
 @functools.partial(jax.jit, static_argnames="impl")
-def _fold(words, counts, *, impl):
-    """One key a row and plan: fold_in(the key [B] of these words, counts [B])."""
-    return jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(words, impl=impl), counts)
+def _fold(key_data: jax.Array, counts: jax.Array, *, impl: str) -> PRNGKey:
+    """Keys [B] of the next chunks: each environment's key folded with its count of chunks."""
+    return jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(key_data, impl=impl), counts)

@@ -1,5 +1,8 @@
 """Schedules: their noise levels, and the paths of samplers through them."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -128,3 +131,30 @@ def test_a_rectified_flow_refuses_spacings_of_levels():
     with pytest.raises(UserError, match="num_steps=0 must be at least 1"):
         schedules.rectified_flow(K).path(0)
     schedules.rectified_flow(K).path(3 * K, "trailing")  # time is continuous: any number of steps
+
+
+def test_schedules_paths_and_their_checks_start_no_backend():
+    """So a config can be checked in a moment, whatever devices there are."""
+    code = """
+import jax
+from dpjax.core.errors import UserError
+from dpjax.diffusion import diffusers_0_11, parameterization, samplers, schedules
+from dpjax.policies import meanflow
+
+made = [getattr(samplers, name)() for name in ("ddpm", "ddim", "dpm_solver", "heun")]
+for name in ("cosine", "linear", "scaled_linear", "sigmoid", "rectified_flow"):
+    schedule = getattr(schedules, name)(100)
+    parameterization.check_prediction_type("v", schedule.path(10))
+old, _ = diffusers_0_11.as_in("0.11", schedules.cosine(100), 100, "ddpm", made[0], "epsilon")
+old.path(10)
+meanflow.intervals(100, 0.25).path(2)
+for wrong in (lambda: old.path(2), lambda: schedules.cosine(100).path(101)):
+    try:
+        wrong()
+    except UserError:
+        continue
+    raise AssertionError("not refused")
+assert not jax._src.xla_bridge.backends_are_initialized()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""One program a batch size: compiled before the first step, never after, padded unseen."""
+"""Compiled policies: one program per batch size, compiled before the first step."""
 
 import jax
 import jax.numpy as jnp
@@ -21,23 +21,24 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @pytest.fixture
 def compilations():
-    """The compilations since the fixture was made, those that the disk spared included."""
-    seen = []
-    listen = lambda event, seconds, **_: seen.append(seconds) if event == COMPILED else None
+    """The seconds of each compilation since the fixture was made, cached ones included."""
+    seconds = []
+    listen = lambda event, duration, **_: seconds.append(duration) if event == COMPILED else None
     jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
+    yield seconds
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def observe(rows, seed=0):
+def observe(batch, seed=0):
+    """Random observations of SPEC, To = 2."""
     rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (rows, 2, 96, 96, 3), np.uint8)
-    return {"image": image, "agent_pos": rng.normal(size=(rows, 2, 2))}
+    image = rng.integers(0, 256, (batch, 2, 96, 96, 3), np.uint8)
+    return {"image": image, "agent_pos": rng.normal(size=(batch, 2, 2))}
 
 
 @pytest.fixture(scope="module")
 def tiny_policy():
-    """(config, policy, params) of an untrained policy with a camera, drawn at random."""
+    """(config, policy, params) of an untrained policy with a camera."""
     config = tiny_image.get_config()
     one = {"agent_pos": jnp.ones(2), "image": jnp.full(3, 127.5), ACTION: jnp.full(2, 100.0)}
     units = Normalizer({key: jnp.zeros_like(x) for key, x in one.items()}, one)
@@ -49,10 +50,10 @@ def tiny_policy():
 
 def test_nothing_is_compiled_in_a_thousand_control_steps(tiny_policy, compilations):
     config, policy, params = tiny_policy
-    act = build.compiled_policy(config, policy, SPEC)
-    assert act.compile(params, [2]) > 0 and compilations
-    plan = lambda rng, obs, previous=None: act(params, rng, obs, previous)
-    controller = Controller(plan, observed=2, executed=4)
+    compiled_policy = build.compiled_policy(config, policy, SPEC)
+    assert compiled_policy.compile(params, [2]) > 0 and compilations
+    sample_actions = lambda rng, obs, previous=None: compiled_policy(params, rng, obs, previous)
+    controller = Controller(sample_actions, observed=2, executed=4)
     controller.reset(jax.random.split(jax.random.key(0), 2))
     obs = {key: x[:, 0] for key, x in observe(2).items()}
     controller.act(obs)
@@ -62,9 +63,10 @@ def test_nothing_is_compiled_in_a_thousand_control_steps(tiny_policy, compilatio
     assert len(compilations) == before
 
 
-def test_a_padded_batch_gives_each_row_what_it_gets_alone(tiny_policy, compilations):
+def test_padding_does_not_change_an_example(tiny_policy, compilations):
     config, policy, params = tiny_policy
-    act, obs = build.compiled_policy(config, policy, SPEC), observe(3)
+    act = build.compiled_policy(config, policy, SPEC)
+    obs = observe(3)
     keys = jax.random.split(jax.random.key(1), 3)
     together = act(params, keys, obs)
     count = len(compilations)
@@ -75,8 +77,8 @@ def test_a_padded_batch_gives_each_row_what_it_gets_alone(tiny_policy, compilati
     assert abs(together[0] - together[1]).max() > 1
 
 
-def counting(batch=None, previous=None):
-    """An CompiledPolicy whose plan adds up what it gets, and the batch sizes it was traced for."""
+def counting(batch_size=None, previous_shape=None):
+    """A CompiledPolicy that adds up its inputs, and the batch sizes that it was traced for."""
     sizes = []
 
     def sample(params, keys, obs, previous=None):
@@ -85,21 +87,21 @@ def counting(batch=None, previous=None):
         start = jnp.zeros((len(keys), 3, 1)) if previous is None else jnp.nan_to_num(previous)
         return params + start + noise + obs["x"].sum((1, 2))[:, None, None]
 
-    wants = {"x": jax.ShapeDtypeStruct((2, 2), np.float32)}
-    return CompiledPolicy(sample, wants, previous, batch), sizes
+    obs_shapes = {"x": jax.ShapeDtypeStruct((2, 2), np.float32)}
+    return CompiledPolicy(sample, obs_shapes, previous_shape, batch_size), sizes
 
 
 def test_batches_share_the_programs_of_their_buckets():
     act, sizes = counting()
     x = np.arange(40.0).reshape(10, 2, 2)
     want = act(0.0, jax.random.key(0), {"x": x})
-    for rows in (1, 2, 3, 4, 5, 7, 8):
-        got = act(0.0, jax.random.key(0), {"x": x[:rows]})
-        np.testing.assert_allclose(got, want[:rows], rtol=1e-6)
+    for n in (1, 2, 3, 4, 5, 7, 8):
+        got = act(0.0, jax.random.key(0), {"x": x[:n]})
+        np.testing.assert_allclose(got, want[:n], rtol=1e-6)
     assert sorted(sizes) == [1, 2, 4, 8, 16]
 
 
-def test_a_size_that_was_asked_for_is_compiled_as_it_is():
+def test_a_size_that_was_asked_for_is_not_rounded_up():
     act, sizes = counting()
     act.compile(0.0, [5, 5])
     act(0.0, jax.random.key(0), {"x": np.zeros((5, 2, 2))})
@@ -110,8 +112,8 @@ def test_a_size_that_was_asked_for_is_compiled_as_it_is():
     assert [compiled.bucket(n) for n in (1, 2, 3, 4, 5, 64, 65)] == [1, 2, 4, 4, 8, 64, 128]
 
 
-def test_what_is_given_away_was_not_the_callers():
-    act, sizes = counting(previous=(3, 1))
+def test_the_callers_previous_chunk_is_not_overwritten():
+    act, sizes = counting(previous_shape=(3, 1))
     previous = np.full((2, 3, 1), 7.0, np.float32)
     obs = {"x": np.zeros((2, 2, 2), np.float32)}
     first = act(1.0, jax.random.key(0), obs)
@@ -121,30 +123,30 @@ def test_what_is_given_away_was_not_the_callers():
 
 
 @pytest.mark.parametrize(
-    "keys, x, said",
+    "keys, x, message",
     [
-        (2, (3, 2, 2), "2 keys for 3 rows"),
-        (3, (3, 2, 1), r"expected numbers \[B, To, 2\], got float64 \[3, 2, 1\]"),
-        (3, (3, 1, 2), r"\(To = 2\)"),
-        (5, (5, 2, 2), "a batch of 5 rows: this policy acts for 1 to 4"),
-        (0, (0, 2, 2), "a batch of 0 rows"),
+        (2, (3, 2, 2), "rng has 2 keys for 3 examples"),
+        (3, (3, 2, 1), r"must be numbers \[B, To, 2\] with To = 2, but is float64 \[3, 2, 1\]"),
+        (3, (3, 1, 2), r"with To = 2, but is float64 \[3, 1, 2\]"),
+        (5, (5, 2, 2), "a batch of 5 examples, but this policy takes 1 to 4 at once"),
+        (0, (0, 2, 2), "a batch of 0 examples"),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_line(keys, x, said):
-    act, _ = counting(batch=4)
-    with pytest.raises(UserError, match=said) as error:
+def test_what_does_not_fit_is_refused_in_one_line(keys, x, message):
+    act, _ = counting(batch_size=4)
+    with pytest.raises(UserError, match=message) as error:
         act(0.0, jax.random.split(jax.random.key(0), keys), {"x": np.zeros(x)})
     assert "\n" not in str(error.value)
 
 
-def test_old_keys_are_refused():
-    with pytest.raises(UserError, match="wants keys made by jax.random.key"):
+def test_keys_of_the_old_kind_are_refused():
+    with pytest.raises(UserError, match="rng must be made by jax.random.key"):
         counting()[0](0.0, np.zeros(2, np.uint32), {"x": np.zeros((1, 2, 2))})
 
 
-def test_the_rows_that_a_run_wants():
-    rows = cameras.rows(SPEC, tiny_config.get_config().horizon.obs)
-    assert {key: (row.shape, row.dtype) for key, row in rows.items()} == {
+def test_the_observations_that_a_policy_takes():
+    shapes = cameras.observation_shapes(SPEC, tiny_config.get_config().horizon.obs)
+    assert {key: (one.shape, one.dtype) for key, one in shapes.items()} == {
         "agent_pos": ((2, 2), np.float32),
         "image": ((2, 96, 96, 3), np.uint8),
     }
