@@ -88,6 +88,7 @@ def demonstrator_of(args: argparse.Namespace) -> Demonstrator:
             )
         return demonstrators.of_expert(task, expert, args.num_envs or 1)
     run = run_lib.load(args.from_run, sampler=args.sampler, steps=args.steps)
+    seeds_to_try(tasks.require_simulator(run.task), args)  # wrong ones before it compiles
     # A few episodes need few environments; a larger batch would only compute more per step.
     return demonstrators.of_policy(run, min(args.num_envs or NUM_ENVS, args.episodes))
 

@@ -98,7 +98,7 @@ def evaluate(
     was killed goes on: its ended episodes are not run again, except the filmed ones, whose frames
     are lost.
     """
-    task = tasks.get(run.config.task)
+    task = run.task
     simulator = tasks.require_simulator(task)
     first = simulator.official_seeds if args.first_seed is None else args.first_seed
     seeds = range(first, first + args.episodes)

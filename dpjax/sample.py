@@ -105,8 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     run = run_lib.load(args.run, sampler=args.sampler, steps=args.steps)
-    task = tasks.get(run.config.task)
-    obs = observation(args, task, run.spec, run.config.horizon.obs)
+    obs = observation(args, run.task, run.spec, run.config.horizon.obs)
     keys = jax.random.split(jax.random.key(args.seed or 0), args.repeat + 1)
 
     compile_seconds = run.warm_up([args.batch])

@@ -24,7 +24,7 @@ from dpjax.core.errors import UserError
 from dpjax.core.spec import Spec
 from dpjax.core.types import Batch, Params
 from dpjax.evaluation import imitation, plots, provenance
-from dpjax.runs import evaluators, outputs, shipped
+from dpjax.runs import outputs, shipped
 from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
@@ -117,14 +117,14 @@ def batches(config: ConfigDict, data: dataset.Data, count: int) -> list[tuple[Ba
     All batches are of one size, so that one program takes them; the last one is padded with its
     last window.
     """
-    windows = dataset.place(config, data, "val")
+    windows = dataset.val_windows(config, data)
     ids = np.unique(np.linspace(0, len(windows) - 1, count).astype(int))
     size = min(BATCH, len(ids))
     batches = []
     for start in range(0, len(ids), size):
         part = ids[start : start + size]
         padded = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
-        batches.append((evaluators.first_batch(config, windows, padded), len(part)))
+        batches.append((dataset.batch_of(windows, padded), len(part)))
     return batches
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.inference.controller import Controller, finite_rows
+from dpjax.inference.controller import Controller, is_finite
 from dpjax.tasks.base import Columns, Simulator
 
 
@@ -45,7 +45,7 @@ class FinitePolicy:
 
     def __call__(self, keys, obs, previous=None) -> np.ndarray:
         actions = np.array(self.sample_actions(keys, obs, previous))
-        self.bad = ~finite_rows(actions)
+        self.bad = ~is_finite(actions)
         actions[self.bad] = 0
         return actions
 

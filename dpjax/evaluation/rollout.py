@@ -94,7 +94,7 @@ def rollout(
         # 1. Free environments start the next seeds, each with the key of its seed.
         started = environments.start(waiting)
         if started:
-            controller.reset(_keys(rng, [environments.seed(i) for i in started]), rows=started)
+            controller.reset(_keys(rng, [environments.seed(i) for i in started]), indices=started)
         # 2. All environments execute one action chunk. (None is busy if no reset succeeded.)
         for _ in range(executed if environments.busy else 0):
             environments.step(controller, policy)

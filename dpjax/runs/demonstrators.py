@@ -29,12 +29,10 @@ class Demonstrator(NamedTuple):
 
 def of_policy(run: Run, num_envs: int) -> Demonstrator:
     """The policy of a run, in the task that it was trained for; compiles it for `num_envs`."""
-    task = tasks.get(run.config.task)
-    tasks.require_simulator(task)  # before anything is compiled
     run.warm_up([num_envs])
     return Demonstrator(
-        task,
-        task.observe,
+        run.task,
+        run.task.observe,
         padded(run.sample_actions, num_envs),
         observed=run.config.horizon.obs,
         executed=run.config.horizon.act,
