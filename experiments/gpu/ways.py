@@ -22,8 +22,8 @@ from dpjax.core.errors import UserError
 from dpjax.evaluation import provenance
 from dpjax.ops import conv1d
 from experiments.throughput import ours
-from experiments.throughput.__main__ import Side, measure
 from experiments.throughput.cases import everything
+from experiments.throughput.sides import Side, measure
 
 HERE = Path(__file__).parent
 CUBLAS = "XLA_FLAGS=--xla_gpu_enable_triton_gemm=false"  # products by the vendor's library only

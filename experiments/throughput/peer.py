@@ -1,8 +1,8 @@
-"""PyTorch's side: LeRobot's DiffusionModel, and the authors' transformer out of torch.nn.
+"""PyTorch's side: LeRobot's DiffusionModel, and the authors' transformer written with torch.nn.
 
-Run by `experiments.throughput` in an environment of its own (`make bench-peers`), which has
-no dpjax. Training: loss, gradients, clipping, AdamW; no average of the weights, which
-dpjax's step has too. `case["compiled"]`: through torch.compile.
+Started by `experiments.throughput` in a separate environment (`make bench-peers`) without dpjax.
+A training step is loss, gradients, clipping and AdamW; dpjax's step averages the weights as well.
+With `case["compiled"]` the model goes through torch.compile.
 """
 
 import os
@@ -15,11 +15,11 @@ import torch
 import worker
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-MODE = "reduce-overhead" if DEVICE == "cuda" else "default"  # the former: CUDA graphs
+MODE = "reduce-overhead" if DEVICE == "cuda" else "default"  # reduce-overhead: CUDA graphs
 
 
 def lerobot(case: dict) -> tuple[torch.nn.Module, dict]:
-    """LeRobot's model of a case, and a batch for it."""
+    """LeRobot's model for a case, and a batch for it."""
     sizes = NETWORKS[case["network"]]
     feature = lambda kind, *shape: PolicyFeature(type=kind, shape=shape)
     inputs = {"observation.state": feature(FeatureType.STATE, 2)}
@@ -54,29 +54,36 @@ def lerobot(case: dict) -> tuple[torch.nn.Module, dict]:
 
 
 class Transformer(torch.nn.Module):
-    """torch's decoder with the sizes of Chi et al. 2023; the noise is one of 100 levels."""
+    """torch's decoder with the sizes of Chi et al. 2023 and 100 noise levels."""
 
     def __init__(self, layers: int, heads: int, width: int, sampler: str, steps: int):
         super().__init__()
-        self.sampler, self.steps = sampler, steps
+        self.sampler = sampler
+        self.steps = steps
         nn = torch.nn
-        self.action_in, self.obs_in = nn.Linear(2, width), nn.Linear(20, width)
+        self.action_in = nn.Linear(2, width)
+        self.obs_in = nn.Linear(20, width)
         self.level = nn.Embedding(100, width)
         self.position = nn.Parameter(torch.zeros(16, width))
         self.memory_position = nn.Parameter(torch.zeros(3, width))
-        up, down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        up = nn.Linear(width, 4 * width)
+        down = nn.Linear(4 * width, width)
         self.memory = nn.Sequential(up, nn.Mish(), down)
         options = dict(activation="gelu", batch_first=True, norm_first=True)
         layer = nn.TransformerDecoderLayer(width, heads, 4 * width, 0.01, **options)
         self.decoder = nn.TransformerDecoder(layer, layers)
-        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, 2)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, 2)
+        # Causal masks: an action step sees earlier ones, and observations up to its time.
         self.register_buffer("ahead", torch.ones(16, 16).triu(1).bool())
         t, s = torch.meshgrid(torch.arange(16), torch.arange(3), indexing="ij")
         self.register_buffer("memory_ahead", t < s - 1)
+        # The cosine schedule's alpha bar for each level.
         bars = torch.cos(torch.linspace(0, 1, 101)[1:] * torch.pi / 2).clamp(1e-3) ** 2
         self.register_buffer("bars", bars)
 
     def denoise(self, x, level, obs):
+        """The predicted noise [B, 16, 2]."""
         memory = torch.cat([self.level(level)[:, None], self.obs_in(obs)], dim=1)
         memory = self.memory(memory + self.memory_position)
         tokens = self.action_in(x) + self.position
@@ -84,25 +91,29 @@ class Transformer(torch.nn.Module):
         return self.out(self.norm(self.decoder(tokens, memory, **masks)))
 
     def compute_loss(self, batch):
+        """Mean squared error of the predicted noise."""
         actions = batch["action"]
         level = torch.randint(0, 100, (len(actions),), device=actions.device)
-        eps, bar = torch.randn_like(actions), self.bars[level][:, None, None]
+        eps = torch.randn_like(actions)
+        bar = self.bars[level][:, None, None]
         x = bar.sqrt() * actions + (1 - bar).sqrt() * eps
         return torch.nn.functional.mse_loss(self.denoise(x, level, batch["obs"]), eps)
 
     def generate_actions(self, batch):
-        """DDIM, or DDPM over every level."""
+        """DDIM, or DDPM over all levels."""
         x = torch.randn_like(batch["action"])
         levels = list(range(99, -1, -100 // self.steps))
         for now, after in zip(levels, [*levels[1:], None]):
             level = torch.full((len(x),), now, device=x.device)
             eps = self.denoise(x, level, batch["obs"])
-            bar, to = self.bars[now], 1.0 if after is None else self.bars[after]
+            bar = self.bars[now]
+            to = 1.0 if after is None else self.bars[after]
             x0 = ((x - (1 - bar).sqrt() * eps) / bar.sqrt()).clamp(-1, 1)
             if self.sampler == "ddim":
                 x = to**0.5 * x0 + (1 - to) ** 0.5 * eps
                 continue
-            alpha, left = bar / to, (1 - to) / (1 - bar)
+            alpha = bar / to
+            left = (1 - to) / (1 - bar)
             x = to**0.5 * (1 - alpha) / (1 - bar) * x0 + alpha.sqrt() * left * x
             if after is not None:
                 x = x + (left * (1 - alpha)) ** 0.5 * torch.randn_like(x)
@@ -110,8 +121,9 @@ class Transformer(torch.nn.Module):
 
 
 def transformer(case: dict) -> tuple[torch.nn.Module, dict]:
-    plans = dict(sampler=case.get("sampler", "ddpm"), steps=case.get("steps", 100))
-    model = Transformer(**NETWORKS[case["network"]], **plans).to(DEVICE)
+    """The transformer for a case, and a batch for it."""
+    sampling = dict(sampler=case.get("sampler", "ddpm"), steps=case.get("steps", 100))
+    model = Transformer(**NETWORKS[case["network"]], **sampling).to(DEVICE)
     if case["compiled"]:
         model.denoise = torch.compile(model.denoise, mode=MODE)
     data = {"obs": torch.rand(case["batch"], 2, 20), "action": torch.rand(case["batch"], 16, 2)}
@@ -119,10 +131,10 @@ def transformer(case: dict) -> tuple[torch.nn.Module, dict]:
 
 
 def prepare(case: dict):
-    """(call, facts) of `worker.serve`."""
+    """(call, facts) for `worker.serve`."""
     torch.set_num_threads(os.cpu_count())
-    # On a GPU the precision of both sides: XLA's products and both sides' convolutions are
-    # TF32 without being asked, torch's products only so. On a CPU this changes nothing.
+    # Both sides compute in the same precision on a GPU: XLA's products and both sides'
+    # convolutions are TF32 by default, torch's products only with this. No effect on a CPU.
     torch.backends.cuda.matmul.allow_tf32 = True
     make = lerobot if "widths" in NETWORKS[case["network"]] else transformer
     model, batch = make(case)
@@ -135,12 +147,12 @@ def prepare(case: dict):
     if case["kind"] == "sample":
         model.eval()
 
-        def plan():
+        def sample():
             with torch.inference_mode():
                 model.generate_actions(batch)
             wait()
 
-        return plan, facts
+        return sample, facts
     tx = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6)
 
     def step():

@@ -1,7 +1,8 @@
-"""One side of the comparison: prepares a case, then times calls of it when told to.
+"""The process of one side: prepares a case, then times calls of it on request.
 
-A line of JSON in, a line of JSON out, over stdin and stdout: so that two libraries which
-cannot share an environment take turns on an otherwise idle machine. Imports neither.
+It reads one line of JSON per request from stdin and answers with one line on stdout. So two
+libraries that cannot be installed together take turns on an otherwise idle machine. Imports
+neither of them.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import time
 
 
 def host_peak() -> int:
-    """The most memory that this process had, bytes."""
+    """The largest memory of this process so far, bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -21,28 +22,31 @@ def serve(
     prepare: Callable[[dict], tuple[Callable[[], None], dict]],
     peak: Callable[[], int] = host_peak,
 ) -> None:
-    """prepare: case -> (call, facts); a call has finished its work when it returns.
+    """Answers requests until "end" or the end of stdin.
 
-    Says the facts and the first call's seconds; then, for every number n that comes, the
-    milliseconds of n calls; and at the end of stdin the most memory that was in use, of
-    `peak`: the accelerator's where there is one.
+    The first request is the case; the answer has its facts and the seconds of the first call.
+    Each further request is a number of calls; the answer is a list of their milliseconds. At the
+    end the answer is the largest memory in use.
+
+    prepare: case -> (call, facts). A call returns when its work is done.
+    peak: bytes in use at most, on the accelerator if there is one.
     """
-    say = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
     case = json.loads(sys.stdin.readline())
     start = time.perf_counter()
     call, facts = prepare(case)
     built = time.perf_counter()
     call()
     first = time.perf_counter() - built
-    print(json.dumps({**facts, "build_s": built - start, "first_s": first}), file=say)
+    print(json.dumps({**facts, "build_s": built - start, "first_s": first}), file=answers)
     for line in iter(sys.stdin.readline, ""):
         if line.strip() == "end":
             break
-        took = []
+        milliseconds = []
         for _ in range(int(line)):
             start = time.perf_counter()
             call()
-            took.append((time.perf_counter() - start) * 1e3)
-        print(json.dumps(took), file=say)
-    print(json.dumps({"peak_mb": peak() / 2**20}), file=say)
+            milliseconds.append((time.perf_counter() - start) * 1e3)
+        print(json.dumps(milliseconds), file=answers)
+    print(json.dumps({"peak_mb": peak() / 2**20}), file=answers)
