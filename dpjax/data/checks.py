@@ -31,6 +31,7 @@ def check_episode(columns: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{n} of {key}" for key, n in lengths.items())
         return [f"expected one number of steps for all keys, got {counts}"]
+    # The shape of an episode is right: now its numbers.
     problems = []
     for key, column in columns.items():
         problems += _check_column(key, column, shapes[key])
@@ -46,6 +47,7 @@ def image_problem(shape: Shape, dtype: np.dtype) -> str:
     """Why a step of this shape and type is not an image, with a hint; "" if it is one."""
     if is_image(shape, dtype):
         return ""
+    # The two mistakes that are made most: PyTorch's order of axes, and pixels as floats.
     hint = ""
     if len(shape) == 3 and shape[0] == 3:
         hint = ": channels come last, transpose it"
@@ -58,6 +60,7 @@ def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
     """The faults of one column [T, ...] of an episode: shape, type, numbers that are not finite."""
     if column.shape[1:] != tuple(shape):
         return [f"{key}: expected shape {tuple(shape)} per step, got {column.shape[1:]}"]
+    # Every uint8 [H, W, 3] is a valid image, and uint8 stands for nothing else.
     if is_image(shape, column.dtype):
         return []
     if column.dtype == np.uint8:
@@ -72,6 +75,7 @@ def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
     bad = np.argwhere(~np.isfinite(column))
     if not len(bad):
         return []
+    # The first one is named in full, the others are counted.
     step, *dims = bad[0].tolist()
     where = f"{key}[{', '.join(map(str, dims))}]" if dims else key
     count = f"{len(bad)} non-finite value{'s' * (len(bad) > 1)} in {key}"
@@ -117,11 +121,14 @@ def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[Outlie
     """
     findings = []
     for key, column in columns.items():
+        # What is usual: quantiles, which a few wild numbers do not move.
         low, median, high = np.quantile(column, [0.01, 0.5, 0.99], axis=0)
         # Without the smallest positive number a constant dimension would be all outliers.
         limit = FAR * np.maximum(high - low, np.finfo(np.float32).tiny)
         far = np.abs(column - median) > limit  # [N, D]
+        # A dimension that is nearly always constant has no usual range to be far from.
         for dim in np.flatnonzero(far.any(0) & (high > low)):
+            # Step `steps[0]` of the columns, as a step of the episode that holds it.
             steps = np.flatnonzero(far[:, dim])
             episode = int(np.searchsorted(ends, steps[0], side="right"))
             start = ends[episode - 1] if episode else 0
@@ -144,6 +151,7 @@ def check_ends(ends: np.ndarray, num_steps: int, source: str) -> None:
     """Raises a UserError if ends [E] do not cut `num_steps` into episodes of 1 step or more."""
     if len(ends) == 0:
         raise UserError(f"{source}: expected at least 1 episode, got 0.")
+    # Ends that do not increase: an empty episode, or one that runs backwards.
     short = np.flatnonzero(np.diff(ends, prepend=0) < 1)
     if len(short):
         episode = short[0]
@@ -163,6 +171,7 @@ def check_columns(columns: Mapping[str, np.ndarray], ends: np.ndarray, source: s
     """Raises a UserError at the first bad episode of flat columns {key: [N, ...]} with ends [E]."""
     for key, column in columns.items():
         check_ends(ends, len(column), f"{source}: {key}")
+    # Then the numbers, one episode after another, so that the message can name it.
     shapes = {key: column.shape[1:] for key, column in columns.items()}
     start = 0
     for number, end in enumerate(ends):

@@ -28,6 +28,7 @@ class Episodes(NamedTuple):
     @property
     def starts(self) -> np.ndarray:
         """[E], the first step of each episode."""
+        # The slice leaves nothing of the leading 0 where there are no episodes.
         return np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])[: len(self.ends)]
 
     @property
@@ -45,6 +46,7 @@ def stack(episodes: list[dict[str, np.ndarray]], source: str) -> Episodes:
 
 def select(episodes: Episodes, ids: Sequence[int] | np.ndarray) -> Episodes:
     """The episodes with these ids, in that order."""
+    # Where each episode was, and where it ends in the selection.
     ids = np.asarray(ids, np.int64)
     starts = episodes.starts[ids]
     lengths = episodes.lengths[ids]
@@ -61,6 +63,7 @@ def join(first: Episodes, second: Episodes) -> Episodes:
     columns = {
         key: frames.join(column, second.columns[key]) for key, column in first.columns.items()
     }
+    # The second part starts where the first one ends.
     ends = np.concatenate([first.ends, second.ends + first.lengths.sum(dtype=np.int64)])
     return Episodes(columns, ends, first.source)
 
@@ -74,6 +77,7 @@ def split(num_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np
     if fraction <= 0:
         return ids, ids[:0]
     num_val = min(max(round(num_episodes * fraction), 1), num_episodes - 1)
+    # Drawn as in the original, so that its seed gives its split.
     val = np.random.default_rng(seed).choice(num_episodes, size=num_val, replace=False)
     return np.setdiff1d(ids, val), np.sort(val)
 
@@ -82,6 +86,7 @@ def digest(columns: Mapping[str, np.ndarray]) -> str:
     """32 hex digits of one episode's content {key: [T, ...]}: names, types, shapes, numbers."""
     sha256 = hashlib.sha256()
     for key, column in sorted(columns.items()):
+        # Names, types and shapes are part of the content: bytes alone could be cut otherwise.
         sha256.update(f"{key} {column.dtype.str} {column.shape};".encode())
         sha256.update(np.ascontiguousarray(column).data)
     return sha256.hexdigest()[:32]

@@ -46,6 +46,7 @@ class Frames(NamedTuple):
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """The pixels of the frames at indices [...]: [..., H, W, 3]."""
+        # Indexing with an array copies, so the pixels may be changed in place below.
         images = self.pixels[self.indices[indices]]
         mirrored = self.mirrored[indices]
         if mirrored.any():
@@ -65,6 +66,7 @@ def join(first: Column, second: Column) -> Column:
     """Two columns of the same kind end to end; Frames must share their pixels (see `merge`)."""
     if not isinstance(first, Frames):
         return np.concatenate([first, second])
+    # With shared pixels only the indices are joined.
     assert first.pixels is second.pixels, "images of two data sets are merged first"
     indices = np.concatenate([first.indices, second.indices])
     mirrored = np.concatenate([first.mirrored, second.mirrored])
@@ -81,12 +83,14 @@ def merge(parts: list[Frames], limit: int, folder: str | Path | None = None) -> 
     """
     store = Store(limit, folder)
     starts: dict[int, int] = {}  # identity of a part's pixels -> where the store has them
+    # Training and validation frames of one set share their pixels, which are copied once.
     for part in parts:
         if id(part.pixels) in starts:
             continue
         starts[id(part.pixels)] = store.count
         for i in range(0, len(part.pixels), BLOCK):
             store.append(part.pixels[i : i + BLOCK])
+    # Indices are moved to where the store has the pixels that they point at.
     merged = store.frames()
     return [
         part._replace(
@@ -105,6 +109,7 @@ def antidiagonal(images: Column) -> Column:
     """
     if isinstance(images, Frames):
         return images._replace(mirrored=~images.mirrored)
+    # Turning by 180 degrees and transposing is the mirror along the antidiagonal.
     return np.swapaxes(images[..., ::-1, ::-1, :], -3, -2)
 
 
@@ -128,7 +133,7 @@ class Store:
         self._pixels: np.ndarray | None = None
         self._file = None
         self._shape: tuple[int, ...] | None = None
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256()  # of all pixels, in the order in which they come
 
     @property
     def count(self) -> int:
@@ -147,6 +152,7 @@ class Store:
             if self._pixels is not None:
                 self._file.write(self._pixels.data)
             self._pixels = None
+        # From then on all frames go to the file.
         if self._file is not None:
             self._file.write(images.data)
         elif self._pixels is None:
@@ -158,6 +164,7 @@ class Store:
 
     def frames(self) -> Frames:
         """All frames that were appended; nothing can be appended afterwards."""
+        # The memory map keeps the file open, and the file has no name: nothing to clean up.
         if self._file is not None:
             self._file.flush()
             self._pixels = np.memmap(self._file, np.uint8, "r", shape=self._shape)

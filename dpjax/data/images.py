@@ -51,10 +51,12 @@ def decode(payloads: Sequence[bytes], size: Size | None) -> tuple[np.ndarray, st
         ([T, H, W, 3] uint8, ""), or (no images, which step is wrong and why).
     """
     nothing = np.zeros((0, *(size or (0, 0)), 3), np.uint8)
+    # Decoded in parallel; a fault comes back as text in the place of an image.
     images = list(_pool.map(lambda payload: _decode_one(payload, size), payloads))
     for step, image in enumerate(images):
         if isinstance(image, str):
             return nothing, f"step {step}: {image}"
+        # Without a promised size the first image sets it.
         if image.shape != images[0].shape:
             return (
                 nothing,

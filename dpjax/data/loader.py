@@ -1,4 +1,4 @@
-"""Batch i is a pure function of (seed, i): there is no iterator, and no state to save.
+"""Batch i is a pure function of (seed, i), so a resume has no iterator state to restore.
 
 The stream of windows is one permutation per epoch, end to end, cut into batches: the remainder of
 an epoch opens the first batch of the next one. So no window is lost, and a data set smaller than a
@@ -72,6 +72,7 @@ class Windows(NamedTuple):
 
     def ids(self, batch_size: int, seed: int, first: int, count: int) -> np.ndarray:
         """Window ids [count, B] of `count` global batches, starting with step `first`."""
+        # Position p of the stream is example p % B of batch p // B, in both cases.
         if self.mixture is None:
             return call_indices(len(self), batch_size, seed, first, count)
         ids = mixture_lib.window_ids(self.mixture, seed, first * batch_size, count * batch_size)
@@ -94,6 +95,7 @@ class Windows(NamedTuple):
         """
         if isinstance(seed, int):
             return self.inputs(self.ids(batch_size, seed, first, count)[:, share])
+        # The trainings' axis comes last, behind the one that devices split.
         per_seed = [self.ids(batch_size, one, first, count)[:, share] for one in seed]
         return self.inputs(np.stack(per_seed, axis=-1))
 
@@ -102,6 +104,7 @@ def call_indices(
     num_windows: int, batch_size: int, seed: int, first_step: int, num_steps: int
 ) -> np.ndarray:
     """Window ids [num_steps, B] int32 of the batches from `first_step` on."""
+    # Walk through the stream, taking what is left of each epoch's permutation.
     remaining = num_steps * batch_size
     position = first_step * batch_size  # in the stream of all epochs
     parts = []
@@ -130,10 +133,12 @@ def feed(
         first, total: from step `first` until `total` steps are done.
         size: steps per call; the last call may have fewer.
     """
+    # One thread, so that calls are prepared in order and never more than one ahead.
     with ThreadPoolExecutor(1) as thread:
         counts = [min(size, total - i) for i in range(first, total, size)]
         ahead = thread.submit(make, first, counts[0]) if counts else None
         for k, count in enumerate(counts):
+            # What the device would have waited for.
             start = time.perf_counter()
             inputs = ahead.result()
             waited = time.perf_counter() - start
@@ -164,10 +169,12 @@ def place(
     Raises:
         UserError: if a named column is missing.
     """
+    # A dict, not a set: the columns keep the order of the encoder. The action may be observed too.
     used = dict.fromkeys([*obs_keys, action_key])
     for key in used:
         if key not in columns:
             raise UserError(f"no column {key!r} in the data; {choices(key, columns)}.")
+    # Numbers go to the device, images stay on the host.
     numbers, images = split({key: columns[key] for key in used})
     indices = np.asarray(indices, np.int32)
     table = Table(
@@ -189,13 +196,14 @@ def gather(table: Table, inputs: Inputs, index: Array, num_observed: int) -> Bat
     """
     steps = table.indices[inputs.ids]  # [B, Tp]
     observed = steps[:, :num_observed]  # [B, To]
+    # [B, To, ...]; images were looked up on the host and come with the inputs.
     numbers = {
         key: table.columns[key][observed] for key in table.obs_keys if key not in inputs.images
     }
     obs = {**numbers, **inputs.images}
     return Batch(
         obs={key: obs[key] for key in table.obs_keys},  # in the order of the encoder
-        actions=table.columns[table.action_key][steps],
+        actions=table.columns[table.action_key][steps],  # [B, Tp, Da]
         mask=table.mask[inputs.ids],
         index=index,
     )

@@ -58,10 +58,12 @@ def of_weights(counts: Sequence[int], weights: Sequence[float]) -> Mixture:
 
 def of_windows(indices: np.ndarray, shares: Shares) -> Mixture | None:
     """The mixture of windows [W, Tp] of joined episodes; None if sets are mixed by their sizes."""
+    # Without weights the windows of all sets form one stream, as those of a single set.
     ends, weights = zip(*shares.values())
     if None in weights:
         return None
     which = np.searchsorted(ends, indices[:, 0], side="right")  # [W], the set of each window
+    # Windows lie one set after another, so a count per set says which ids are whose.
     return of_weights(tuple(np.bincount(which, minlength=len(ends))), weights)
 
 
@@ -79,6 +81,7 @@ def permutation(num_windows: int, *seed: int) -> np.ndarray:
 def window_ids(mixture: Mixture, seed: int, first: int, size: int) -> np.ndarray:
     """Window ids [size] int32 at the places of the stream from `first` on."""
     ids = np.empty(size, np.int32)
+    # The stretch may begin and end inside a round.
     for number in range(first // ROUND, (first + size - 1) // ROUND + 1):
         # The part of this round that lies inside the wanted stretch.
         start = number * ROUND
@@ -94,6 +97,7 @@ def _round(mixture: Mixture, seed: int, number: int) -> np.ndarray:
     # Which set each place belongs to: the right number of places per set, shuffled.
     sets = np.repeat(np.arange(len(mixture.places)), mixture.places)
     order = sets[np.random.default_rng((seed, number, len(mixture.counts))).permutation(ROUND)]
+    # Each set fills its places with the next windows of its own stream.
     ids = np.empty(ROUND, np.int32)
     starts = np.cumsum((0, *mixture.counts))
     for i, (count, places) in enumerate(zip(mixture.counts, mixture.places)):
@@ -116,10 +120,12 @@ def join(
         weights: {data set: weight, or None}.
         limit, folder: of the images, see `frames.Store`.
     """
+    # Several sets can only be joined if their columns agree and their images lie together.
     if len(parts) > 1:
         _check_columns(parts)
         parts = _over_one_store(parts, limit, folder or None)
     train, val = zip(*parts.values())
+    # Where each set ends among the joined training steps, which tells whose a window is.
     ends = np.cumsum([part.ends[-1] for part in train])
     shares = {name: (int(end), weights[name]) for name, end in zip(parts, ends)}
     return _chain(train), _chain(val), shares
@@ -133,6 +139,7 @@ def _chain(parts: Sequence[Episodes]) -> Episodes:
 
 def _check_columns(parts: Parts) -> None:
     """Raises a UserError if the columns of two sets differ."""
+    # All are compared with the first one.
     first, *others = parts
     describe = lambda name: {key: x.shape[1:] for key, x in parts[name][0].columns.items()}
     for name in others:
@@ -147,6 +154,7 @@ def _check_columns(parts: Parts) -> None:
 def _over_one_store(parts: Parts, limit: int, folder: str | None) -> Parts:
     """The same parts, with the images of each camera in one array of pixels."""
     flat = [part for pair in parts.values() for part in pair]  # train, val, train, val, …
+    # The memory limit is for all cameras together.
     cameras = frames.split(flat[0].columns)[1]
     for key in cameras:
         merged = frames.merge([part.columns[key] for part in flat], limit // len(cameras), folder)

@@ -34,14 +34,17 @@ def window_indices(
         was recorded, 0 where an edge was repeated.
 
     Raises:
-        UserError: if there is no episode.
+        UserError: without episodes.
     """
     ends = np.asarray(ends, np.int64)
     if len(ends) == 0:
         raise UserError("0 windows from 0 episodes: the data set is empty.", argument="ends")
+    # A window that reaches out by Tp steps or more would hold no step of its episode.
     before = min(max(before, 0), horizon - 1)
     after = min(max(after, 0), horizon - 1)
-    lengths = np.diff(ends, prepend=0)
+
+    # How many windows each episode has.
+    lengths = np.diff(ends, prepend=0)  # [E]
     starts = ends - lengths
     fitting = lengths + before + after - horizon + 1  # windows per episode; below 1: too short
     counts = np.maximum(fitting, 1)

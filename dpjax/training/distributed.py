@@ -37,6 +37,7 @@ def start(environ: Mapping[str, str] = os.environ) -> None:
 
     Raises a UserError if the environment is incomplete or no other process is found.
     """
+    # The environment is checked first: a mistake there is told before anything waits.
     settings = from_environment(environ)
     # XLA's CPU devices can only reach those of another process through Gloo.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -70,6 +71,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in (ADDRESS, COUNT, INDEX):
         if name not in environ:
             raise UserError(f"{' and '.join(present)} set, but {name} is not: set all three.")
+    # Each variable by itself, since jax would report a mistake from deep inside.
     address = environ[ADDRESS]
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
@@ -105,6 +107,7 @@ def wait_for(address: str, patience: float = PATIENCE) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
             return
         except OSError as error:
+            # Process 0 may start later than this one.
             if time.monotonic() > end:
                 raise UserError(
                     f"{ADDRESS}={address}: process 0 does not answer there after "
@@ -131,6 +134,7 @@ def fail_together() -> Iterator[None]:
 
     The others would otherwise wait for it forever where they next agree.
     """
+    # Every process gets here, with or without an exception, before any of them raises.
     failure = None
     try:
         yield

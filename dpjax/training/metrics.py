@@ -45,6 +45,7 @@ def refuse_non_finite(sums: dict[str, np.ndarray], first: int) -> None:
         sums: metrics of one call, {name: [steps]}, or [steps, n] for n trainings side by side.
         first: the number of steps done before the call.
     """
+    # The first bad step in the order of time; argwhere sorts by it.
     bad = np.argwhere(~(np.isfinite(sums["loss"]) & np.isfinite(sums["grad_norm"])))
     if not len(bad):
         return
@@ -68,6 +69,7 @@ def averages(window: Sequence[tuple], number: int | None = None) -> dict[str, fl
     """
     which = (slice(None),) if number is None else (slice(None), number)
     mean = lambda key: float(np.concatenate([sums[key][which] for sums, *_ in window]).mean())
+    # Means over all steps, and the speed of the calls that have a time.
     values = {key: mean(key) for key in window[0][0]}
     timed = [times for _, *times in window if times[1] is not None]
     if timed:
@@ -88,11 +90,13 @@ class Metrics:
 
     def __init__(self, run_dir: Path, first_step: int):
         self._path = run_dir / "metrics.jsonl"
+        # What a killed run wrote beyond its last checkpoint goes, the rest stays.
         entries = read(self._path)
         kept = [entry for entry in entries if entry["step"] <= first_step]
         self.removed = len(entries) - len(kept)
         self.seconds = max([entry.get("seconds", 0.0) for entry in kept], default=0.0)
         files.write_atomically(self._path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        # Entries are appended and flushed one by one, so that a kill cuts at most one.
         self._file = self._path.open("a")
         self._board = _Board(run_dir / "tensorboard", first_step)
         self._failed = False
@@ -146,6 +150,7 @@ class _Board:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         for key, value in values.items():
+            # Lists and nulls are in metrics.jsonl alone.
             if isinstance(value, (int, float)):
                 entry = self._scalar(key, value)
                 event = self._event(wall_time=time.time(), step=step, summary=entry)
@@ -158,6 +163,7 @@ class _Board:
 
 def _plain(value: Any) -> Any:
     """Numbers, or lists of them, as JSON has them: six significant digits, null for non-finite."""
+    # Arrays and scalars of numpy and jax become Python's numbers.
     value = np.asarray(value).tolist()
     if isinstance(value, list):
         return [_plain(item) for item in value]

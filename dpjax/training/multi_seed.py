@@ -21,6 +21,8 @@ def side_by_side(step: Callable, gather: Callable) -> tuple[Callable, Callable]:
     """
 
     def step_all(state, rng, batch, axis=None):
+        # State and key lead with the axis of trainings, and so do the metrics; a batch has it
+        # behind its examples.
         one = lambda state, rng, batch: step(state, rng, batch, axis=axis)
         return jax.vmap(one, in_axes=(0, 0, 1))(state, rng, batch)
 

@@ -33,6 +33,7 @@ def adamw(
         scales: {item of params, such as "encoder": factor on its rate}; items that are not named
             have factor 1. If given, leaves named frozen_… are not trained.
     """
+    # The rate per step, and which leaves decay.
     mask = {"all": None, "matrices": weight_matrices}[decay]
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps)
     adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
@@ -55,6 +56,7 @@ def scale_updates(updates: Params, scales: Mapping[str, float]) -> Params:
     """The updates times the factor of their item; 0 for leaves named frozen_…."""
 
     def scale(path, leaf):
+        # The leaf's own name, and the item that it belongs to: the ends of its path.
         frozen = "frozen_" in jax.tree_util.keystr(path[-1:])
         return leaf * (0.0 if frozen else scales.get(path[0].key, 1.0))
 
@@ -65,6 +67,7 @@ def weight_matrices(params: Params) -> Params:
     """A tree of booleans: True at the leaves that multiply activations."""
 
     def is_matrix(path, leaf):
+        # Biases and scales have one axis; position embeddings are added, not multiplied.
         return leaf.ndim > 1 and "position" not in jax.tree_util.keystr(path)
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)
@@ -76,5 +79,6 @@ def ema_decay(count: Array, *, power: float, largest: float) -> Array:
     It is 0 for n < 2 (the average is the weights), then .405, .561, … (for power 0.75): an average
     over the last part of the run, however long the run is (Chi et al. 2023, code).
     """
+    # n = 1 stands for n = 0 too, where the power is infinite; both give 0.
     n = jnp.maximum(count, 1).astype(jnp.float32)
     return jnp.clip(1 - n**-power, 0.0, largest)

@@ -74,6 +74,7 @@ def check_batch(batch_size: int, num_devices: int) -> None:
 
 def local_slice(batch_size: int, devices: Sequence[jax.Device]) -> slice:
     """The examples of a global batch that this process's devices work on."""
+    # `all_devices` is sorted by process, so the local devices are neighbours.
     local = [i for i, at in enumerate(devices) if at.process_index == jax.process_index()]
     size = batch_size // len(devices)
     return slice(local[0] * size, (local[-1] + 1) * size)
@@ -81,6 +82,7 @@ def local_slice(batch_size: int, devices: Sequence[jax.Device]) -> slice:
 
 def global_index(inputs: Any, devices: Sequence[jax.Device]) -> np.ndarray:
     """[b] int32, the numbers in the global batch of this process's inputs [n, b, ...]."""
+    # The inputs hold this process's part; the batch is larger by the share of its devices.
     num_local = sum(at.process_index == jax.process_index() for at in devices)
     batch_size = jax.tree.leaves(inputs)[0].shape[1] * len(devices) // num_local
     return np.arange(batch_size, dtype=np.int32)[local_slice(batch_size, devices)]
@@ -112,6 +114,7 @@ def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
         # Every device has its own state, table, inputs and indices; the key is the same for all.
         options = dict(axis_name=AXIS, in_axes=(0, None, 0, 0, 0), devices=devices)
 
+        # The state is donated: its memory becomes that of the next one.
         @functools.partial(jax.pmap, donate_argnums=0, **options)
         def call(state, rng, table, inputs, index):
             def one(state, inputs):
@@ -120,6 +123,7 @@ def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
             return scan(one, state, inputs)
 
         def run(state, rng, table, inputs):
+            # Every device learns which examples of the global batch its own are.
             index = global_index(inputs, devices).reshape(len(local), -1)
             state, metrics = call(state, rng, table, jax.tree.map(split, inputs), index)
             return state, fetch(metrics)
@@ -133,6 +137,7 @@ def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
 def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
     """One program of the global batch, which the compiler splits: `jax.jit` on a mesh."""
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    # Sharding by an axis, or a copy on each device.
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_example = NamedSharding(mesh, PartitionSpec(AXIS))  # [B, ...]
     by_step = NamedSharding(mesh, PartitionSpec(None, AXIS))  # [n, B, ...]
@@ -150,6 +155,7 @@ def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
             rng = jax.random.wrap_key_data(key)
 
             def one(state, inputs):
+                # The constraint is what splits the batch; the compiler derives the rest.
                 batch = gather(table, inputs, index)
                 return step(state, rng, jax.lax.with_sharding_constraint(batch, by_example))
 
@@ -158,6 +164,7 @@ def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
         def run(state, rng, table, inputs):
             # Keys have no numpy form, so the key's data is placed instead.
             key = put(jax.random.key_data(rng))
+            # Each process contributes its examples to arrays of the global batch.
             shard = functools.partial(jax.make_array_from_process_local_data, by_step)
             index = jax.make_array_from_process_local_data(
                 by_example, global_index(inputs, devices)
@@ -189,6 +196,7 @@ def one_by_one(call: Call) -> Call:
     at = lambda inputs, i: jax.tree.map(lambda leaf: leaf[i : i + 1], inputs)
 
     def run(state, rng, table, inputs):
+        # Metrics [1] per step, to be joined to [n].
         metrics = []
         for i in range(len(jax.tree.leaves(inputs)[0])):
             state, values = call(state, rng, table, at(inputs, i))

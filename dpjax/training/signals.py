@@ -26,6 +26,7 @@ class Signals:
             self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, _) -> None:
+        # Only remembered: a handler runs between two instructions of the training loop.
         self.received = number
         # The default handlers, for the second signal.
         for name in self._before:

@@ -128,7 +128,7 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on(pair, data, cache, tm
 
     again = Pair(workdir, data, cache)
     assert again.wait() == [0, 0], again.texts
-    assert f"going on from step {steps[0]}" in again.texts[0]
+    assert f"resuming from step {steps[0]}" in again.texts[0]
     assert tiny.differences(tiny.saved(workdir)[0], tiny.saved(pair[0])[0]) == []
 
 
@@ -139,7 +139,7 @@ def test_the_mesh_strategy_goes_on_where_the_other_was(pair, data, cache, tmp_pa
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
     mesh = Pair(workdir, data, cache, "train.parallel=mesh")
     assert mesh.wait() == [0, 0], mesh.texts
-    assert f"going on from step {STEPS // 2}" in mesh.texts[0]
+    assert f"resuming from step {STEPS // 2}" in mesh.texts[0]
     assert_close(workdir, tiny.saved(pair[0])[0])
 
 

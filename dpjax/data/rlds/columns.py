@@ -46,8 +46,9 @@ KINDS = {
 def steps(info: Any) -> dict[str, Any]:
     """{path inside a step: feature} of a data set's tfds.core.DatasetInfo."""
     tfds = extras.require("tensorflow_datasets", extra="data")
+    # The steps are a sequence of dicts, or a nested data set, which tfds makes a Sequence too.
     feature = dict(_leaves(info.features)).get("steps")
-    if not isinstance(feature, tfds.features.Sequence):  # a tfds Dataset feature is one too
+    if not isinstance(feature, tfds.features.Sequence):
         raise UserError(f"{info.data_dir}: not an RLDS data set: expected a feature 'steps'.")
     return dict(_leaves(feature.feature))
 
@@ -78,6 +79,7 @@ def column(info: Any, path: str, leaves: Mapping[str, Any]) -> Parts:
 
     Raises a UserError if there is no such feature, or if it cannot be read.
     """
+    # Every part must be there; a dict in the place of a leaf gets a hint.
     parts = []
     for name in path.split("+"):
         if name not in leaves:
@@ -87,6 +89,7 @@ def column(info: Any, path: str, leaves: Mapping[str, Any]) -> Parts:
                 f"{info.data_dir}: no key {name!r}; {hint if inside else choices(name, leaves)}."
             )
         parts.append(_column(info, name, leaves[name]))
+    # Parts are joined along their axis, which only vectors have.
     if len(parts) == 1:
         return tuple(parts)
     for part in parts:
@@ -136,6 +139,7 @@ def parse(record: bytes, layout: Mapping[str, Parts]) -> tuple[dict[str, np.ndar
     num_steps = None
     if "steps/is_first" in fields:
         num_steps = len(fields["steps/is_first"].int64_list.value)
+    # A column is one part, or several that are joined.
     columns = {}
     for name, parts in layout.items():
         arrays = []
@@ -146,6 +150,7 @@ def parse(record: bytes, layout: Mapping[str, Parts]) -> tuple[dict[str, np.ndar
             if problem:
                 return {}, [f"{part.key}: {problem}"]
             arrays.append(values)
+        # Without is_first, parts may still differ in their number of steps.
         if len({len(values) for values in arrays}) > 1:
             counts = ", ".join(f"{len(x)} of {part.key}" for x, part in zip(arrays, parts))
             return {}, [f"{name}: expected one number of steps in its parts, got {counts}"]
@@ -155,6 +160,7 @@ def parse(record: bytes, layout: Mapping[str, Parts]) -> tuple[dict[str, np.ndar
 
 def _values(field: Any, column: Column, num_steps: int | None) -> tuple[np.ndarray, str]:
     """(one column [T, ...] of a record, ""), or (nothing, what is wrong with it)."""
+    # The proto must hold the kind of list that the data set's description promises.
     nothing = np.zeros(0, np.float32)
     want = KINDS[column.kind]
     kind = field.WhichOneof("kind") or want  # an empty list has no kind
@@ -165,6 +171,7 @@ def _values(field: Any, column: Column, num_steps: int | None) -> tuple[np.ndarr
     flat, problem = _numbers(getattr(field, want).value, column.kind)
     if problem:
         return nothing, problem
+    # The proto's list is flat: [T, ...] follows from the shape of one step.
     size = math.prod(column.shape)
     length = num_steps or 0
     if num_steps is None and size:
@@ -188,6 +195,7 @@ def _numbers(values: Any, kind: str) -> tuple[np.ndarray, str]:
             span = f"{integers.min()} to {integers.max()}"
             return integers, f"expected numbers from 0 to 255, got {span}"
         return pixels, ""
+    # float32 has all integers up to 2^24, and only some beyond.
     floats = integers.astype(np.float32)
     bad = np.flatnonzero(~exact(integers, floats))
     if len(bad):

@@ -33,6 +33,7 @@ def features(tree: Mapping[str, Any], of_step: bool) -> dict[str, Any]:
     tfds = extras.require("tensorflow_datasets", extra="data")
     described: dict[str, Any] = {}
     for key, x in tree.items():
+        # Nested dicts, text, encoded images, and numbers.
         if isinstance(x, Mapping):
             described[key] = features(x, of_step)
         elif isinstance(x, str):
@@ -50,6 +51,7 @@ def features(tree: Mapping[str, Any], of_step: bool) -> dict[str, Any]:
 
 def _steps(columns: Mapping[str, np.ndarray], observations: Sequence[str]) -> dict[str, Any]:
     """The steps of one episode: observations nested, the other columns, and RLDS's flags."""
+    # All columns have the same number of steps; `check_episode` has seen to it.
     step = np.arange(len(next(iter(columns.values()))))
     others = {key: x for key, x in columns.items() if key not in observations}
     return {
@@ -70,6 +72,7 @@ def _encode(x: np.ndarray) -> np.ndarray | list[bytes]:
 def _scalars(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Metadata as int64, float32, bool or str; a UserError for anything else."""
     dtypes = {bool: np.bool_, int: np.int64, float: np.float32}
+    # tfds wants a numpy type for each, and every episode must have the same ones.
     scalars = {}
     for key, x in item.items():
         x = x.item() if isinstance(x, (np.generic, np.ndarray)) else x

@@ -57,13 +57,15 @@ def read(
     if on_bad not in ("refuse", "skip"):
         text = f"on_bad={on_bad!r} is unknown; choose one of refuse, skip."
         raise UserError(text, argument="on_bad")
+    # What to read, and where images go: each camera has its part of the memory.
     info = _info(Path(directory))
     layout = _layout(info, features)
     cameras = [name for name, parts in layout.items() if columns_lib.is_camera(parts)]
     stores = {name: frames.Store(memory // len(cameras), folder) for name in cameras}
+    # All episodes: good ones are kept, bad ones are refused or skipped.
     good = []
     bad = 0
-    number = -1
+    number = -1  # of an empty set
     for number, (path, columns, problems) in enumerate(_episodes(info, layout, split)):
         if not problems:
             # Images go to their stores at once, so that no episode's pixels are kept twice.
@@ -81,11 +83,13 @@ def read(
         else:
             on_skip(number, fault)
         bad += 1
+    # A summary, and the columns of all good episodes end to end.
     if bad and on_skip is None:
         log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, number + 1)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
     episodes = stack(good, str(info.data_dir))
+    # `frames` ends each store, and makes it a column like the others.
     episodes.columns.update((name, store.frames()) for name, store in stores.items())
     return episodes
 
@@ -130,6 +134,7 @@ def describe(directory: str | Path) -> dict[str, Feature]:
 def metadata(directory: str | Path) -> dict[str, Any]:
     """The content of the set's metadata.json, such as its "fps"; {} without one."""
     file = Path(_info(Path(directory)).data_dir) / "metadata.json"
+    # The file is tfds's, and only sets with metadata have one.
     if not file.is_file():
         return {}
     try:
@@ -173,6 +178,7 @@ def _info(directory: Path) -> DatasetInfo:
     tfds = extras.require("tensorflow_datasets", extra="data")
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; expected an RLDS data set.")
+    # Sets lie in directories of their versions; the version directory itself works too.
     path = directory
     if not (path / "dataset_info.json").is_file():
         versions = [
@@ -186,6 +192,7 @@ def _info(directory: Path) -> DatasetInfo:
                 f"{directory}: not an RLDS data set: expected dataset_info.json in it "
                 f"or in a version directory such as {VERSION}."
             )
+        # Compared as numbers: version 10.0.0 is newer than 9.0.0.
         path = max(versions, key=lambda entry: [int(n) for n in entry.name.split(".")])
     try:
         return tfds.builder_from_directory(str(path)).info
@@ -200,11 +207,13 @@ def _layout(info: DatasetInfo, features: Mapping[str, str]) -> dict[str, columns
     """Where the wanted columns lie; a UserError if one is missing or cannot be read."""
     leaves = columns_lib.steps(info)
     layout = {name: columns_lib.column(info, path, leaves) for name, path in features.items()}
+    # Casts are logged: whoever stored float64 or integers may care.
     for name, path in features.items():
         dtypes = {np.dtype(leaves[part].np_dtype) for part in path.split("+")}
         for dtype in dtypes - {np.dtype(np.float32)}:
             if not columns_lib.is_camera(layout[name]):
                 log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
+    # So are features that nobody asked for, where a misspelt name would show.
     used = {part for path in features.values() for part in path.split("+")}
     if ignored := sorted(set(leaves) - used - set(FLAGS)):
         log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
@@ -222,6 +231,7 @@ def _records(info: DatasetInfo, split: str) -> Iterable[tuple[Path, bytes]]:
     if split not in info.splits:
         text = f"{info.data_dir}: no split {split!r}; {choices(split, info.splits)}."
         raise UserError(text, argument="split")
+    # Shards that the description does not know would change what the set is.
     shards = info.splits[split]
     paths = [Path(path) for path in shards.filepaths]
     stem = f"{info.name}-{split}.{info.file_format.file_suffix}"

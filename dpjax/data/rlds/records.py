@@ -43,6 +43,7 @@ def read_shards(
         )
     for path in paths:  # all of them before the first is read, to fail early
         _check_file(path)
+    # Records come as they are read. The count of a shard is known at its end.
     for path, length in zip(paths, lengths):
         count = 0
         for record in READERS[file_format](path):
@@ -91,6 +92,7 @@ def _tf_records(path: Path) -> Iterator[bytes]:
     remaining = path.stat().st_size
     with open(path, "rb") as file:
         while remaining:
+            # The length, and whether it can be trusted.
             header = file.read(HEADER)
             if len(header) < HEADER:
                 raise _corrupt(path, f"{len(header)} bytes of a {HEADER}-byte header")
@@ -101,6 +103,7 @@ def _tf_records(path: Path) -> Iterator[bytes]:
             remaining -= HEADER + length + FOOTER
             if remaining < 0:
                 raise _corrupt(path, f"the last record is {-remaining} bytes short")
+            # The record, and whether it is what was written.
             record = file.read(length)
             if _masked_crc(record) != struct.unpack("<I", file.read(FOOTER))[0]:
                 raise _corrupt(path, "CRC of a record differs")
@@ -117,6 +120,7 @@ def intact(path: Path) -> Iterator[bytes]:
 
 def frame(record: bytes) -> bytes:
     """A record with its frame (1)."""
+    # Both checksums of (1).
     length = struct.pack("<Q", len(record))
     crc_of_length, crc_of_record = (
         struct.pack("<I", _masked_crc(part)) for part in (length, record)

@@ -84,6 +84,7 @@ def write(out: Path, conversion: Conversion, verify: Callable[[Path, list[str]],
     if out.exists():
         raise UserError(f"{out} exists already. Remove it or write to another directory.")
     folder = out.with_name(f"{out.name}.incomplete")
+    # Everything happens under the lock, beside `out`, and `out` appears in one step at the end.
     with _locked(folder):
         shards = _resume(folder, conversion.request)
         try:
@@ -124,12 +125,14 @@ def _resume(folder: Path, request: Mapping[str, Any]) -> list[Shard]:
     if not file.exists():
         _save(folder, request, [])
         return []
+    # What the interrupted process was asked for, and what it finished.
     try:
         progress = json.loads(file.read_text())
         before = progress["asked"]
         shards = [Shard(*shard) for shard in progress["shards"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: can't be read ({error}). Remove {folder}.") from error
+    # Other arguments or another state of the source would mix two data sets.
     for key in sorted({*before, *request}):
         if before.get(key) != request.get(key):
             raise UserError(
@@ -153,6 +156,7 @@ def _write(folder: Path, conversion: Conversion, shards: list[Shard]) -> list[Sh
     info, shapes = _describe(path, conversion)
     serializer = writer.serializer(info)
     shards = list(shards)
+    # The next episode is the one behind all finished shards and the intact part of the journal.
     with Journal(folder, len(shards)) as journal:
         first = sum(shard.episodes for shard in shards) + len(journal.digests)
         total = conversion.num_episodes
@@ -164,7 +168,9 @@ def _write(folder: Path, conversion: Conversion, shards: list[Shard]) -> list[Sh
             columns = _read_checked(conversion, number, shapes)
             record = serializer(_example(conversion, number, columns))
             journal.append(digest(columns), record)
+        # The last shard has whatever is left.
         shards = _close_shard(folder, path, conversion.request, shards, journal)
+    # The description comes last: without it no reader takes the folder for a data set.
     lengths = [shard.episodes for shard in shards]
     writer.save_info(info, path, lengths, sum(shard.bytes for shard in shards))
     return shards
@@ -188,7 +194,10 @@ def _example(conversion: Conversion, number: int, columns: Mapping[str, np.ndarr
 def _read_checked(
     conversion: Conversion, number: int, shapes: Mapping[str, tuple[int, ...]] | None
 ) -> Mapping[str, np.ndarray]:
-    """An episode of the source; a UserError if it is bad. shapes: None takes its own."""
+    """An episode of the source; a UserError if it is bad.
+
+    shapes: {key: shape of one step} of all episodes; None if this is the first.
+    """
     columns = conversion.read(number)
     shapes = shapes or {key: x.shape[1:] for key, x in columns.items()}
     for problem in checks.check_episode(columns, shapes):
@@ -202,6 +211,7 @@ def _close_shard(
     """Turns the journal into a shard and starts the next journal."""
     if not journal.digests:
         return shards
+    # Shard and progress are on disk before the journal is deleted.
     shard = Shard(len(journal.digests), journal.size, journal.digests)
     writer.write_shard(path, NAME, len(shards), journal.records())
     shards = [*shards, shard]

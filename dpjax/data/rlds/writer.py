@@ -54,17 +54,19 @@ def write(
         The version directory.
 
     Raises:
-        UserError: if out_dir exists, there is no episode, or one is bad.
+        UserError: if out_dir exists, without episodes, or if one is bad.
     """
     out_dir = Path(out_dir)
     if out_dir.exists():
         raise UserError(f"{out_dir} exists already. Remove it or write to another directory.")
+    # The number of the process keeps two writers apart.
     unfinished = out_dir.with_name(f"{out_dir.name}.incomplete.{os.getpid()}")
     path = unfinished / VERSION
     path.mkdir(parents=True)
     try:
         examples = _examples(episodes, observations, metadata, str(out_dir))
         _write(path, name, description, examples)
+        # tfds writes the description at the end, if anything was written.
         if not (path / "dataset_info.json").is_file():
             raise UserError(f"{out_dir}: expected at least 1 episode to write, got 0.")
         unfinished.rename(out_dir)
@@ -104,6 +106,7 @@ def describe(
     metadata: {name: scalar} of the whole set, for its metadata.json.
     """
     tfds = extras.require("tensorflow_datasets", extra="data")
+    # tfds wants a builder; this stands for one.
     identity = tfds.core.dataset_info.DatasetIdentity(
         name=name,
         version=tfds.core.Version(VERSION),
@@ -149,6 +152,7 @@ def write_shard(path: Path, name: str, number: int, records: Iterable[bytes]) ->
         writer.close()
     except RuntimeError as error:  # this is how it reports a full disk
         raise OSError(" ".join(str(error).split())[:160]) from error
+    # The library closes files without flushing them to the disk.
     with open(file, "rb") as written:
         os.fsync(written.fileno())
 
@@ -159,6 +163,7 @@ def save_info(info: DatasetInfo, path: Path, lengths: list[int], size: int) -> N
     lengths: episodes per shard. size: bytes of all records.
     """
     tfds = extras.require("tensorflow_datasets", extra="data")
+    # How files are named, so that readers find them.
     template = tfds.core.ShardedFileTemplate(
         dataset_name=info.name,
         data_dir=path,
@@ -185,16 +190,19 @@ def _examples(
     items = None if metadata is None else iter(metadata)
     for number, episode in enumerate(episodes):
         where = f"{source}: episode {number}"
+        # float64 becomes float32; one warning is enough for all episodes.
         columns = {
             key: _float32(np.asarray(x), f"{where}: {key}", warn=number == 0)
             for key, x in episode.items()
         }
+        # The first episode sets keys and shapes for all.
         shapes = shapes or {key: x.shape[1:] for key, x in columns.items()}
         if columns.keys() != shapes.keys() or not set(observations) <= shapes.keys():
             want = ", ".join(sorted({*shapes, *observations}))
             raise UserError(f"{where}: expected the keys {want}, got {', '.join(sorted(columns))}.")
         for problem in checks.check_episode(columns, shapes):
             raise UserError(f"{where}, {problem}.")
+        # Read after the episode, whose generator may have just appended it.
         item = None
         if items is not None:
             item = next(items, None)

@@ -21,8 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-Leaves = dict[tuple[str, ...], Any]  # {path: array}
-Entries = list[dict]  # [{"path", "shape", "dtype", "sha256"}], one per leaf
+# {path: array} of one item.
+Leaves = dict[tuple[str, ...], Any]
+# [{"path", "shape", "dtype", "sha256"}], one per leaf of an item.
+Entries = list[dict]
 
 
 class Damaged(Exception):
@@ -31,6 +33,7 @@ class Damaged(Exception):
 
 def by_path(tree: Any) -> Leaves:
     """Any tree as {path: leaf}, in the order in which jax flattens it."""
+    # Keys of dicts, fields of dataclasses and positions in tuples all become plain strings.
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf
@@ -50,8 +53,9 @@ def spec(entry: dict) -> str:
 
 def sha256(x: np.ndarray) -> str:
     """Hex digest of the bytes of x in C order; shape and dtype are not included."""
+    # Hashed as bytes: a bfloat16 array itself has no memoryview.
     flat = np.ascontiguousarray(x).reshape(-1)
-    return hashlib.sha256(flat.view(np.uint8)).hexdigest()  # bfloat16 itself has no memoryview
+    return hashlib.sha256(flat.view(np.uint8)).hexdigest()
 
 
 def count_non_finite(x: np.ndarray) -> int:
@@ -82,6 +86,7 @@ def mismatches(item: str, table: Entries, expected: Leaves) -> list[str]:
 
     expected: {path: array, or anything with `shape` and `dtype`}.
     """
+    # Both sides as {path: dtype and shape}.
     have = {tuple(entry["path"]): spec(entry) for entry in table}
     want = {
         path: spec({"dtype": np.dtype(x.dtype), "shape": x.shape}) for path, x in expected.items()
@@ -110,6 +115,7 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
 
     Raises `Damaged` unless exactly the leaves of the table are there, with the same bytes.
     """
+    # Everything that Orbax finds, as numpy arrays.
     where = directory.name
     restored = {}
     if any(0 not in entry["shape"] for entry in table):
@@ -121,6 +127,7 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise Damaged(f"{where}: can't be read ({reason[:200]})") from error
+    # Each leaf of the table must be among it; arrays of size 0 were never handed to Orbax.
     leaves = {}
     for entry in table:
         path = tuple(entry["path"])
@@ -131,6 +138,7 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
             raise Damaged(f"{name}: the leaf is missing")
         leaves[path] = np.asarray(restored.pop(path))
         _compare(name, leaves[path], entry)
+    # Whatever is left over does not belong to this checkpoint.
     if restored:
         raise Damaged(f"{where}/{'/'.join(min(restored))}: a leaf that was never saved")
     return leaves
@@ -138,6 +146,7 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
 
 def _compare(name: str, x: np.ndarray, entry: dict) -> None:
     """Raises `Damaged` if x is not the array that the entry describes."""
+    # Orbax would cast or reshape silently, so dtype and shape come before the bytes.
     here = {"dtype": str(x.dtype), "shape": list(x.shape)}
     if spec(here) != spec(entry):
         raise Damaged(f"{name}: {spec(here)} was read, {spec(entry)} was saved")
@@ -189,6 +198,7 @@ def _text_hash(content: Any) -> str:
 
 def sync_folder(path: Path) -> None:
     """Writes the names in a folder to disk, so that a rename survives a power cut."""
+    # POSIX: a folder is opened like a file, and fsync then covers its names.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

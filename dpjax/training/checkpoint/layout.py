@@ -11,9 +11,11 @@ from dpjax.training.checkpoint import integrity
 from dpjax.training.checkpoint.integrity import Damaged
 from dpjax.training.state import TrainState
 
+# The two JSON files of a step: config, versions and score; and the digest of every leaf.
 META = "meta.json"
 DIGEST = "digest.json"
-TMP = ".dpjax-tmp"  # in the name of what is not a checkpoint yet, or not any more
+# Part of the name of a folder that is not a checkpoint yet, or not any more.
+TMP = ".dpjax-tmp"
 # The items of every checkpoint, each a folder of its own, so that each can be read alone.
 ITEMS = ("encoder", "denoiser", "ema_encoder", "ema_denoiser")
 ITEMS += ("normalizer", "optimizer", "counters")
@@ -29,6 +31,7 @@ def folder(run_dir: PathLike) -> Path:
 
 def items(state: TrainState) -> dict[str, Any]:
     """A training state as {item of a checkpoint: tree}; params and EMA share the normalizer."""
+    # Another key would be dropped silently.
     expected = {"encoder", "denoiser", "normalizer"}
     if set(state.params) != expected:
         raise UserError(
@@ -71,6 +74,7 @@ def list_steps(root: Path, warn: bool = False) -> list[int]:
     """
     there = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
+        # "007" or "٣" are not names that a step can have.
         name = path.name.split(".")[0]
         if not (name.isascii() and name.isdigit() and name == str(int(name))):
             continue

@@ -38,6 +38,7 @@ def restore_latest(
         UserError: if there are checkpoints and none is valid (starting afresh over them is the
             user's decision), or if tree, shapes or dtypes differ from those of `like`.
     """
+    # The leaves that the state must have, to be compared before any array is read.
     expected = {name: integrity.by_path(tree) for name, tree in layout.items(like).items()}
 
     def read(step: int, directory: Path, table: Table) -> dict[str, integrity.Leaves]:
@@ -82,6 +83,7 @@ def load_items(
             f"no checkpoint in {layout.folder(run_dir)}: train first, or check the path."
         )
     step, leaves = valid
+    # The normalizer is the only item whose class its users need.
     trees = {name: integrity.nest(leaves[name]) for name in names}
     if "normalizer" in trees:
         tree = trees["normalizer"]
@@ -100,6 +102,7 @@ def load_params(
     if which not in prefixes:
         text = f"which={which!r} is unknown; {choices(which, prefixes)}."
         raise UserError(text, argument="which")
+    # The normalizer is not averaged, so both kinds of params share it.
     names = {key: prefixes[which] + key for key in ("encoder", "denoiser")}
     names["normalizer"] = "normalizer"
     trees, step = load_items(run_dir, tuple(names.values()), step)
@@ -130,6 +133,7 @@ def _newest_valid(
     if only is not None and only not in there:
         text = f"no step {only} in {root}; there are {sorted(there) or 'none'}."
         raise UserError(text, argument="step")
+    # From the newest down, until one is read completely.
     reasons = []
     for step in there if only is None else [only]:
         directory = root / str(step)
@@ -138,6 +142,7 @@ def _newest_valid(
         except (Damaged, OSError) as error:
             reasons.append(f"step {step}: {error}")
             log.warning("checkpoint skipped: %s", reasons[-1])
+    # Checkpoints without a valid one are an error, and no checkpoint at all is a fresh run.
     if reasons:
         raise UserError(
             f"no good checkpoint in {root}: {'; '.join(reasons)}. Restore a copy, or move "
@@ -148,6 +153,7 @@ def _newest_valid(
 
 def _check_fit(where: str, table: Table, expected: dict[str, integrity.Leaves]) -> None:
     """Raises a UserError that names leaves which the checkpoint has otherwise, or not at all."""
+    # Another network or optimizer differs in many leaves; the first five say enough.
     wrong = []
     for name in layout.ITEMS:
         wrong += integrity.mismatches(name, table[name], expected[name])

@@ -21,8 +21,6 @@ from pathlib import Path
 import platform
 import shutil
 import signal
-import time
-from typing import IO
 
 import jax
 import numpy as np
@@ -37,7 +35,6 @@ from dpjax.training.state import TrainState
 PACKAGES = ("dpjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 _passings: collections.Counter = collections.Counter()
-_locks: list[IO] = []  # kept open: a lock lasts until its file is closed
 
 
 def _pass(point: str) -> None:
@@ -61,8 +58,9 @@ class Checkpoints:
         self._root = layout.folder(run_dir)
         self._keep_best = keep_best
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._saving: Future | None = None
+        self._saving: Future | None = None  # the save in flight
         self._versions = _versions()
+        # What a killed process left. The lock says that no other one is writing here.
         for leftover in self._root.glob(f"*{TMP}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -94,8 +92,10 @@ class Checkpoints:
         # Copies: a donated or reused buffer must not change what is being written.
         leaves = jax.tree.map(lambda x: np.array(x, order="C"), leaves)
         step = int(leaves["counters"][("step",)])
+        # Refused in this thread, so that the training stops at the step itself.
         _check_finite(step, leaves)
         score = None if score is None or not math.isfinite(score) else float(score)
+        # meta's own keys come last: extra cannot replace them.
         core = {"step": step, "score": score, "config": config, "versions": self._versions}
         text = integrity.seal({**(extra or {}), **core})
         self._saving = self._thread.submit(self._write, step, leaves, text)
@@ -126,6 +126,7 @@ class Checkpoints:
             # Refused in advance, which is better than filling the disk up.
             if shutil.disk_usage(self._root).free < needed:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # The digests are those of the host copy, before Orbax sees it.
             table = {item: integrity.entries(leaves[item]) for item in ITEMS}
             if self._is_saved(step, table):
                 files.write_atomically(self._root / str(step) / layout.META, meta)
@@ -145,6 +146,7 @@ class Checkpoints:
         _pass("after_arrays")
         files.write_atomically(tmp / layout.META, meta)
         files.write_atomically(tmp / layout.DIGEST, integrity.seal(table))
+        # The proof: what is on disk now is what was to be saved.
         layout.read_step(tmp, table)
         integrity.sync_folder(tmp)
 
@@ -175,6 +177,7 @@ class Checkpoints:
         """Deletes the steps that are neither the latest nor among the best."""
         there = layout.steps(self._root.parent)
         score = {step: layout.read_meta(self._root.parent, step)["score"] for step in there}
+        # Steps without a score rank below all others, newer ones above older ones.
         rank = lambda step: (-math.inf if score[step] is None else score[step], step)
         best = sorted(there, key=rank, reverse=True)[: self._keep_best]
         for step in set(there) - {*best, there[-1], saved}:
@@ -193,30 +196,9 @@ class Checkpoints:
                 f"{where}: the disk is full: {needed} bytes needed, {free} free. "
                 "Earlier steps are untouched. Free some space."
             )
+        # Errors of libraries can have many lines.
         reason = " ".join(str(error).split())[:300]
         return UserError(f"{where} was not completed; earlier steps are untouched: {reason}")
-
-
-def lock(run_dir: PathLike) -> IO:
-    """Locks the run for this process; returns a file that holds the lock until it is closed.
-
-    Raises a UserError that names the other process if it is locked already.
-    """
-    path = Path(run_dir) / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a+", encoding="utf-8")
-    if not files.try_lock(file):
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise UserError(
-            f"{run_dir} is locked by {holder}: wait for it, stop it, or choose another workdir."
-        )
-    file.truncate(0)
-    file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-    file.flush()
-    _locks.append(file)
-    return file
 
 
 def _check_finite(step: int, leaves: dict[str, Leaves]) -> None:
