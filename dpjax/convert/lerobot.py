@@ -28,7 +28,7 @@ log = logging.getLogger("dpjax")
 
 
 def open_source(path: Path, stack: ExitStack) -> Source:
-    """The episodes of a LeRobot data set, in the order of their index."""
+    """The episodes of a LeRobot data set, in the order of their number."""
     del stack  # nothing stays open: files are opened when their episodes are read
     info = lerobot_meta.read_info(path)
     episodes = lerobot_meta.read_episodes(info)
@@ -61,12 +61,12 @@ def _read(info: Info, episode: Episode, keys: Sequence[str]) -> Columns:
 
     # Numbers and single images are in the parquet file, which v3 shares between episodes.
     # v2 has a file per episode, so all of its rows are wanted.
-    index = episode.index if info.version == "v3.0" else None
+    number = episode.number if info.version == "v3.0" else None
     wanted = [*others, "timestamp"] if cameras else others
-    table = parquet.read_episode(file, wanted, index, episode.length)
+    table = parquet.read_episode(file, wanted, number, episode.length)
     columns = {}
     for key in others:
-        where = f"{file}: episode {episode.index}: {key}"
+        where = f"{file}: episode {episode.number}: {key}"
         if info.dtypes[key] == "image":
             payloads = parquet.image_bytes(table[key], where)
             columns[key] = _decode(payloads, info.features[key], where)
@@ -78,14 +78,20 @@ def _read(info: Info, episode: Episode, keys: Sequence[str]) -> Columns:
         fields, start = episode.videos[key]
         path = lerobot_meta.find_file(info, "video_path", {**fields, "video_key": key})
         times = start + parquet.to_array(table["timestamp"], None, f"{file}: timestamp")
-        columns[key] = video.read_frames(path, times, info.fps, info.features[key].shape[:2])
+        columns[key] = video.read_frames(path, times, info.fps, _size(info.features[key]))
     return columns
+
+
+def _size(feature: Feature) -> tuple[int, int]:
+    """Height and width of a camera's images."""
+    height, width = feature.shape[:2]
+    return height, width
 
 
 def _decode(payloads: Sequence[bytes], feature: Feature, where: str) -> np.ndarray:
     """Encoded images as uint8 [T, H, W, 3]."""
     # The size is checked in each image's header, before its pixels take memory.
-    pixels, problem = images.decode(payloads, feature.shape[:2])
+    pixels, problem = images.decode(payloads, _size(feature))
     if problem:
         raise UserError(f"{where}: {problem}.")
     return pixels

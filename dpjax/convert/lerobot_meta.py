@@ -52,12 +52,12 @@ class Info(NamedTuple):
 class Episode(NamedTuple):
     """One episode of the data set.
 
-    index: its number. length: its steps. tasks: in words.
+    number: its episode_index. length: its steps. tasks: in words.
     fields: what the template of its parquet file's path is filled with.
     videos: {camera: (fields of the video's path, second at which the episode starts in it)}.
     """
 
-    index: int
+    number: int
     length: int
     tasks: tuple[str, ...]
     fields: dict[str, int]
@@ -100,17 +100,18 @@ def read_info(root: Path) -> Info:
 
 
 def read_episodes(info: Info) -> list[Episode]:
-    """The episodes in the order of their index; raises a UserError if meta/ is not consistent."""
+    """The episodes in the order of their number; raises a UserError if meta/ is not consistent."""
     # A feature "image" lies in the table itself; only "video" has files of its own.
     cameras = [key for key, dtype in info.dtypes.items() if dtype == "video"]
     read = _episodes_v3 if info.version == "v3.0" else _episodes_v2
-    episodes = sorted(read(info, cameras), key=lambda episode: episode.index)
-    # A gap, or a second episode of one index, is a set of which a part was lost or edited.
-    indices = [episode.index for episode in episodes]
-    if len(indices) != info.episodes or indices != list(range(len(indices))):
+    episodes = sorted(read(info, cameras), key=lambda episode: episode.number)
+    # A gap, or a second episode of one number, is a set of which a part was lost or edited.
+    numbers = [episode.number for episode in episodes]
+    # info.episodes may be hostile: only what was read is listed.
+    if len(numbers) != info.episodes or numbers != list(range(len(numbers))):
         raise UserError(
             f"{info.file}: total_episodes: expected episodes 0 to {info.episodes - 1} in meta/, "
-            f"got {len(indices)} ({str(indices)[:60]})."
+            f"got {len(numbers)} ({str(numbers)[:60]})."
         )
     frames = sum(episode.length for episode in episodes)
     if frames != info.frames:
@@ -222,7 +223,7 @@ def _episodes_v3(info: Info, cameras: Sequence[str]) -> list[Episode]:
                 }
                 starts = {key: float(row[f"videos/{key}/from_timestamp"]) for key in cameras}
                 episode = Episode(
-                    index=int(row["episode_index"]),
+                    number=int(row["episode_index"]),
                     length=int(row["length"]),
                     tasks=tuple(str(task) for task in row["tasks"]),
                     fields=fields["data"],

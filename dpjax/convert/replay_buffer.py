@@ -43,7 +43,7 @@ def open_source(path: Path, stack: ExitStack) -> Source:
         return {key: readers[key](start, end) for key in keys}
 
     features = {key: Feature(array.shape[1:], array.dtype) for key, array in arrays.items()}
-    return Source(path, features, lengths, read)
+    return Source(path, features, lengths.tolist(), read)
 
 
 def _arrays(store: zarr_store.Store) -> dict[str, zarr_store.Array]:

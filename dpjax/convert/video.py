@@ -111,7 +111,7 @@ def _decoded(
 ) -> Iterator[av.VideoFrame]:
     """The frames that have a time, from the last key frame before `start` on, in order."""
     # A seek goes to the last key frame before that time, in units of the stream.
-    if start > 0:
+    if start > 0 and stream.time_base is not None:
         container.seek(int(start / stream.time_base), stream=stream)
     for frame in container.decode(stream):
         if frame.time is not None:

@@ -13,7 +13,7 @@ import json
 import math
 from pathlib import Path
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Array(NamedTuple):
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: np.dtype
-    order: str
+    order: Literal["C", "F"]
     codec: dict[str, Any]
     separator: str
 
@@ -122,7 +122,8 @@ def check_chunks(array: Array) -> None:
 
     # One name at a time up to the first that is missing: a header may claim 2^40 chunks, and they
     # must cost neither time nor memory.
-    names = (_chunk_name(array, np.unravel_index(k, counts)) for k in range(total))
+    indices = (np.unravel_index(k, counts) for k in range(total))
+    names = (_chunk_name(array, tuple(map(int, index))) for index in indices)
     missing = next((name for name in names if name not in array.store.names), None)
     if missing is not None:
         raise UserError(
