@@ -1,11 +1,11 @@
-"""Training steps a second of every architecture, and the share of it spent waiting for input.
+"""Training steps per second of every architecture, and the share of time spent waiting for input.
 
     python -m experiments.training_speed.run [--only unet_small,dit_small]
 
-Each row is `python -m dpjax.train` for a few calls, without validation or evaluation; the
-first call, which compiles, is not counted. The median call's speed, from metrics.jsonl.
-What is measured replaces its rows of results.json. Stop other work meanwhile. Needs
-data/pusht_human and data/pusht_image (README, Commands).
+Each row is `python -m dpjax.train` for a few calls, without validation or evaluation. Its speed is
+that of the median call, from metrics.jsonl; the first call, which compiles, is not counted. New
+numbers replace their rows of results.json. Stop other work meanwhile. Needs data/pusht_human and
+data/pusht_image (README, Commands).
 """
 
 import argparse
@@ -23,11 +23,12 @@ from dpjax.training import checkpoint, metrics
 from experiments import collect
 
 HERE = Path(__file__).parent
-STATE, IMAGE = "data/pusht_human", "data/pusht_image"
+STATE = "data/pusht_human"
+IMAGE = "data/pusht_image"
 SMALL_DIT = tuple(
     f"--config.{key}" for key in ("denoiser.layers=4", "denoiser.width=128", "train.batch=128")
 )
-# name: (config, data, calls, steps a call, what else differs from the config)
+# name: (config, data, calls, steps per call, options that differ from the config)
 ROWS = {
     "unet_small": ("pusht_state_small", STATE, 20, 10, ()),
     "inpainting_small": ("pusht_state_inpainting_small", STATE, 20, 10, ()),
@@ -38,7 +39,7 @@ ROWS = {
     "unet": ("pusht_state", STATE, 6, 1, ("--config.train.batch=64",)),
     "transformer": ("pusht_state_transformer", STATE, 12, 1, ("--config.train.batch=64",)),
     "dit": ("pusht_state_dit", STATE, 12, 1, ("--config.train.batch=64",)),
-    # Side by side: a step is one of all four.
+    # Four seeds side by side: one step is a step of all four.
     "unet_small_4_seeds": ("pusht_state_small", STATE, 8, 5, ("--config.train.seeds=4",)),
     "dit_small_4_seeds": ("pusht_state_dit", STATE, 8, 5, (*SMALL_DIT, "--config.train.seeds=4")),
 }
@@ -54,17 +55,18 @@ def measure(name: str, folder: Path) -> dict:
         f"--config.log.every={size}", f"--config.train.steps={(calls + 1) * size}",
         f"--config.train.steps_per_call={size}", "--config.optim.warmup=1", *options,
     )  # fmt: skip
-    run = next(run.glob("seed_*"), run)
+    run = next(run.glob("seed_*"), run)  # of several seeds the first
+    # The first entry is that of the call that compiled.
     logged = [entry for entry in metrics.read(run / "metrics.jsonl") if "loss" in entry][1:]
     speeds = sorted(entry["steps_per_second"] for entry in logged)
     params, _ = checkpoint.load_params(run)
     leaves = jax.tree.leaves([params["encoder"], params["denoiser"]])
-    read, _ = config_file.read_config(run)
+    saved, _ = config_file.read_config(run)
     return {
         "config": config,
         "options": list(options),
         "parameters": sum(leaf.size for leaf in leaves),
-        "batch": read.train.batch,
+        "batch": saved.train.batch,
         "calls": len(speeds),
         "steps_per_second": speeds[len(speeds) // 2],
         "slowest_and_fastest": [speeds[0], speeds[-1]],
