@@ -1,5 +1,7 @@
 """What `make demo` reaches: trains configs/pusht_demo.py and scores it, as the demo does.
 
+A run folder that `make demo` has left is not trained or scored again.
+
 python -m experiments.demo.run [--run runs/demo]
 """
 
@@ -15,18 +17,19 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
+    """Runs the experiment and writes results.json; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.demo.run")
     parser.add_argument("--run", default="runs/demo", type=Path)
     parser.add_argument("--episodes", type=int, default=50)
-    parser.add_argument("--wall-seconds", type=float, help="of make demo, as its last line says")
-    given = parser.parse_args()
-    collect.run_module("dpjax.train", "--config", "configs/pusht_demo.py", "--workdir", given.run)
-    config, _ = config_file.read_config(given.run)
+    parser.add_argument("--wall-seconds", type=float, help="what the last line of make demo says")
+    args = parser.parse_args()
+    collect.run_module("dpjax.train", "--config", "configs/pusht_demo.py", "--workdir", args.run)
+    config, _ = config_file.read_config(args.run)
     sampler = (config.sampler.name, config.sampler.num_steps)
-    found = collect.evaluation(given.run, *sampler, given.episodes)
-    rows = [collect.row(found, given.episodes)]
-    result = collect.results(given.run, rows[0], rows)
-    result["wall_seconds_clone_to_report"] = given.wall_seconds
+    evaluation = collect.evaluation(args.run, *sampler, args.episodes)
+    rows = [collect.row(evaluation, args.episodes)]
+    result = collect.results(args.run, rows[0], rows)
+    result["wall_seconds_clone_to_report"] = args.wall_seconds
     collect.write(HERE, json.loads(json.dumps(result)))
     return 0
 

@@ -2,9 +2,9 @@
 
     python -m experiments.metaworld.run [--tasks push,hammer]
 
-For each task: makes the demonstrations, trains configs/metaworld.py on them, scores the
-last EMA weights on the official seeds. What is done already is not done again. Writes
-results.json beside this, and prints the table of the README.
+For each task it makes the demonstrations, trains configs/metaworld.py on them and scores the last
+averaged weights on the official seeds. What an earlier start has done is not done again. Writes
+results.json beside this file and prints the README's table.
 """
 
 import argparse
@@ -25,25 +25,26 @@ CONFIG = "configs/metaworld.py"
 TASKS = ("push", "pick-place", "door-open", "hammer", "disassemble", "stick-push")
 DEMONSTRATIONS = 10
 EPISODES = 20
-# Ze et al. 2024, success of (Diffusion Policy from images, DP3 from point clouds).
+# Success published by Ze et al. 2024: (Diffusion Policy from images, DP3 from point clouds).
 PUBLISHED = {"assembly": (0.15, 0.99), "disassemble": (0.43, 0.69), "stick-push": (0.63, 0.97)}
 
 
 def demonstrate(task: str, data: Path) -> dict:
-    """The data set, made where it is not there yet; how many tries it took."""
+    """Makes the data set if it does not exist; returns how many episodes that took."""
     if not data.exists():
-        collect.command(
+        collect.run_module(
             "dpjax.demos", "--task", f"metaworld/{task}", "--episodes", DEMONSTRATIONS,
             "--keep", "success", "--out", data,
         )  # fmt: skip
     info = json.loads(next(data.glob("*/dataset_info.json")).read_text())
+    # dpjax.demos writes what it tried into the description, as JSON.
     about = json.loads(info["description"].split("dpjax.demos: ", 1)[1])
     return {key: about[key] for key in ("tried", "failed", "broken", "seeds")}
 
 
 def train(task: str, data: Path, run: Path) -> float:
-    """Trains, or goes on, or finds it done; returns the minutes of training."""
-    collect.command(
+    """Trains, or goes on with an earlier start; returns the minutes of training."""
+    collect.run_module(
         "dpjax.train", "--config", CONFIG, "--workdir", run,
         f"--config.task=metaworld/{task}", f"--config.data.dir={data}",
     )  # fmt: skip
@@ -51,36 +52,37 @@ def train(task: str, data: Path, run: Path) -> float:
 
 
 def measure(task: str, data: Path, run: Path) -> dict:
-    """One task from nothing to its row in results.json."""
+    """One task, from its demonstrations to its entry in results.json."""
     demonstrations = demonstrate(task, data)
     minutes = train(task, data, run)
     config, _ = config_file.read_config(run)
-    found = collect.evaluation(run, config.sampler.name, config.sampler.num_steps, EPISODES)
-    first = tasks.get(config.task).simulator.official_seeds
-    if found["by_seed"][0]["seed"] != first:
+    evaluation = collect.evaluation(run, config.sampler.name, config.sampler.num_steps, EPISODES)
+    first = tasks.require_simulator(tasks.get(config.task)).official_seeds
+    if evaluation["by_seed"][0]["seed"] != first:
         raise errors.UserError(
-            f"{run} holds an evaluation of seeds {found['seeds']}, not from {first}: remove it."
+            f"{run} holds an evaluation of seeds {evaluation['seeds']}, not from {first}: "
+            "remove it."
         )
     return {
-        "success": found["success"],
-        "interval": found["success_interval"],
-        "episodes": found["episodes"],
-        "broken": found["broken"],
-        "mean_steps": found["mean_steps"],
-        "seeds": found["seeds"],
-        "sampler": found["sampler"],
-        "train_steps": found["checkpoint"],
+        "success": evaluation["success"],
+        "interval": evaluation["success_interval"],
+        "episodes": evaluation["episodes"],
+        "broken": evaluation["broken"],
+        "mean_steps": evaluation["mean_steps"],
+        "seeds": evaluation["seeds"],
+        "sampler": evaluation["sampler"],
+        "train_steps": evaluation["checkpoint"],
         "train_minutes": minutes,
-        "evaluation_seconds": found["evaluation_seconds"],
+        "evaluation_seconds": evaluation["evaluation_seconds"],
         "demonstrations": demonstrations,
-        "commit": found["commit"],
+        "commit": evaluation["commit"],
     }
 
 
 def results(rows: dict[str, dict]) -> dict:
-    """What results.json holds: a row a task, their mean, the machine.
+    """What results.json holds: the tasks, their mean, and what it was measured with.
 
-    mean_interval: Wilson's over all episodes together, as if they were of one task.
+    The mean's interval is Wilson's over all episodes together, as if they were of one task.
     """
     counted = sum(row["episodes"] - row["broken"] for row in rows.values())
     successes = round(sum(r["success"] * (r["episodes"] - r["broken"]) for r in rows.values()))
@@ -111,16 +113,17 @@ def table(result: dict) -> str:
 
 
 def main() -> int:
+    """Runs the experiment; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.metaworld.run")
-    parser.add_argument("--tasks", default=",".join(TASKS), help="names, with commas")
+    parser.add_argument("--tasks", default=",".join(TASKS), help="names, separated by commas")
     parser.add_argument("--data", default="data/metaworld", type=Path)
     parser.add_argument("--runs", default="runs/metaworld", type=Path)
     parser.add_argument("--out", default=HERE, type=Path, help="folder of results.json")
-    given = parser.parse_args()
-    names = given.tasks.split(",")
-    rows = {task: measure(task, given.data / task, given.runs / task) for task in names}
+    args = parser.parse_args()
+    names = args.tasks.split(",")
+    rows = {task: measure(task, args.data / task, args.runs / task) for task in names}
     result = results(rows)
-    path = given.out / "results.json"
+    path = args.out / "results.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(table(result))
     print(f"{path}: mean success {result['mean_success']:.3f}")
