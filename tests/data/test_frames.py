@@ -1,4 +1,4 @@
-"""Image columns: in memory or on disk the same, moved by rows, mirrored, decoded, refused."""
+"""Image columns: the same in memory and on disk, selected, mirrored, decoded, refused."""
 
 import io
 import os
@@ -16,7 +16,7 @@ LENGTHS = (5, 1, 7)
 FEATURES = {"camera": "observation/camera", "action": "action"}
 
 
-def made(lengths=LENGTHS, size=(6, 8), seed=0):
+def random_episodes(lengths=LENGTHS, size=(6, 8), seed=0):
     rng = np.random.default_rng(seed)
     for length in lengths:
         yield {
@@ -27,11 +27,11 @@ def made(lengths=LENGTHS, size=(6, 8), seed=0):
 
 @pytest.fixture
 def data(tmp_path):
-    rlds.write(tmp_path / "set", made(), observations=["camera"], description="noise")
+    rlds.write(tmp_path / "set", random_episodes(), observations=["camera"], description="noise")
     return tmp_path / "set"
 
 
-WANT = np.concatenate([episode["camera"] for episode in made()])
+WANT = np.concatenate([episode["camera"] for episode in random_episodes()])
 
 
 @pytest.mark.parametrize("memory", [2**30, 6 * 8 * 3 * 7, 0])
@@ -42,8 +42,8 @@ def test_frames_are_the_same_in_memory_and_on_disk(data, tmp_path, memory):
     np.testing.assert_array_equal(camera.read(np.arange(13)), WANT)
     np.testing.assert_array_equal(camera.read(np.array([[12, 0]])), WANT[[[12, 0]]])
     assert os.listdir(tmp_path) == ["set"], "the file on disk has no name"
-    whole = rlds.read(data, features=FEATURES)
-    assert episodes.fingerprint(read) == episodes.fingerprint(whole)
+    in_memory = rlds.read(data, features=FEATURES)
+    assert episodes.fingerprint(read) == episodes.fingerprint(in_memory)
 
 
 def test_selecting_joining_and_mirroring_move_no_pixel(data):
@@ -69,7 +69,7 @@ def test_the_mirror_turns_the_antidiagonal_into_itself():
 
 
 def test_a_fingerprint_sees_one_pixel_and_the_mirror(data, tmp_path):
-    changed = list(made())
+    changed = list(random_episodes())
     changed[1]["camera"][0, 3, 3, 1] ^= 1
     rlds.write(tmp_path / "other", changed, observations=["camera"], description="noise")
     a, b = (rlds.read(path, features=FEATURES) for path in (data, tmp_path / "other"))
@@ -142,25 +142,25 @@ SPOILED = {
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_spoiled_frame_is_named_and_its_episode_can_be_left_out(data, name, caplog):
-    change, said = SPOILED[name]
+    change, fault = SPOILED[name]
     rewrite(data, change)
     line = refusal(data, features=FEATURES)
-    assert "episode 2, " in line and said in line
+    assert "episode 2, " in line and fault in line
     read = rlds.read(data, features=FEATURES, on_bad="skip")
     np.testing.assert_array_equal(read.columns["camera"].read(np.arange(6)), WANT[:6])
     assert "skipped 1 bad of 3 episodes" in caplog.text
 
 
-@pytest.mark.parametrize("camera, said", [
+@pytest.mark.parametrize("camera, fault", [
     (np.zeros((4, 3, 8, 8), np.uint8), "got uint8 [3, 8, 8]: channels come last"),
     (np.zeros((4, 8, 8, 4), np.uint8), "expected uint8 [H, W, 3], got uint8 [8, 8, 4]"),
     (np.zeros((4, 8), np.uint8), "expected uint8 [H, W, 3], got uint8 [8]"),
 ])  # fmt: skip
-def test_what_is_no_image_is_not_written(tmp_path, camera, said):
+def test_what_is_not_an_image_is_not_written(tmp_path, camera, fault):
     episode = {"camera": camera, "action": np.zeros((4, 2), np.float32)}
     with pytest.raises(UserError) as caught:
         rlds.write(tmp_path / "x", [episode], observations=["camera"], description="")
-    assert said in str(caught.value) and "episode 0, camera: " in str(caught.value)
+    assert fault in str(caught.value) and "episode 0, camera: " in str(caught.value)
 
 
 @pytest.mark.parametrize("values, good", [

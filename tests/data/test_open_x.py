@@ -105,13 +105,13 @@ def read(data, **paths):
 
 
 def stacked(*keys):
-    found = []
+    columns = []
     for e in range(len(LENGTHS)):
         x = steps(e)
         for key in keys:
             x = x[key]
-        found.append(x)
-    return np.concatenate(found)
+        columns.append(x)
+    return np.concatenate(columns)
 
 
 def test_nested_float64_is_read_as_float32(data, caplog):
@@ -180,9 +180,9 @@ def test_what_a_policy_may_observe_excludes_flags_rewards_and_text(data):
 
 def test_integers_beyond_float32_are_refused(tmp_path):
     def change(e):
-        made = steps(e)["observation"]["tool"].astype(np.int64)
-        made[1, 1] = 2**24 + 1
-        return made
+        tool = steps(e)["observation"]["tool"].astype(np.int64)
+        tool[1, 1] = 2**24 + 1
+        return tool
 
     class Far(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("0.1.0")

@@ -35,7 +35,7 @@ def test_a_truncated_shard_is_named(data, keep):
     shard(data).write_bytes(raw[: int(len(raw) * keep) if keep == 0.5 else keep])
     line = refusal(data)
     assert str(shard(data)) in line
-    # A file cut at a block of 64 KiB is whole to its reader: the count tells.
+    # A file cut at a block of 64 KiB is intact to its reader: the count tells.
     assert "truncated or corrupt" in line or "The file is cut" in line
 
 

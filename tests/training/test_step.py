@@ -130,14 +130,15 @@ def test_steps_one_by_one_are_those_of_a_scan():
 
 @pytest.mark.parametrize("name", parallel.STRATEGIES)
 def test_a_single_device_has_no_axis_of_devices(name):
-    strategy, leaf = parallel.STRATEGIES[name](jax.devices()[:1]), np.arange(6.0).reshape(3, 2)
+    strategy = parallel.STRATEGIES[name](jax.devices()[:1])
+    leaf = np.arange(6.0).reshape(3, 2)
     placed = strategy.place({"x": leaf})
-    assert placed["x"].shape == (3, 2)  # another axis: copies of the whole state every step
+    assert placed["x"].shape == (3, 2)  # another axis: copies of all of the state in every step
     np.testing.assert_array_equal(strategy.fetch(placed)["x"], leaf)
 
 
-def test_the_mesh_way_splits_the_batch(eight):
-    """Equal results don't prove it: eight devices that all do the whole batch agree too."""
+def test_the_mesh_strategy_splits_the_batch(eight):
+    """Equal results don't prove it: eight devices that each do the complete batch agree too."""
     program = eight[1]
     assert "all-reduce" in program and "all-gather" not in program
     assert f"f32[{BATCH // 8},4,2]" in program and f"f32[{BATCH},4,2]" not in program
