@@ -1,15 +1,19 @@
 """Trains a policy.
 
-    python -m dpjax.train --config configs/pusht_demo.py --workdir runs/demo \
-        [--config.key=value …] [--profile] [--debug]
+    python -m dpjax.train --config pusht_demo --workdir runs/demo [--config.key=value …]
+        [--profile] [--verbose] [--debug]
 
-A run folder holds config.json, checkpoints/, metrics.jsonl and tensorboard/. Started
-again with the same config it goes on where it was; a folder with another config is
-refused, never overwritten. --config.train.seeds=3 trains three side by side, into
-WORKDIR/seed_<n>. SIGTERM saves and exits. --profile traces the third call
-into profile/. --help lists the config's keys.
+--config: a recipe by its name, or a config file.
+--workdir: the run folder: config.json, checkpoints/, metrics.jsonl and tensorboard/. Started
+  again with the same config, the training continues where it was. A folder with another config is
+  refused, never overwritten. --config.train.seeds=3 trains three runs side by side, into
+  WORKDIR/seed_<n>.
+--profile: trace the third call into WORKDIR/profile. --verbose: print the whole config.
+--debug: show the traceback of an error.
+SIGTERM saves and exits.
 """
 
+from collections.abc import Callable
 import contextlib
 import functools
 import json
@@ -18,189 +22,248 @@ from pathlib import Path
 import signal
 import sys
 import time
+from typing import NamedTuple
 
 from absl import flags
 import jax
 from ml_collections import ConfigDict
 import numpy as np
-from tqdm import tqdm
 
 from dpjax.check import collect, rules
 from dpjax.config import build, cameras, checks, dataset, sources
 from dpjax.config import flags as flags_lib
+from dpjax.config.arguments import names_keys
 from dpjax.core.errors import UserError
+from dpjax.core.normalizer import Normalizer
+from dpjax.core.types import Array
 from dpjax.data import loader
-from dpjax.runs import directory, evaluators, init_from, training_run
-from dpjax.training import distributed, multi_seed, parallel
+from dpjax.runs import init_from, progress, steps
+from dpjax.runs.evaluators import is_due
+from dpjax.runs.multi_seed_run import MultiSeedRun
+from dpjax.runs.progress import Clock
+from dpjax.runs.training_run import TrainingRun
+from dpjax.training import distributed, parallel
 from dpjax.training import state as states
-from dpjax.training.metrics import averages, refuse_non_finite
+from dpjax.training.metrics import refuse_non_finite
 from dpjax.training.signals import Signals, Stopped
+from dpjax.training.state import TrainState
 
 log = logging.getLogger("dpjax")
 
 
-def train(config: ConfigDict, workdir: Path, profile: bool = False) -> int:
-    """Runs until config.train.steps; returns the exit code.
+class Setup(NamedTuple):
+    """What a training consists of, beside its state.
 
-    All that can be refused comes before the run folder is touched. Of several processes
-    the first one alone judges and writes.
+    config: complete, with the columns of the data. run: the run folder and the evaluators.
+    windows: of the training episodes; batches are gathered from them.
+    initial_state: makes the state before the first step from a random key.
+    call: several optimizer steps, compiled.
     """
-    signals, panels, held = Signals(), None, []
-    with distributed.fail_together():
-        config = sources.resolved(config)
-        checks.check(config)
-        training_run.check_devices(config.train.batch, config.train.accumulate, jax.device_count())
-        if profile:
-            training_run.check_profile(config, first=0)
-        data = dataset.read(config)
-        spec = dataset.spec(data)
-        normalizer = dataset.normalizer(config, data.train)
-        policy = build.policy(config, normalizer, spec)
-        tx, backbone = (
-            build.optimizer(config),
-            cameras.pretrained(config.encoder) if config.cameras else None,
-        )
-        windows = dataset.train_windows(config, data)
-        example = evaluators.first_batch(config, windows, np.zeros(1, np.int32))
-        like = functools.partial(jax.eval_shape, policy.init, jax.random.key(0), example)
-        each = training_run.alone(config, workdir)  # the trainings: one, or several side by side
-        begun = init_from.initial_params(config, spec, each[0][1], like, data.train.columns)
-    distributed.check_same(config=json.dumps(config.to_dict()), data=spec.data)
-    with distributed.fail_together():
-        if distributed.is_first():
-            panels = [evaluators.evaluators(own, spec, data, signals) for own, _ in each]
-            held = [directory.claim(folder, own, spec) for own, folder in each]
+
+    config: ConfigDict
+    data: dataset.Data
+    normalizer: Normalizer
+    windows: loader.Windows
+    run: TrainingRun | MultiSeedRun
+    strategy: parallel.Strategy
+    initial_state: Callable[[Array], TrainState]
+    call: parallel.Call
+
+
+def train(
+    config: ConfigDict, workdir: Path, *, profile: bool = False, verbose: bool = False
+) -> int:
+    """Trains until config.train.steps or a signal; returns the exit code of the command.
+
+    Several processes run this together; the first one alone evaluates and writes.
+    """
+    signals = Signals()
     try:
-        if held:
-            say_start(config, data, workdir)
-            rules.log_warnings(collect.from_training(config, data, normalizer, windows))
-        rngs = [jax.random.split(jax.random.key(own.seed)) for own, _ in each]
-        start = functools.partial(cameras.with_backbone, backbone=backbone)
-        fresh = lambda rng, batch: start(policy.init(rng, batch))
-        create = lambda rng, batch, begun: states.create(begun or fresh(rng, batch), tx)
-        like = jax.eval_shape(create, rngs[0][0], example, begun)
+        # 1. Set up. Whatever can be refused is refused here, before the run folder is touched.
         with distributed.fail_together():
-            folders = [folder for _, folder in each]
-            found, meta = directory.resume_all(folders, like, jax.device_count())
-        distributed.check_same(checkpoint=str(meta.get("step")))
-        made = jax.jit(create)
-        found = [
-            made(rng[0], example, begun) if state is None else state
-            for state, rng in zip(found, rngs)
-        ]
-        strategy = parallel.STRATEGIES[config.train.parallel](parallel.all_devices())
-        state, step_rng = (
-            strategy.place(multi_seed.stack(found)),
-            multi_seed.stack([rng[1] for rng in rngs]),
-        )
-        found.clear()  # a second state would stay in memory, the devices' too, to the end
-        step = training_run.stepper(config, policy, tx)
-        team = training_run.team(each, panels, spec, signals, strategy, profile)
-        return loop(config, team, meta, state, step, step_rng, windows)
+            setup = set_up(config, workdir, signals, profile)
+        fingerprint = dataset.spec(setup.data).data
+        distributed.check_same(config=json.dumps(setup.config.to_dict()), data=fingerprint)
+
+        with contextlib.closing(setup.run):
+            # 2. Create the run, or resume it from its newest checkpoint.
+            with distributed.fail_together():
+                if distributed.is_first():
+                    setup.run.claim(setup.data)
+                    report_start(setup, verbose)
+            state, meta = create_or_resume(setup)
+
+            # 3. Train.
+            first_step = meta.get("step", 0)
+            clock = Clock(first_step, meta.get("seconds", 0.0))
+            is_unevaluated = meta.get("owed", False)  # stopped before this step's evaluation
+            if first_step >= config.train.steps and not is_unevaluated:
+                log.info("%s is finished: step %d of %d", workdir, first_step, config.train.steps)
+                return 0
+            if profile:
+                steps.check_profile(config.train.steps - first_step, config.train.steps_per_call)
+            clock, stop_signal = train_until_stopped(setup, state, clock, is_unevaluated)
+        # No process leaves, and is missed, before the last save is complete.
+        distributed.max_over_processes(0)
+        return report_end(clock, stop_signal)
     finally:
         signals.close()
-        for lock in held:
-            lock.close()
+
+
+def set_up(config: ConfigDict, workdir: Path, signals: Signals, profile: bool) -> Setup:
+    """Checks the config, reads the data, and builds everything but the state."""
+    config = sources.resolved(config)
+    checks.check(config)
+    steps.check_devices(config.train.batch, config.train.accumulate, jax.device_count())
+    if profile:
+        steps.check_profile(config.train.steps, config.train.steps_per_call)
+
+    # The data: its windows, units and sizes.
+    data = dataset.read(config)
+    spec = dataset.spec(data)
+    normalizer = dataset.normalizer(config, data.train)
+    windows = dataset.train_windows(config, data)
+
+    # The policy, and the run that it is trained in.
+    policy = build.policy(config, normalizer, spec)
+    optimizer = build.optimizer(config)
+    strategy = parallel.STRATEGIES[config.train.parallel](parallel.all_devices())
+    run_type = TrainingRun if config.train.seeds == 1 else MultiSeedRun
+    run = run_type(config, workdir, spec, strategy, signals)
+
+    # Where its weights start: from another run's, from a pretrained encoder's, or at random.
+    example = dataset.batch_of(windows, np.zeros(1, np.int32))
+    start = None
+    if config.train.init_from and not run.has_checkpoints():
+        shapes = jax.eval_shape(policy.init, jax.random.key(0), example)
+        start = init_from.initial_params(config, spec, shapes, data.train.columns)
+    backbone = cameras.pretrained(config.encoder) if config.cameras else None
+
+    def create(key, example, start):
+        params = start or cameras.with_backbone(policy.init(key, example), backbone)
+        return states.create(params, optimizer)
+
+    # The compiled step, for all trainings of the run at once.
+    step = steps.step_function(config, policy, optimizer)
+    step, gather = run.vectorize(step, steps.gather_function(windows))
+    call = steps.compiled_call(strategy, step, gather, has_cameras=bool(config.cameras))
+    if profile:
+        call = steps.profiled(call, workdir / "profile")
+    initial_state = functools.partial(jax.jit(create), example=example, start=start)
+    return Setup(config, data, normalizer, windows, run, strategy, initial_state, call)
+
+
+def create_or_resume(setup: Setup) -> tuple[TrainState, dict]:
+    """The state on the devices, and the metadata of the checkpoint that it comes from ({}: new)."""
+    shapes = jax.eval_shape(setup.initial_state, jax.random.key(0))
+    with distributed.fail_together():
+        state, meta = setup.run.restore(shapes, jax.device_count())
+    distributed.check_same(checkpoint=str(meta.get("step")))
+    if state is None:
+        state = setup.run.create(setup.initial_state)
+    return setup.strategy.place(state), meta
+
+
+def train_until_stopped(
+    setup: Setup, state: TrainState, clock: Clock, is_unevaluated: bool
+) -> tuple[Clock, int | None]:
+    """Trains from `clock.step` to the end or to a signal; returns the clock and the signal.
+
+    is_unevaluated: whether the evaluation of step `clock.step` is still to be done.
+    """
+    run, config = setup.run, setup.config
+    if distributed.is_first():
+        clock = run.open(clock)
+    bar = progress.Bar(clock.step, config.train.steps, hidden=not distributed.is_first())
+    with contextlib.closing(bar), names_keys(lr="optim.lr"):
+        if is_unevaluated:
+            score = run.evaluate(state, clock, clock.step - config.train.steps_per_call)
+            run.save(state, clock, score, due=True)
+        return loop(setup, state, clock, bar)
 
 
 def loop(
-    config, team: list[training_run.TrainingRun], meta: dict, state, step, rng, windows
-) -> int:
-    """Calls of `train.steps_per_call` steps, and between them whatever is due.
-
-    team: the trainings side by side, of which `state` and `rng` are; nearly always one.
-    state: placed (`parallel.Strategy`); the first call takes its memory.
-    """
-    first, total = meta.get("step", 0), config.train.steps
-    owed = meta.get("owed", False)  # stopped before the judges had seen this step
-    if first >= total and not owed:
-        log.info("%s is finished: step %d of %d", team[0].workdir, first, total)
-        return 0
-    if team[0].profile:
-        training_run.check_profile(config, first)
-
-    clock, others = training_run.Clock(first, meta.get("seconds", 0.0)), not distributed.is_first()
-    slow = 0.5 if sys.stderr.isatty() else 30.0  # a log file wants fewer lines
-    about = dict(unit="step", desc="train", mininterval=slow, disable=others)
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=total, initial=first, **about))
-        if not others:
-            for i, job in enumerate(team):
-                team[i], clock = training_run.written(job, clock, stack)
-        clock, stop = calls(config, team, clock, bar, owed, state, step, rng, windows)
-    distributed.max_over_processes(
-        0
-    )  # nobody leaves, and is missed, before the last save is complete
-    if others:
-        return 128 + stop if stop else 0
-    if stop:
-        print(f"dpjax: {signal.Signals(stop).name}: saved step {clock.step}", file=sys.stderr)
-        return 128 + stop
-    if clock.compiled is not None:
-        log.info(
-            "trained for %.1f s, the first call (compiled) took %.1f s; waited %.2f %% of the "
-            "time for input",
-            *(clock.seconds, clock.compiled, 100 * clock.waited / max(clock.timed, 1e-9)),
-        )
-    return 0
-
-
-def calls(config, team, clock: training_run.Clock, bar, owed: bool, state, step, rng, windows):
-    """Trains from `clock.step` to the end or to a signal; returns the clock and the signal."""
-    batch, strategy, signals = config.train.batch, team[0].strategy, team[0].signals
-    call = training_run.caller(config, strategy, step)
-    call = training_run.profiled(call, team[0].workdir / "profile") if team[0].profile else call
-    table = strategy.place(windows.table)
-    size, total, window = config.train.steps_per_call, config.train.steps, []
-    share = parallel.local_slice(batch, parallel.all_devices())
-    own_seeds = [job.config.seed for job in team]
-    seed = own_seeds[0] if team[0].number is None else own_seeds
-    make = functools.partial(windows.call_inputs, batch, seed, share=share)
-    if owed:
-        for job in team:
-            job.save(state, clock, job.judge(state, clock, clock.step - size), owed=False)
-    for n, inputs, waited in loader.feed(make, clock.step, total, size):
+    setup: Setup, state: TrainState, clock: Clock, bar: progress.Bar
+) -> tuple[Clock, int | None]:
+    """Calls of `train.steps_per_call` steps, and after each of them whatever is due."""
+    run, signals = setup.run, setup.run.signals
+    total = setup.config.train.steps
+    table = setup.strategy.place(setup.windows.table)
+    window = []  # calls since the last line of metrics
+    for num_steps, inputs, waited in inputs_of_calls(setup, clock.step):
+        # The steps. The state's memory is reused: the old one is gone.
         start, before = time.perf_counter(), clock.step
-        state, sums = call(state, rng, table, inputs)
-        took = time.perf_counter() - start + waited
-        window.append((sums, n, None if clock.compiled is None else took, waited))
-        if clock.compiled is None:
-            signals.listen()
-        clock = clock.after(n, took, waited)
-        refuse_non_finite(sums, before)
-        bar.update(n)
-        if signals.received or evaluators.due(config.log.every, before, clock.step, total):
-            for job in team:
-                values = averages(window, job.number)
-                job.write(clock, values)
-            bar.set_postfix(loss=f"{values['loss']:.4f}")
+        state, metrics = setup.call(state, run.step_key, table, inputs)
+        seconds = time.perf_counter() - start + waited
+        is_first_call = clock.compile_seconds is None
+        if is_first_call:
+            signals.listen()  # from here on there is something to save
+        window.append((metrics, num_steps, None if is_first_call else seconds, waited))
+        clock = clock.after_call(num_steps, seconds, waited)
+        refuse_non_finite(metrics, before)
+        bar.update(num_steps)
+
+        # Metrics, evaluation, checkpoint.
+        due = lambda every: is_due(every, before, clock.step, total)  # noqa: B023
+        if signals.received or due(setup.config.log.every):
+            bar.show(loss=f"{run.log(window, clock):.4f}")
             window = []
+        score, is_evaluated = None, True
         try:
-            scores, owed = [job.judge(state, clock, before) for job in team], False
+            score = run.evaluate(state, clock, before)
         except Stopped:
-            scores, owed = [None] * len(team), True
-        # Read once: what comes later waits for the next call. All processes stop as one.
-        stop = distributed.max_over_processes(signals.received or 0)
-        due = evaluators.due(config.save.every, before, clock.step, total)
-        for job, score in zip(team, scores):
-            if stop or clock.step >= total or score is not None or due:
-                job.save(state, clock, score, owed)
-        if stop:
-            return clock, stop
+            is_evaluated = False
+        # The signal is read once: one that comes later waits for the next call. All processes
+        # stop at the same step.
+        stop_signal = distributed.max_over_processes(signals.received or 0)
+        save = bool(stop_signal) or clock.step >= total or due(setup.config.save.every)
+        run.save(state, clock, score, due=save, unevaluated=not is_evaluated)
+        if stop_signal:
+            return clock, stop_signal
     return clock, None
 
 
-def say_start(config: ConfigDict, data: dataset.Data, workdir: Path) -> None:
-    """The resolved config and what it will be trained on."""
-    print(json.dumps(config.to_dict(), indent=2), flush=True)
-    log.info(
-        "%s: %d episodes to train on (%d steps), %d held out; %s",
-        data.train.source,
-        len(data.train.ends),
-        data.train.ends[-1],
-        len(data.val.ends),
-        workdir,
+def inputs_of_calls(setup: Setup, first_step: int):
+    """(number of steps, inputs, seconds waited for them) of one call after another."""
+    settings = setup.config.train
+    make = functools.partial(
+        setup.windows.call_inputs,
+        settings.batch,
+        setup.run.seed,
+        # The examples of each batch that this process works on.
+        share=parallel.local_slice(settings.batch, parallel.all_devices()),
     )
+    return loader.feed(make, first_step, settings.steps, settings.steps_per_call)
+
+
+def report_start(setup: Setup, verbose: bool) -> None:
+    """What is trained on, where the config lies, and what is suspicious in both."""
+    if verbose:
+        print(json.dumps(setup.config.to_dict(), indent=2), flush=True)
+    train, val = setup.data.train, setup.data.val
+    log.info(
+        "%s: %d episodes to train on (%d steps), %d held out",
+        train.source,
+        len(train.ends),
+        train.ends[-1],
+        len(val.ends),
+    )
+    log.info("%s: the run, with its config in config.json (--verbose prints it)", setup.run.folder)
+    rules.log_warnings(
+        collect.from_training(setup.config, setup.data, setup.normalizer, setup.windows)
+    )
+
+
+def report_end(clock: Clock, stop_signal: int | None) -> int:
+    """How long it took, or by which signal it ended; returns the exit code."""
+    if stop_signal:
+        if distributed.is_first():
+            name = signal.Signals(stop_signal).name
+            print(f"dpjax: {name}: saved step {clock.step}", file=sys.stderr)
+        return 128 + stop_signal
+    if distributed.is_first():
+        progress.log_times(clock)
+    return 0
 
 
 def main(argv: list[str]) -> int:
@@ -219,10 +282,11 @@ def main(argv: list[str]) -> int:
         distributed.start()
         if not distributed.is_first():
             log.setLevel(logging.WARNING)  # the first process reports what is no warning
+    workdir = Path(args.workdir)
     try:
-        return train(config, Path(args.workdir), args.profile)
+        return train(config, workdir, profile=args.profile, verbose=args.verbose)
     except OSError as error:
-        raise UserError(f"{error.filename or args.workdir}: {error.strerror or error}.") from error
+        raise UserError(f"{error.filename or workdir}: {error.strerror or error}.") from error
 
 
 def command() -> None:

@@ -14,7 +14,7 @@ from dpjax.core import normalizer as normalizers
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.spec import Spec
-from dpjax.core.types import ACTION
+from dpjax.core.types import ACTION, Batch
 from dpjax.data import checks, frames, loader, mixture, rlds, windows
 from dpjax.data import episodes as episodes_lib
 from dpjax.data.episodes import Episodes
@@ -210,6 +210,13 @@ def _windows(config, episodes, obs_keys, indices, mask, shares) -> loader.Window
     """Windows with their columns, from which batches are gathered."""
     observed = observed_steps(config)
     return loader.place(episodes.columns, indices, mask, obs_keys, ACTION, observed, shares)
+
+
+def batch_of(windows: loader.Windows, ids: np.ndarray) -> Batch:
+    """The windows with these ids [B] as a batch, its examples numbered 0, 1, …"""
+    index = np.arange(len(ids), dtype=np.int32)
+    num_observed = windows.observed.shape[1]
+    return loader.gather(windows.table, windows.inputs(ids), index, num_observed)
 
 
 def spec(data: Data) -> Spec:

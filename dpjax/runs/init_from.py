@@ -1,11 +1,11 @@
-"""config.train.init_from: a training that starts with the weights of a run.
+"""config.train.init_from: a training whose weights start as those of another run.
 
-They are its averaged weights, and its units with them: what the network learned is in
-those. So the new data's own units are not used, which is said, and so is what the sampler
-could not reach in the old ones.
+They are its averaged weights, together with its normalizer: the network learned in those units. So
+the units of the new data are not used. A warning tells so, and another one tells which new actions
+lie beyond what the sampler can reach in the old units.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import logging
 
 import jax
@@ -20,112 +20,111 @@ from dpjax.core.types import ACTION, Params
 from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
-# Keys that say how the weights are meant, and that no leaf's shape shows.
-MEANT = (
-    "predict",
-    "schedule",
-    "method",
-    "condition",
-    "denoiser",
-    "encoder",
-    "representation",
-    "cameras",
+# Keys that change what the weights mean, although no leaf has another shape.
+SEMANTIC = (
+    *("predict", "schedule", "method", "condition", "denoiser", "encoder"),
+    *("representation", "cameras"),
 )
-SHOWN = 20  # names of leaves in an error
+MAX_LEAVES = 20  # leaves that an error names
+TOLERANCE = 1.001  # of the sampler's bound, for rounding
 
 log = logging.getLogger("dpjax")
 
 
 def initial_params(
-    config: ConfigDict,
-    spec: Spec,
-    workdir,
-    like: Callable[[], Params],
-    columns: Mapping[str, np.ndarray],
-) -> Params | None:
-    """The params that a new run begins with, or None where the config names none.
+    config: ConfigDict, spec: Spec, shapes: Params, columns: Mapping[str, np.ndarray]
+) -> Params:
+    """The averaged weights and the normalizer of the run config.train.init_from.
 
-    like: () -> params of the run's own policy, as shapes. columns: what it is trained on. A run
-    that has checkpoints goes on with them, and the run that it began with is not looked at.
+    spec, columns: of the new data, [N, …]. shapes: of the params of the new run's policy.
+    Raises UserError where they do not fit; what fits but has another meaning is logged.
     """
     source = config.train.init_from
-    if not source or checkpoint.steps(workdir):
-        return None
     if config.encoder.weights and config.cameras:
         raise UserError(
             f"config.train.init_from={source!r} and config.encoder.weights="
             f"{config.encoder.weights!r} both name the encoders' weights: give one."
         )
-    began, began_spec = read_config(source)
-    check_observations(source, began_spec, spec)
+    source_config, source_spec = read_config(source)
+    check_observations(source, source_spec, spec)
     params, step = checkpoint.load_params(source, which="ema")
-    check_leaves(source, params, like())
+    check_leaves(source, params, shapes)
     log.warning(
-        "beginning with step %d of %s: its averaged weights, and its units in the place of those "
+        "starting from step %d of %s: its averaged weights, and its units instead of those "
         "of the new data (config.train.init_from)",
-        *(step, source),
+        step,
+        source,
     )
-    said = differences(began, config)
-    if not (
-        config.representation.layouts or config.representation.relative
-    ):  # else they are not the columns
-        said += unreached(params["normalizer"], columns, config.sampler.clip)
-    for text in said:
+    warnings = differences(source_config, config)
+    representation = config.representation
+    if not (representation.layouts or representation.relative):
+        # With another representation the columns are not what the network sees.
+        warnings += unreachable(params["normalizer"], columns, config.sampler.clip)
+    for text in warnings:
         log.warning("%s: %s", source, text)
     return params
 
 
-def check_observations(source: str, began: Spec, spec: Spec) -> None:
-    """Refuses data with other observations or actions, or in another order."""
-    for what, old, new in (
-        ("observations", list(began.observations.items()), list(spec.observations.items())),
-        ("action", began.action, spec.action),
+def check_observations(source: str, old: Spec, new: Spec) -> None:
+    """Refuses data with other observations or actions than the source's, or in another order."""
+    for what, expected, got in (
+        ("observations", list(old.observations.items()), list(new.observations.items())),
+        ("action", old.action, new.action),
     ):
-        if old != new:
+        if expected != got:
             raise UserError(
-                f"config.train.init_from={source!r}: {what}: expected {old}, as in that run, got "
-                f"{new}: change config.data.columns, or begin with another run."
+                f"config.train.init_from={source!r}: {what}: expected {expected}, as in that run, "
+                f"got {got}: change config.data.columns, or start from another run."
             )
 
 
-def check_leaves(source: str, params: Params, like: Params) -> None:
+def check_leaves(source: str, params: Params, shapes: Params) -> None:
     """Refuses weights of which a leaf is missing, left over or of another shape, by name."""
-    shapes = lambda tree: {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(np.shape(leaf))
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-    there, here = shapes(params), shapes(like)
+    old, new = _shapes(params), _shapes(shapes)
+    names = sorted({*old, *new})
     wrong = [
-        f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} in this config"
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
+        f"{name}: {old.get(name, 'none')} there, {new.get(name, 'none')} in this config"
+        for name in names
+        if old.get(name) != new.get(name)
     ]
     if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        more = f"; and {len(wrong) - MAX_LEAVES} more" if len(wrong) > MAX_LEAVES else ""
         raise UserError(
-            f"config.train.init_from={source!r}: {len(wrong)} of {len({*there, *here})} leaves do "
-            f"not fit: {'; '.join(wrong[:SHOWN])}{more}."
+            f"config.train.init_from={source!r}: {len(wrong)} of {len(names)} leaves do "
+            f"not fit: {'; '.join(wrong[:MAX_LEAVES])}{more}."
         )
 
 
-def differences(began: ConfigDict, config: ConfigDict) -> list[str]:
-    """Lines on the keys of MEANT that are not those of the run that it begins with."""
-    old, new = flatten(began.to_dict()), flatten(config.to_dict())
+def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
+    """{"denoiser/block/kernel": shape} of all leaves."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(np.shape(leaf))
+        for path, leaf in leaves
+    }
+
+
+def differences(source: ConfigDict, config: ConfigDict) -> list[str]:
+    """A warning for each key of SEMANTIC that has another value in the source's config."""
+    old, new = flatten(source.to_dict()), flatten(config.to_dict())
     return [
-        f"config.{key} was {old.get(key)!r} there and is {new.get(key)!r} now"
-        for key in sorted({*old, *new})
-        if key.split(".")[0] in MEANT and old.get(key) != new.get(key)
+        f"config.{path} was {old.get(path)!r} there and is {new.get(path)!r} now"
+        for path in sorted({*old, *new})
+        if path.split(".")[0] in SEMANTIC and old.get(path) != new.get(path)
     ]
 
 
-def unreached(normalizer: Normalizer, columns: Mapping[str, np.ndarray], clip: float) -> list[str]:
-    """Lines on the dims of the new actions that lie beyond what the sampler may predict."""
-    actions = (columns[ACTION] - np.asarray(normalizer.offset[ACTION])) / np.asarray(
-        normalizer.scale[ACTION]
-    )
-    largest = np.abs(actions).max(0)
+def unreachable(
+    normalizer: Normalizer, columns: Mapping[str, np.ndarray], clip: float
+) -> list[str]:
+    """A warning for each dim of the new actions that reaches beyond the sampler's bound.
+
+    normalizer: of the source. columns: {name: [N, …]} of the new data. clip: config.sampler.clip.
+    """
+    offset, scale = (np.asarray(part[ACTION]) for part in (normalizer.offset, normalizer.scale))
+    largest = np.abs((columns[ACTION] - offset) / scale).max(0)  # [Da]
     return [
         f"action[{dim}] of the new data reaches {largest[dim]:.2f} in the units that the weights "
         f"came with, beyond config.sampler.clip={clip:g}: raise it, or the sampler can't get there"
-        for dim in np.flatnonzero(largest > 1.001 * clip)
+        for dim in np.flatnonzero(largest > TOLERANCE * clip)
     ]

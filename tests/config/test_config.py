@@ -15,7 +15,7 @@ from dpjax import tasks
 from dpjax.config import build, checks, dataset, recipes
 from dpjax.core import spec
 from dpjax.core.errors import UserError
-from dpjax.runs import training_run
+from dpjax.runs import steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,11 +175,11 @@ def test_a_mirror_that_the_task_lacks(monkeypatch):
 
 def test_a_batch_that_the_devices_cannot_split():
     with pytest.raises(UserError) as error:
-        training_run.check_devices(batch=16, accumulate=1, num_devices=3)
+        steps.check_devices(batch=16, accumulate=1, num_devices=3)
     assert "config.train.batch=16 cannot be split over 3 devices" in str(error.value)
     assert "such as 15" in str(error.value)
     with pytest.raises(UserError, match="config.train.accumulate=3 does not divide"):
-        training_run.check_devices(batch=16, accumulate=3, num_devices=2)
+        steps.check_devices(batch=16, accumulate=3, num_devices=2)
 
 
 def refused(tmp_path, args):

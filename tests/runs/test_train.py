@@ -7,25 +7,18 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support import tiny
-from support import tiny_config
+from support import tiny, tiny_config
 
-from dpjax.config import defaults
-from dpjax.config import build
-from dpjax.config import dataset
+from dpjax.config import build, dataset, defaults
 from dpjax.core import spec as spec_lib
 from dpjax.core.errors import UserError
 from dpjax.data import episodes as episodes_lib
-from dpjax.data import loader
-from dpjax.data import windows
-from dpjax.runs import config_file
-from dpjax.runs import directory
+from dpjax.data import loader, windows
+from dpjax.runs import config_file, directory
 from dpjax.runs import run as run_lib
 from dpjax.training import checkpoint
 from dpjax.training import metrics as metrics_lib
-from dpjax.training.metrics import Metrics
-from dpjax.training.metrics import averages
-from dpjax.training.metrics import read
+from dpjax.training.metrics import Metrics, averages, read
 
 data, cache = tiny.data, tiny.cache  # fixtures
 
@@ -58,7 +51,8 @@ def test_a_run_leaves_its_files(run, data):
     }
     config, spec = config_file.read_config(workdir)
     assert config.train.batch == 16 and config.data.dir == str(data)
-    assert '"batch": 16' in said and f"{STEPS}/{STEPS}" in said and "loss=" in said
+    assert "with its config in config.json" in said and '"batch": 16' not in said
+    assert f"{STEPS}/{STEPS}" in said and "compiling" in said and "loss=" in said
     assert spec.observations == {"keypoints": 18, "agent_pos": 2} and spec.action == 2
     assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
 
@@ -130,9 +124,12 @@ def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tm
     obs = {"image": np.zeros((1, 2, 96, 96, 3), np.uint8), "agent_pos": np.zeros((1, 2, 2))}
     assert np.isfinite(loaded.sample_actions(jax.random.key(0), obs)).all()
     for wrong, said in (
-        ({"image": obs["image"] / 255.0}, "expected uint8 images .B, To, 96, 96, 3., got float64"),
-        ({"image": np.moveaxis(obs["image"], -1, 2)}, r"got uint8 \[1, 2, 3, 96, 96\]"),
-        ({"image": obs["image"][:, :, :48]}, r"got uint8 \[1, 2, 48, 96, 3\]"),
+        (
+            {"image": obs["image"] / 255.0},
+            "must be uint8 images .B, To, 96, 96, 3. with To = 2, but is float64",
+        ),
+        ({"image": np.moveaxis(obs["image"], -1, 2)}, r"but is uint8 \[1, 2, 3, 96, 96\]"),
+        ({"image": obs["image"][:, :, :48]}, r"but is uint8 \[1, 2, 48, 96, 3\]"),
     ):
         with pytest.raises(UserError, match=said):
             loaded.sample_actions(jax.random.key(0), {**obs, **wrong})
@@ -146,7 +143,7 @@ def test_the_saved_config_is_the_given_one(run, data):
     config.data.dir = str(data)
     assert config_file.read_config(run[0])[0].to_dict() == config.to_dict()
     assert config.sampler.num_steps != config.val.num_steps
-    assert build.sampling(config, steps=7).sampler.num_steps == 7
+    assert build.with_sampling(config, steps=7).sampler.num_steps == 7
     assert config.sampler.num_steps == 4
 
 
@@ -193,9 +190,7 @@ def test_another_config_is_refused(copy, data, cache):
     before = tiny.files(copy)
     refused = tiny.start(copy, data, "train.batch=32", "optim.lr=0.5", cache=cache).wait()
     assert refused.code == 2
-    assert refused.last_line.startswith(
-        f"dpjax: error: --workdir {copy} holds a run with another"
-    )
+    assert refused.last_line.startswith(f"dpjax: error: --workdir {copy} holds a run with another")
     assert "config.train.batch: 16 there, 32 now" in refused.last_line
     assert "config.optim.lr: 0.002 there, 0.5 now" in refused.last_line
     assert tiny.files(copy) == before
@@ -236,9 +231,7 @@ def test_a_folder_that_is_no_run_is_refused_untouched(tmp_path):
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--workdir .*/run: .*: Not a directory"):
-        directory.claim(
-            tmp_path / "file" / "run", defaults.get_config(), spec_lib.Spec({}, 2, "")
-        )
+        directory.claim(tmp_path / "file" / "run", defaults.get_config(), spec_lib.Spec({}, 2, ""))
 
 
 def test_what_a_killed_start_left_is_taken_over(tmp_path):
@@ -254,7 +247,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(run, copy, data, cache):
     largest.write_bytes(b"\0" * largest.stat().st_size)
     said = tiny.finish(copy, data, cache=cache).text()
     assert f"checkpoint skipped: step {STEPS}: denoiser" in said
-    assert f"going on from step {STEPS - 4}" in said
+    assert f"resuming from step {STEPS - 4}" in said
     assert tiny.differences(tiny.saved(copy)[0], tiny.saved(run[0])[0]) == []
     assert [e["step"] for e in tiny.entries(copy)] == [e["step"] for e in tiny.entries(run[0])]
 
@@ -293,7 +286,6 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
 
 def counting(*given):
     """A training that says how often it has the widest kernel in memory."""
-    from dpjax import train
 
     def count(window, number):
         sizes = [leaf.size for leaf in jax.live_arrays() if leaf.dtype == np.float32]

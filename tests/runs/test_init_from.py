@@ -1,4 +1,4 @@
-"""config.train.init_from: the weights and the units of a run are where a new one starts."""
+"""config.train.init_from: a training that starts from the weights and the units of a run."""
 
 import jax
 import numpy as np
@@ -8,11 +8,12 @@ from support import tiny
 from dpjax.core import spec as spec_lib
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
-from dpjax.runs import config_file
-from dpjax.runs import init_from
-from dpjax.training import checkpoint
+from dpjax.runs import config_file, init_from, training_run
+from dpjax.training import checkpoint, parallel
+from dpjax.training.signals import Signals
 
-data, cache = tiny.data, tiny.cache  # fixtures
+data = tiny.data  # fixtures
+cache = tiny.cache
 SHORT = ("train.steps=2", "optim.warmup=0", "val.every=0", "save.every=2")
 
 
@@ -38,7 +39,7 @@ def test_a_run_begins_with_the_averaged_weights_and_the_units_of_another(
     workdir = tmp_path / "tuned"
     options = (*SHORT, f"train.init_from={began}", "optim.lr=1e-30")
     said = tiny.finish(workdir, others, *options, cache=cache).text()
-    assert "beginning with step 2 of" in said and "its units in the place of those" in said
+    assert "starting from step 2 of" in said and "its units instead of those" in said
     assert "of the new data reaches" in said and "beyond config.sampler.clip=1" in said
     want, got = (checkpoint.load_params(run)[0] for run in (began, workdir))
     assert tiny.differences(want, got) == []
@@ -46,12 +47,14 @@ def test_a_run_begins_with_the_averaged_weights_and_the_units_of_another(
     assert tiny.differences(want["denoiser"], raw["denoiser"]) == []
 
 
-def test_a_run_that_has_checkpoints_goes_on_with_them_and_looks_at_no_other(began):
+def test_a_run_that_has_checkpoints_resumes_and_reads_no_other(began, data, cache):
     config, spec = config_file.read_config(began)
     config.train.init_from = "nowhere"
-    assert init_from.initial_params(config, spec, began, None, None) is None
     with pytest.raises(UserError, match="nowhere: no config.json there"):
-        init_from.initial_params(config, spec, began / "new", None, None)
+        init_from.initial_params(config, spec, None, None)
+    strategy = parallel.mesh_strategy(jax.devices())
+    run = training_run.TrainingRun(config, began, spec, strategy, Signals())
+    assert run.has_checkpoints()
 
 
 def test_leaves_that_do_not_fit_are_named_and_nothing_is_made(began, others, cache, tmp_path):
@@ -89,6 +92,6 @@ def test_actions_out_of_the_samplers_reach_are_counted_by_dim():
         {"action": jax.numpy.array([0.0, 5.0])}, {"action": jax.numpy.array([1, 2.0])}
     )
     columns = {"action": np.array([[1.0, 5.0], [-1.0, 12.0]])}
-    assert len(init_from.unreached(units, columns, 1.0)) == 1
-    assert "action[1] of the new data reaches 3.50" in init_from.unreached(units, columns, 1.0)[0]
-    assert init_from.unreached(units, columns, np.inf) == []
+    assert len(init_from.unreachable(units, columns, 1.0)) == 1
+    assert "action[1] of the new data reaches 3.50" in init_from.unreachable(units, columns, 1.0)[0]
+    assert init_from.unreachable(units, columns, np.inf) == []
