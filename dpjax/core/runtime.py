@@ -122,7 +122,7 @@ def use_cache() -> Path | None:
 
     A folder that cannot be written costs a warning and the time to compile, nothing else.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return None
     try:
         folder = cache_folder()

@@ -176,7 +176,7 @@ def _evaluation(
         if sampler.extrapolate == "x0":
             # Equation (5). The clipped x̂_0 is extrapolated, and the result is not clipped again.
             x0 = jnp.clip(estimate.x0, -clip, clip)
-            extrapolated = estimate.replace(x0=x0 + weight * (x0 - before))
+            extrapolated = Estimate(x0=x0 + weight * (x0 - before), eps=estimate.eps)
             return step(sampler, x, extrapolated, now, to, draw, INF), x0
         new = step(sampler, x, estimate, now, to, draw, clip)
         if sampler.extrapolate == "x":

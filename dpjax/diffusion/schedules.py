@@ -24,7 +24,7 @@ import numpy as np
 from dpjax.core.errors import UserError, choices
 
 Array = jax.Array
-AnyArray = jax.Array | np.ndarray
+AnyArray = Any  # np.ndarray in a path, jax.Array elsewhere
 
 
 @struct.dataclass

@@ -162,7 +162,7 @@ class CompiledPolicy:
             )
         if batch_size == size:
             return rng
-        key_data = pad(np.asarray(jax.random.key_data(rng)), size)
+        key_data: Any = pad(np.asarray(jax.random.key_data(rng)), size)
         return jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(rng))
 
     def _check(self, obs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:

@@ -156,7 +156,7 @@ def encoder_of(
     def apply(params: Any, obs: Observation, keys: PRNGKey | None = None) -> Array:
         # Without weights it only arranges numbers, which must not lose digits.
         compute = dtype if jax.tree.leaves(params) else jnp.float32
-        features = module.apply({"params": cast(params, compute)}, cast(obs, compute), keys)
+        features: Any = module.apply({"params": cast(params, compute)}, cast(obs, compute), keys)
         return features.astype(jnp.float32)
 
     return Encoder(init, apply, view)

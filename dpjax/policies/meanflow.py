@@ -17,6 +17,7 @@ loss, and in the two times that its network is given: t and t - r.
 """
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import jax
@@ -59,7 +60,8 @@ def intervals(num_levels: int, share: float) -> Schedule:
 
     def path(num_steps: int, spacing: str = "auto") -> Path:
         now, to = flow.path(num_steps, spacing)
-        return Path(now.replace(t=np.stack([now.t, now.t - to.t], -1)), to)
+        times = np.stack([now.t, now.t - to.t], -1)
+        return Path(dataclasses.replace(now, t=times), to)
 
     return Schedule(draw, path)
 

@@ -12,6 +12,7 @@ that the pose does not have (a gripper) stay absolute.
 """
 
 from collections.abc import Mapping
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -201,7 +202,8 @@ def wrap(policy: Policy, representation: Representation) -> Policy:
     def encode_batch(batch: Batch) -> Batch:
         pose = latest_pose(representation, batch.obs)
         actions = encode_actions(representation, batch.actions, pose)
-        return batch.replace(obs=encode_obs(representation, batch.obs), actions=actions)
+        obs = encode_obs(representation, batch.obs)
+        return dataclasses.replace(batch, obs=obs, actions=actions)
 
     def init(rng: PRNGKey, batch: Batch) -> Params:
         return policy.init(rng, encode_batch(batch))
