@@ -136,11 +136,12 @@ def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
 
 def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
     """One program of the global batch, which the compiler splits: `jax.jit` on a mesh."""
+    # A copy on each device, or sharded along one axis.
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    # Sharding by an axis, or a copy on each device.
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_example = NamedSharding(mesh, PartitionSpec(AXIS))  # [B, ...]
     by_step = NamedSharding(mesh, PartitionSpec(None, AXIS))  # [n, B, ...]
+    combine = jax.make_array_from_process_local_data
 
     def put(leaf):
         leaf = np.asarray(leaf)
@@ -165,11 +166,9 @@ def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
             # Keys have no numpy form, so the key's data is placed instead.
             key = put(jax.random.key_data(rng))
             # Each process contributes its examples to arrays of the global batch.
-            shard = functools.partial(jax.make_array_from_process_local_data, by_step)
-            index = jax.make_array_from_process_local_data(
-                by_example, global_index(inputs, devices)
-            )
-            state, metrics = call(state, key, table, jax.tree.map(shard, inputs), index)
+            index = combine(by_example, global_index(inputs, devices))
+            inputs = jax.tree.map(functools.partial(combine, by_step), inputs)
+            state, metrics = call(state, key, table, inputs, index)
             return state, fetch(metrics)
 
         return run

@@ -25,7 +25,7 @@ from dpjax.data.rlds.writer import VERSION, DatasetInfo
 
 # Keys that RLDS itself puts into a step: no policy observes them.
 OF_THE_STEP = (*FLAGS, "reward", "discount")
-UNLIMITED = 2**62  # bytes
+UNLIMITED = 2**62  # bytes: images stay in memory
 
 log = logging.getLogger("dpjax")
 
@@ -64,34 +64,39 @@ def read(
     stores = {name: frames.Store(memory // len(cameras), folder) for name in cameras}
     # All episodes: good ones are kept, bad ones are refused or skipped.
     good = []
-    bad = 0
-    number = -1  # of an empty set
+    num_bad = 0
     for number, (path, columns, problems) in enumerate(_episodes(info, layout, split)):
-        if not problems:
-            # Images go to their stores at once, so that no episode's pixels are kept twice.
-            for name, store in stores.items():
-                store.append(columns.pop(name))
-            good.append(columns)
+        if problems:
+            _skip_or_refuse(number, f"{path}: episode {number}, {problems[0]}.", on_bad, on_skip)
+            num_bad += 1
             continue
-        fault = f"{path}: episode {number}, {problems[0]}."
-        if on_bad == "refuse":
-            raise UserError(
-                f"{fault} Mend it, or leave such episodes out: on_bad=skip.", argument="on_bad"
-            )
-        if on_skip is None:
-            log.warning("skipped: %s", fault)
-        else:
-            on_skip(number, fault)
-        bad += 1
+        # Images go to their stores at once, so that no episode's pixels are kept twice.
+        for name, store in stores.items():
+            store.append(columns.pop(name))
+        good.append(columns)
     # A summary, and the columns of all good episodes end to end.
-    if bad and on_skip is None:
-        log.warning("%s: skipped %d bad of %d episodes", info.data_dir, bad, number + 1)
+    if num_bad and on_skip is None:
+        total = num_bad + len(good)
+        log.warning("%s: skipped %d bad of %d episodes", info.data_dir, num_bad, total)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
     episodes = stack(good, str(info.data_dir))
     # `frames` ends each store, and makes it a column like the others.
     episodes.columns.update((name, store.frames()) for name, store in stores.items())
     return episodes
+
+
+def _skip_or_refuse(
+    number: int, fault: str, on_bad: str, on_skip: Callable[[int, str], None] | None
+) -> None:
+    """What `read` does about a bad episode: a UserError, or a call of on_skip, or a warning."""
+    if on_bad == "refuse":
+        text = f"{fault} Mend it, or leave such episodes out: on_bad=skip."
+        raise UserError(text, argument="on_bad")
+    if on_skip is None:
+        log.warning("skipped: %s", fault)
+    else:
+        on_skip(number, fault)
 
 
 def stream(
@@ -148,6 +153,7 @@ def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
 
     The shape is None for images of any size. Flags, reward and discount are left out.
     """
+    # Tried one by one: whether a feature can be read is what `column` decides.
     info = _info(Path(directory))
     leaves = columns_lib.steps(info)
     shapes = {}
