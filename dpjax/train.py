@@ -175,7 +175,7 @@ def train_until_stopped(
     if distributed.is_first():
         clock = run.open(clock)
     bar = progress.Bar(clock.step, config.train.steps, hidden=not distributed.is_first())
-    with contextlib.closing(bar), names_keys(lr="optim.lr"):
+    with contextlib.closing(bar), names_keys():
         if is_unevaluated:
             score = run.evaluate(state, clock, clock.step - config.train.steps_per_call)
             run.save(state, clock, score, due=True)
@@ -279,9 +279,10 @@ def main(argv: list[str]) -> int:
             "give --config (a recipe, or a config file) and --workdir (the run folder)."
         )
     if config.get("distributed"):
-        distributed.start()
+        with names_keys():
+            distributed.start()
         if not distributed.is_first():
-            log.setLevel(logging.WARNING)  # the first process reports what is no warning
+            log.setLevel(logging.WARNING)  # only the first process reports more than warnings
     workdir = Path(args.workdir)
     try:
         return train(config, workdir, profile=args.profile, verbose=args.verbose)

@@ -18,6 +18,7 @@ ARGUMENTS = {
     "directory": "data.dir",
     "split": "data.split",
     "on_bad": "data.on_bad",
+    "weights": "data.weights",
     "val_fraction": "data.val_fraction",
     "modes": "normalize.per_key",
     "quantile": "normalize.quantile",
@@ -49,7 +50,10 @@ ARGUMENTS = {
     # Training.
     "batch_size": "train.batch",
     "accumulate": "train.accumulate",
+    "lr": "optim.lr",
+    "distributed": "distributed",
     "num_envs": "eval.num_envs",
+    "seeds": "eval.episodes",
 }
 
 

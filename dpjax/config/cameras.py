@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from dpjax.config.arguments import names_keys
 from dpjax.core.errors import UserError, choices
 from dpjax.core.spec import Spec
 from dpjax.core.types import Params
@@ -128,13 +127,14 @@ def encoder(config: ConfigDict, spec: Spec) -> Any:
     if not spec.cameras:
         return Concat(tuple(spec.observations))
     fields = {name: x for name, x in config.encoder.items() if name not in ("weights", "lr")}
-    fields.update(trained=config.encoder.lr > 0, remat=config.compute.remat)
-    if "kernels" in Cameras.__dataclass_fields__:
-        fields["kernels"] = config.compute.kernels
+    fields.update(
+        trained=config.encoder.lr > 0,
+        remat=config.compute.remat,
+        kernels=config.compute.kernels,
+    )
     return Cameras(tuple(spec.numbers), tuple(spec.cameras), **fields)
 
 
-@names_keys(path="encoder.weights", depth="encoder.depth")
 def pretrained(encoder: ConfigDict) -> Params | None:
     """The ResNet's params out of config.encoder.weights; None where it names none."""
     return torchvision.resnet(encoder.weights, encoder.depth) if encoder.weights else None

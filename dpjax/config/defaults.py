@@ -16,6 +16,7 @@ from dpjax.diffusion import diffusers_0_11
 from dpjax.diffusion.parameterization import PREDICTION_TYPES
 from dpjax.diffusion.schedules import SPACINGS
 from dpjax.nets import resnet
+from dpjax.ops.kernels import KERNELS
 from dpjax.training import parallel
 
 SEED = below(2**32)
@@ -162,7 +163,7 @@ KEYS: keys.Table = {
     "compute": {
         "dtype": Key("float32", tuple(DTYPES), doc="of the networks' arithmetic only"),
         "remat": Key(False, doc="compute blocks again for the gradient: slower, less memory"),
-        "kernels": Key("auto", ("auto", "xla"), doc="xla: none of dpjax/ops' fast forms"),
+        "kernels": Key("auto", KERNELS, doc="xla: none of dpjax/ops' fast forms"),
     },
     # Cadences are rounded up to the end of a call of train.steps_per_call steps; 0 is never.
     "log": {"every": Key(50, AT_LEAST_0, "steps", "between lines of metrics.jsonl")},

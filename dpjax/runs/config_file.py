@@ -1,28 +1,25 @@
-"""config.json of a run folder: the resolved config, and the spec of its data."""
+"""config.json of a run folder: the complete config, and the spec of its data."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from dpjax.config import defaults, renamed
-from dpjax.config.defaults import OPEN
+from dpjax.core import files
 from dpjax.core.errors import UserError
 from dpjax.core.spec import Spec
 
 
 def write_config(run_dir: Path, config: ConfigDict, spec: Spec) -> None:
-    """config.json: the resolved config, and the spec of the data."""
-    temporary = run_dir / "config.tmp"
+    """Writes config.json, in full or not at all."""
     content = {"config": config.to_dict(), "spec": spec._asdict()}
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, run_dir / "config.json")
+    files.write_atomically(run_dir / "config.json", json.dumps(content, indent=2) + "\n")
 
 
-def read_config(run_dir) -> tuple[ConfigDict, Spec]:
-    """What `write_config` wrote; JSON's lists become tuples again."""
+def read_config(run_dir: str | Path) -> tuple[ConfigDict, Spec]:
+    """The config, locked, and the spec that `write_config` wrote, with today's names and keys."""
     path = Path(run_dir) / "config.json"
     if not path.exists():
         raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
@@ -40,17 +37,16 @@ def complete(config: dict) -> dict:
     The default of a new key is what dpjax did before it had the key.
     """
     config = renamed.upgrade(config)
-
     for section, values in defaults.get_config().to_dict().items():
         if section not in config:
             config[section] = values
-        elif isinstance(values, dict) and section not in OPEN:
+        elif isinstance(values, dict) and section not in defaults.OPEN:
             config[section] = {**values, **config[section]}
     return config
 
 
 def restore_tuples(tree: Any) -> Any:
-    """Lists made tuples: a list in a flax module can't be hashed."""
+    """JSON's lists as tuples: flax modules must be hashable, and lists are not."""
     if isinstance(tree, dict):
         return {key: restore_tuples(value) for key, value in tree.items()}
     return tuple(map(restore_tuples, tree)) if isinstance(tree, list) else tree

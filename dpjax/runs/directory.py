@@ -4,6 +4,7 @@ It holds config.json, the complete config and the spec of the data; checkpoints/
 training/checkpoint/writer.py); metrics.jsonl and tensorboard/; lock.
 """
 
+import fnmatch
 import logging
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ FREE_TO_CHANGE = (
     *("log", "val", "eval", "save", "sampler", "data.dir", "data.memory", "data.spill"),
     *("distributed", "train.parallel", "compute.kernels"),
 )
-# What a start leaves that is killed early: no reason to refuse the folder.
-LEFT_OVER = {"lock", "config.tmp"}
+# Files (patterns) that an early kill leaves, in this version or before: the folder is still new.
+LEFT_OVER = ("lock", "config.tmp", ".config.json.*.tmp")
 
 log = logging.getLogger("dpjax")
 
@@ -57,7 +58,7 @@ def _changes(workdir: Path, config: ConfigDict, spec: Spec) -> list[str] | None:
     Raises UserError if another key, or the data, differ from the run's.
     """
     if not (workdir / "config.json").exists():
-        if workdir.exists() and {path.name for path in workdir.iterdir()} - LEFT_OVER:
+        if workdir.exists() and not all(map(_is_left_over, workdir.iterdir())):
             raise UserError(
                 f"--workdir {workdir} has files but no config.json, so it is not a run folder: "
                 "give a new folder, or that of a run."
@@ -82,6 +83,11 @@ def _changes(workdir: Path, config: ConfigDict, spec: Spec) -> list[str] | None:
         f"config.{key} is {new.get(key)!r} now, {old.get(key)!r} when the run began"
         for key in changed
     ]
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a file may be in the folder of a new run."""
+    return any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LEFT_OVER)
 
 
 def _is_free(key: str) -> bool:

