@@ -1,1 +1,1 @@
-"""A run as a file for other programs (python -m dpjax.export)."""
+"""Runs as files for other programs: `python -m dpjax.export`."""

@@ -1,106 +1,144 @@
-"""A run as one file that acts without dpjax's networks: StableHLO, weights inside.
+"""Writes a run as one StableHLO file, weights inside, that acts without dpjax's networks.
 
     python -m dpjax.export --run runs/demo [--out policy.stablehlo] [--platforms cpu,cuda,tpu]
 
-`dpjax.exported.load` reads it; the JSON beside it says what goes in and what comes out. For
-CPUs alone (the default) the weights are turned, see `build.acting`: faster there, and the same.
+`dpjax.load_exported` reads it; the JSON beside it describes the inputs and the output. For CPUs
+alone (the default) the large weights are transposed, as in `Run.inference_params`: the actions
+are the same and come faster.
 """
 
 import argparse
+from collections.abc import Sequence
 import hashlib
 import json
-import os
 from pathlib import Path
 import time
+from typing import Any
 
 import jax
 import jax.export
 import numpy as np
 
-from dpjax.config import build, cameras
+from dpjax.config import cameras
+from dpjax.config.components import SAMPLERS
+from dpjax.core import files
 from dpjax.core.errors import UserError
 from dpjax.evaluation import provenance
 from dpjax.inference.exported import KEY_WORDS
-from dpjax.runs import run as run_lib
+from dpjax.ops import transposed
+from dpjax.runs import outputs
+from dpjax.runs.run import Run, load
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+NAME = "policy.stablehlo"  # in a folder, where --out names no file
 
 
-def arguments(argv=None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command-line arguments; `platforms` as a list."""
     parser = argparse.ArgumentParser(
-        prog="python -m dpjax.export", description="Write a run as one StableHLO file."
+        prog="python -m dpjax.export",
+        description="Write a run as one StableHLO file. `python -m dpjax.export lerobot` writes "
+        "a folder of LeRobot's instead.",
     )
-    parser.add_argument("--run", required=True, help="run folder that dpjax.train made")
-    parser.add_argument(
-        "--out", help="a .stablehlo file, or a folder (default: policy.stablehlo in the run's)"
-    )
+    parser.add_argument("--run", required=True, help="a run folder, or a shipped policy")
+    parser.add_argument("--out", help=f"a .stablehlo file, or a folder (default: {NAME} in --run)")
     parser.add_argument("--steps", type=int, help="sampling steps S (default: the run's)")
-    parser.add_argument("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
-    any_number = "rows at once (default: any number; where it is 64 or more, say it: faster)"
-    parser.add_argument("--batch", type=int, help=any_number)
+    parser.add_argument("--sampler", choices=sorted(SAMPLERS), help="default: the run's")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help="largest number of observations per call (default: any number; a number of 64 or "
+        "more makes the file faster)",
+    )
     parser.add_argument("--platforms", default="cpu", help=f"of {','.join(PLATFORMS)}")
-    given = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     for name in ("batch", "steps"):
-        if getattr(given, name) is not None and getattr(given, name) < 1:
-            raise UserError(f"--{name} {getattr(given, name)} must be at least 1.")
-    given.platforms = given.platforms.split(",")
-    if wrong := sorted(set(given.platforms) - set(PLATFORMS)):
-        raise UserError(f"--platforms: {wrong[0]!r} is unknown; choose of {','.join(PLATFORMS)}.")
-    return given
+        number = getattr(args, name)
+        if number is not None and number < 1:
+            raise UserError(f"--{name} {number} must be at least 1.")
+    args.platforms = args.platforms.split(",")
+    if unknown := sorted(set(args.platforms) - set(PLATFORMS)):
+        raise UserError(f"--platforms: {unknown[0]!r} is unknown; choose of {','.join(PLATFORMS)}.")
+    if names_file(args.out) and not args.out.endswith(".stablehlo"):
+        raise UserError(f"--out {args.out}: give a file ending in .stablehlo, or a folder.")
+    return args
 
 
-def path_of(given: argparse.Namespace) -> Path:
-    """The file to write: --out, or policy.stablehlo in that folder."""
-    out = Path(given.out or given.run)
-    if out.suffix == ".stablehlo" and not out.is_dir():
-        return out
-    if out.suffix and not out.is_dir():
-        raise UserError(f"--out {out}: give a file ending in .stablehlo, or a folder.")
-    return out / "policy.stablehlo"
+def names_file(out: str | None) -> bool:
+    """Whether --out is a file, and not a folder."""
+    return out is not None and Path(out).suffix != "" and not Path(out).is_dir()
 
 
-def inputs(run: run_lib.Run, batch) -> tuple:
-    """Shapes and dtypes of what the program takes: words of the keys, obs[, previous]."""
-    shape = lambda dtype, *rest: jax.ShapeDtypeStruct((batch, *rest), dtype)
-    rows = cameras.rows(run.spec, run.config.horizon.obs)
-    obs = {name: shape(row.dtype, *row.shape) for name, row in rows.items()}
-    taken = [shape(np.uint32, KEY_WORDS), obs]
+def write(run_name: str, out: str | None, data: bytes, description: dict[str, Any]) -> Path:
+    """Writes the file and the JSON beside it; returns the path of the file.
+
+    Without --out the file is policy.stablehlo in the run's folder.
+    """
+    try:
+        path = Path(out) if names_file(out) else outputs.output_folder(run_name, out) / NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, data)
+        text = json.dumps(description, indent=2) + "\n"
+        files.write_atomically(path.with_suffix(".json"), text)
+    except OSError as error:
+        raise UserError(f"--out {out or run_name}: {error.strerror or error}.") from error
+    return path
+
+
+def input_shapes(run: Run, batch) -> tuple:
+    """Shapes and dtypes of the program's inputs: words of the keys, observations[, previous].
+
+    batch: a number, or jax's symbol for any number.
+    """
+    shape = lambda dtype, *sizes: jax.ShapeDtypeStruct((batch, *sizes), dtype)
+    observations = cameras.observation_shapes(run.spec, run.config.horizon.obs)
+    obs = {name: shape(leaf.dtype, *leaf.shape) for name, leaf in observations.items()}
+    inputs = [shape(np.uint32, KEY_WORDS), obs]
     if run.config.sampler.warm_start:
-        taken.append(shape(np.float32, run.config.horizon.predict, run.spec.action))
-    return tuple(taken)
+        inputs.append(shape(np.float32, run.config.horizon.predict, run.spec.action))
+    return tuple(inputs)
 
 
-def export(run: run_lib.Run, batch: int | None, platforms) -> jax.export.Exported:
-    """`(words, obs[, previous]) -> actions`, the run's params inside. batch: None for any."""
-    params = build.acting(run.params, platforms)
+def export(run: Run, batch: int | None, platforms: Sequence[str]) -> jax.export.Exported:
+    """The program `(words, obs[, previous]) -> actions`, with the run's params inside.
 
-    def act(words, obs, *previous):
+    batch: the number of observations per call; None for any number. Keys travel as their
+    words, uint32 [B, 2], because StableHLO has no type for them.
+    """
+    params = transposed.inference_params(run.params, platforms, run.config.compute.kernels)
+
+    def sample_actions(words, obs, *previous):
         keys = jax.random.wrap_key_data(words, impl="threefry2x32")
         return run.policy.sample(params, keys, obs, *previous)
 
-    batch = batch or jax.export.symbolic_shape("batch")[0]
-    return jax.export.export(jax.jit(act), platforms=platforms)(*inputs(run, batch))
+    size = batch or jax.export.symbolic_shape("batch")[0]
+    program = jax.jit(sample_actions)
+    return jax.export.export(program, platforms=platforms)(*input_shapes(run, size))
 
 
-def about(run: run_lib.Run, given: argparse.Namespace, data: bytes) -> dict:
-    """The JSON beside the file."""
-    horizon, rows = run.config.horizon, given.batch or "batch"
-    say = lambda leaf: {"shape": [rows, *leaf.shape[1:]], "dtype": str(leaf.dtype)}
-    taken = [jax.tree.map(say, leaf) for leaf in inputs(run, 1)]
+def describe(run: Run, args: argparse.Namespace, data: bytes) -> dict[str, Any]:
+    """The JSON beside the file.
+
+    data: the file's content.
+    """
+    horizon = run.config.horizon
+    batch = args.batch or "batch"
+    describe_leaf = lambda leaf: {"shape": [batch, *leaf.shape[1:]], "dtype": str(leaf.dtype)}
+    inputs = [jax.tree.map(describe_leaf, leaf) for leaf in input_shapes(run, 1)]
     first = horizon.obs - 1
     return {
-        "run": str(given.run),
+        "run": str(args.run),
         "checkpoint": run.step,
         "task": run.config.task,
         "sampler": f"{run.config.sampler.name}-{run.config.sampler.num_steps}",
-        "batch": given.batch,
-        "platforms": given.platforms,
-        "inputs": dict(zip(("keys", "obs", "previous"), taken)),
-        "output": {"shape": [rows, horizon.predict, run.spec.action], "dtype": "float32"},
+        "batch": args.batch,
+        "platforms": args.platforms,
+        "inputs": dict(zip(("keys", "obs", "previous"), inputs)),
+        "output": {"shape": [batch, horizon.predict, run.spec.action], "dtype": "float32"},
         "observed": horizon.obs,
         "predicted": horizon.predict,
         "executed": horizon.act,
-        "executed_steps": [first, first + horizon.act],  # of the output, the end not included
+        "executed_steps": [first, first + horizon.act],  # of the output, the end excluded
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "versions": provenance.versions(),
@@ -108,21 +146,14 @@ def about(run: run_lib.Run, given: argparse.Namespace, data: bytes) -> dict:
     }
 
 
-def main(argv=None) -> int:
-    given = arguments(argv)
-    path = path_of(given)
-    run = run_lib.load(given.run, sampler=given.sampler, steps=given.steps)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports the run and writes the file and the JSON beside it."""
+    args = parse(argv)
+    run = load(args.run, sampler=args.sampler, steps=args.steps)
     start = time.perf_counter()
-    data = bytes(export(run, given.batch, given.platforms).serialize())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        description = json.dumps(about(run, given, data), indent=2) + "\n"
-        for target, content in ((path, data), (path.with_suffix(".json"), description.encode())):
-            temporary = target.with_name(target.name + ".tmp")
-            temporary.write_bytes(content)
-            os.replace(temporary, target)
-    except OSError as error:
-        raise UserError(f"--out {path}: {error.strerror or error}.") from error
+    data = bytes(export(run, args.batch, args.platforms).serialize())
+    path = write(args.run, args.out, data, describe(run, args, data))
     seconds = time.perf_counter() - start
-    print(f"{path}: {len(data) / 2**20:.1f} MiB for {', '.join(given.platforms)}, {seconds:.1f} s")
+    platforms = ", ".join(args.platforms)
+    print(f"{path}: {len(data) / 2**20:.1f} MiB for {platforms}, {seconds:.1f} s")
     return 0

@@ -1,115 +1,186 @@
-"""What is read of somebody else's policy, before it is ours."""
+"""What the readers of other libraries' files return, and the checks that they share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.interop.weight_map import Piece, Shapes
+from dpjax.interop.weight_map import Shapes, Table
 
+Settings = dict[str, dict[str, Any]]  # {group: {name: value}}, see ImportedPolicy
 Units = dict[str, tuple[np.ndarray, np.ndarray]]  # {key: (offset, scale)} of the normalizer
 Observations = dict[str, int | tuple[int, int, int]]  # {key: size, or (H, W, 3) of images}
 
-
-STEPS = ("horizon.obs", "horizon.predict", "horizon.act", "schedule.num_levels")
-MAX_STEPS, MAX_LEVELS, MAX_SIZE = 10_000, 16, 100_000  # of these; of a U-Net; of all else
-MOST = {"denoiser.layers": 1000, "denoiser.cond_layers": 1000, "denoiser.kernel_size": 1000}
+# Bounds that no published policy comes near. They keep a hostile file from asking for a
+# network that does not fit into memory.
+MAX_STEPS = 10_000  # of a horizon, and noise levels
+MAX_ELEMENTS = 16  # of a tuple of sizes, such as a U-Net's widths
+MAX_SIZE = 100_000  # of everything else
+MAX_SMALL = 1000
+SMALL = {"layers", "cond_layers", "kernel_size"}  # settings of a denoiser bounded by MAX_SMALL
+STEPS = {"horizon": ("obs", "predict", "act"), "schedule": ("num_levels",)}
 MAX_FEATURES = 10_000_000  # numbers that a network is conditioned on
 
 
-class Found(NamedTuple):
-    """Somebody's policy: what dpjax's config has to say of it, its tensors, and what they are.
+class ImportedPolicy(NamedTuple):
+    """A policy of another library: its settings, its tensors, and what they mean here.
 
-    settings: {config key, dotted: value}; a value that could not be read is None.
-    observations: in our order, numbers first; action: Da.
-    tensors: {name: float32 array}, all of them of the two networks.
-    encoder, denoiser: our leaves' shapes -> the pieces.
-    said: lines for the user: what was left out, and what is done in another way here.
+    source: the file or folder, as errors name it.
+    settings: {group: {name: value}}. Group "policy" holds prediction_type and condition; the
+        groups horizon, denoiser, encoder, schedule, sampler and loss hold the arguments of
+        those parts; cameras holds {camera: {"size", "resize", "crop"}}.
+    observations: in dpjax's order, numbers first.
+    action_size: Da.
+    tensors: {name: float32 array}, all tensors of the two networks.
+    encoder, denoiser: shapes of our leaves -> the network's weight table.
+    units: {key: (offset, scale)} of each observation and of the action.
     """
 
     source: str
-    settings: dict[str, Any]
+    settings: Settings
     observations: Observations
-    action: int
+    action_size: int
     tensors: Mapping[str, np.ndarray]
-    encoder: Callable[[Shapes], tuple[Piece, ...]]
-    denoiser: Callable[[Shapes], tuple[Piece, ...]]
+    encoder: Callable[[Shapes], Table]
+    denoiser: Callable[[Shapes], Table]
     units: Units
-    said: list[str]
 
 
-def refuse(source: str, key: str, expected: str, got: Any, remedy: str = "") -> UserError:
-    """The one line about a key of somebody's file."""
-    remedy = f" {remedy}" if remedy else ""
-    return UserError(f"{source}: {key}: expected {expected}, got {str(got)[:200]}.{remedy}")
+class SettingError(UserError):
+    """A setting that is missing, out of range, or that the other library cannot express.
+
+    settings: the (group, name) pairs; `argument` has no room for several. A layer that knows
+        the config names their keys.
+    """
+
+    def __init__(self, message: str, settings: Iterable[tuple[str, str]]):
+        super().__init__(message)
+        self.settings = tuple(settings)
 
 
-def only(source: str, key: str, got: Any, allowed: Mapping[Any, Any]) -> Any:
-    """allowed[got], or a line that names what dpjax does not have."""
-    if not isinstance(got, (str, int, float, bool, type(None))) or got not in allowed:
+def name_of(group: str, name: str) -> str:
+    """How errors name a setting; an empty name stands for the full group."""
+    return f"{group}.{name}" if name else group
+
+
+def refuse(source: str, key: str, expected: str, got: Any) -> UserError:
+    """The error about one key of the other library's file."""
+    return UserError(f"{source}: {key}: expected {expected}, got {str(got)[:200]}.")
+
+
+def choose(source: str, key: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
+    """Returns allowed[value]; raises UserError with the values that dpjax has for the key."""
+    if not isinstance(value, (str, int, float, bool, type(None))) or value not in allowed:
         names = " or ".join(repr(name) for name in allowed)
-        raise refuse(source, key, f"{names}, which is what dpjax has", repr(got))
-    return allowed[got]
+        raise refuse(source, key, f"{names}, which is what dpjax has", repr(value))
+    return allowed[value]
 
 
-def check_sizes(source: str, settings: Mapping[str, Any]) -> None:
-    """Refuses numbers that no network has, before anything is made of them."""
-    for key in STEPS:
-        _check_size(source, key, settings[key], 1, MAX_STEPS)
-    for key, value in settings.items():
-        if key == "cameras":
-            for name, camera in value.items():
-                for x in (*camera["size"], *camera["crop"]):
-                    _check_size(source, f"cameras.{name}", x, 1, MAX_SIZE)
-            continue
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if len(values) > MAX_LEVELS:
-            raise refuse(source, f"config.{key}", f"{MAX_LEVELS} numbers at most", len(values))
-        for x in values:
-            if isinstance(x, int) and not isinstance(x, bool):
-                _check_size(source, key, x, 0, MOST.get(key, MAX_SIZE))
+def override(settings: Settings, overrides: Settings) -> Settings:
+    """The settings with the user's values for those that the policy has."""
+    return {
+        group: {name: overrides.get(group, {}).get(name, value) for name, value in values.items()}
+        for group, values in settings.items()
+    }
 
 
-def _check_size(source: str, key: str, value: Any, low: int, high: int) -> None:
+def missing_settings(settings: Settings) -> list[tuple[str, str]]:
+    """(group, name) of all settings that are None: the file does not say them."""
+    return [
+        (group, name)
+        for group, values in settings.items()
+        for name, value in values.items()
+        if value is None
+    ]
+
+
+def check_sizes(source: str, settings: Settings) -> None:
+    """Raises SettingError for sizes that no policy has, before any network is built."""
+    for group, names in STEPS.items():
+        for name in names:
+            _check_size(source, (group, name), settings[group][name], 1, MAX_STEPS)
+    for group, values in settings.items():
+        for name, value in values.items():
+            if group == "cameras":
+                for x in (*value["size"], *value["crop"]):
+                    _check_size(source, (group, name), x, 1, MAX_SIZE)
+            else:
+                _check_setting(source, (group, name), value)
+
+
+def _check_setting(source: str, setting: tuple[str, str], value: Any) -> None:
+    """Bounds every whole number of a setting, and how many it has."""
+    elements = value if isinstance(value, (list, tuple)) else [value]
+    if len(elements) > MAX_ELEMENTS:
+        raise SettingError(
+            f"{source}: {name_of(*setting)}: expected {MAX_ELEMENTS} numbers at most, got "
+            f"{len(elements)}.",
+            [setting],
+        )
+    group, name = setting
+    largest = MAX_SMALL if group == "denoiser" and name in SMALL else MAX_SIZE
+    for x in elements:
+        if isinstance(x, int) and not isinstance(x, bool):
+            _check_size(source, setting, x, 0, largest)
+
+
+def _check_size(source: str, setting: tuple[str, str], value: Any, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
-        expected = f"a whole number from {low} to {high:,}"
-        raise refuse(source, f"config.{key}", expected, value, "Or give --set.")
-
-
-def spacing(settings: Mapping[str, Any]) -> str:
-    """config.sampler.spacing of diffusers' "leading" steps; "auto" where it takes the same.
-
-    With "auto" other numbers of steps may be asked for, which leading steps don't allow.
-    """
-    levels, steps = settings["schedule.num_levels"], settings["sampler.num_steps"]
-    whole = isinstance(levels, int) and isinstance(steps, int) and steps > 0
-    return "auto" if whole and levels % steps == 0 else "leading"
-
-
-def order_of(theirs: Mapping[str, int], ours: list[str], steps: int = 1) -> np.ndarray:
-    """Where each number of our features is among theirs: int [steps · F].
-
-    theirs: {key: size} in their order. ours: the same keys in ours. steps: observed ones,
-        one after the other.
-    """
-    if steps * sum(theirs.values()) > MAX_FEATURES:
-        raise UserError(
-            f"{steps} observed steps of {dict(theirs)} features: expected {MAX_FEATURES:,} "
-            "numbers at most."
+        raise SettingError(
+            f"{source}: {name_of(*setting)}: expected a whole number from {low} to {high:,}, got "
+            f"{str(value)[:200]}.",
+            [setting],
         )
-    starts = dict(zip(theirs, np.cumsum([0, *theirs.values()])))
-    one = [starts[key] + np.arange(theirs[key]) for key in ours]
-    one = np.concatenate([np.zeros(0, int), *one])
-    return (np.arange(steps)[:, None] * len(one) + one).reshape(-1)
 
 
-def split_numbers(source: str, size: int, names: Mapping[str, int] | None) -> dict[str, int]:
-    """{observation: size} of `size` numbers in a row; names: what the user calls them."""
-    names = dict(names or {"state": size})
-    if sum(names.values()) != size:
+def sampler_spacing(num_levels: Any, num_steps: Any) -> str:
+    """The spacing of sampling steps that is diffusers' "leading" one.
+
+    "auto" takes the same steps where num_steps divides num_levels, and unlike "leading" it
+    also allows other numbers of steps later on.
+    """
+    integers = isinstance(num_levels, int) and isinstance(num_steps, int) and num_steps > 0
+    return "auto" if integers and num_levels % num_steps == 0 else "leading"
+
+
+def feature_order(source_sizes: Mapping[str, int], keys: list[str], steps: int = 1) -> np.ndarray:
+    """Index of each of our features among the other library's: int [steps · F].
+
+    source_sizes: {key: size} in the other library's order. keys: the same keys in our order.
+    steps: number of observed steps, whose features follow each other.
+    """
+    if steps * sum(source_sizes.values()) > MAX_FEATURES:
         raise UserError(
-            f"--observations {','.join(f'{key}={n}' for key, n in names.items())}: expected sizes "
-            f"that add up to the {size} numbers that {source} observes, got {sum(names.values())}."
+            f"{steps} observed steps of {dict(source_sizes)} features: expected "
+            f"{MAX_FEATURES:,} numbers at most."
         )
-    return names
+    starts = dict(zip(source_sizes, np.cumsum([0, *source_sizes.values()])))
+    ranges = [starts[key] + np.arange(source_sizes[key]) for key in keys]
+    one_step = np.concatenate([np.zeros(0, int), *ranges])
+    return (np.arange(steps)[:, None] * len(one_step) + one_step).reshape(-1)
+
+
+def split_numbers(source: str, size: int, observations: Mapping[str, int] | None) -> dict[str, int]:
+    """{observation: size} that divides the `size` numbers of the source's vector.
+
+    observations: the user's names and sizes; None for one observation "state".
+    """
+    sizes = dict(observations or {"state": size})
+    if sum(sizes.values()) != size:
+        text = ",".join(f"{key}={n}" for key, n in sizes.items())
+        raise UserError(
+            f"observations={text}: expected sizes that add up to the {size} numbers that "
+            f"{source} observes, got {sum(sizes.values())}.",
+            argument="observations",
+        )
+    return sizes
+
+
+def split_units(offset: np.ndarray, scale: np.ndarray, sizes: Mapping[str, int]) -> Units:
+    """{observation: (offset, scale)} of consecutive parts of two vectors."""
+    ends = np.cumsum([0, *sizes.values()])
+    return {
+        key: (offset[start:end], scale[start:end])
+        for key, start, end in zip(sizes, ends[:-1], ends[1:])
+    }

@@ -1,67 +1,79 @@
-"""Units of other libraries as offset and scale, x̂ = (x - offset) / scale, and back.
+"""Normalization of other libraries as offset and scale, x̂ = (x - offset) / scale, and back.
 
-    the original   x̂ = x s + o                              scale = 1/s, offset = -o/s
-    LeRobot        x̂ = 2 (x - low)/(high - low) - 1          scale = (high - low)/2
-                   x̂ = (x - mean)/(std + 1e-8)               scale = std + 1e-8
+    Chi et al. 2023   x̂ = x s + o                            scale = 1/s, offset = -o/s
+    LeRobot           x̂ = 2 (x - low)/(high - low) - 1        scale = (high - low)/2
+                      x̂ = (x - mean)/(std + 1e-8)             scale = std + 1e-8
 
-Images are 0..255 here and 0..1 there: both are times 255.
+Pixels are 0..255 here and 0..1 there: an image's offset and scale are multiplied by 255.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from dpjax.interop.imported import refuse
 
-EPSILON = 1e-8  # LeRobot's, added to a deviation and in the place of a range of 0
-SMALLEST, LARGEST = 1e-8, 1e8  # of a scale that can be meant
-PIXELS = 255.0
-RANGES = {  # LeRobot's mode: the names of low and high
+Unit = tuple[np.ndarray, np.ndarray]  # (offset, scale), each float32 [D]
+
+EPSILON = 1e-8  # LeRobot adds it to a deviation, and divides by it where the range is 0
+# Scales outside these bounds come from a damaged file, never from data.
+MIN_SCALE = 1e-8
+MAX_SCALE = 1e8
+PIXEL_MAX = 255.0
+RANGES = {  # LeRobot's mode: its names of low and high
     "MIN_MAX": ("min", "max"),
     "QUANTILES": ("q01", "q99"),
     "QUANTILE10": ("q10", "q90"),
 }
+NEIGHBORS = 4  # float32 numbers tried on each side in search of an exact inverse
 
 
-def original(source: str, name: str, scale: np.ndarray, offset: np.ndarray, unit: float = 1.0):
-    """(offset, scale) of the original's x s + o. unit: 255 for images."""
-    for part, x in (("scale", scale), ("offset", offset)):
-        check(source, f"{name}.{part}", x, x if part == "scale" else None)
-    scale, offset = np.float64(scale).reshape(-1), np.float64(offset).reshape(-1)
-    return np.float32(-offset / scale * unit), np.float32(unit / scale)
+def from_chi2023(
+    source: str, normalizer: Mapping[str, np.ndarray], key: str, unit: float = 1.0
+) -> Unit:
+    """(offset, scale) of one key of Chi et al.'s normalizer.
 
-
-def of_key(source: str, norms: Mapping[str, np.ndarray], key: str, unit: float = 1.0):
-    """(offset, scale) of a key of the original's normalizer, {"<key>.scale": [D], …}."""
+    normalizer: {"<key>.scale": [D], "<key>.offset": [D], …}. unit: PIXEL_MAX for images.
+    Raises UserError where one is absent, is not finite, or has a scale that no data gives.
+    """
     name = f"normalizer.params_dict.{key}"
     for part in ("scale", "offset"):
-        if f"{key}.{part}" not in norms or norms[f"{key}.{part}"].ndim != 1:
-            raise refuse(source, f"{name}.{part}", "a number a dim", "no such array")
-    return original(source, name, norms[f"{key}.scale"], norms[f"{key}.offset"], unit)
+        if f"{key}.{part}" not in normalizer or normalizer[f"{key}.{part}"].ndim != 1:
+            raise refuse(source, f"{name}.{part}", "one number per dimension", "no such array")
+    s = normalizer[f"{key}.scale"]
+    o = normalizer[f"{key}.offset"]
+    check_numbers(source, f"{name}.scale", s, scale=s)
+    check_numbers(source, f"{name}.offset", o)
+    s = np.float64(s).reshape(-1)
+    o = np.float64(o).reshape(-1)
+    return np.float32(-o / s * unit), np.float32(unit / s)
 
 
-def check_keys(source: str, norms: Mapping[str, np.ndarray], keys) -> None:
-    """Refuses units of what is not observed."""
+def check_keys(source: str, normalizer: Mapping[str, np.ndarray], keys: Iterable[str]) -> None:
+    """Raises UserError if the normalizer has keys that the policy does not observe."""
     known = {f"{key}.{part}" for key in keys for part in ("scale", "offset")}
-    if left := sorted(set(norms) - known):
-        names = ", ".join(f"normalizer.params_dict.{name}" for name in left[:5])
+    if unknown := sorted(set(normalizer) - known):
+        names = ", ".join(f"normalizer.params_dict.{name}" for name in unknown[:5])
         raise refuse(source, "normalizer", f"units of {', '.join(keys)}", names)
 
 
-def check(source: str, name: str, x: np.ndarray, scale: np.ndarray | None = None) -> None:
-    """Refuses numbers that are not finite, and scales that can't be meant, by their dim."""
+def check_numbers(source: str, name: str, x: np.ndarray, scale: np.ndarray | None = None) -> None:
+    """Raises UserError, with the dimension, for numbers that are not finite.
+
+    scale: numbers of x's size that must lie between MIN_SCALE and MAX_SCALE too.
+    """
     x = np.asarray(x).reshape(-1)
     bad = ~np.isfinite(x)
     if scale is not None:
         size = np.abs(np.asarray(scale, np.float64).reshape(-1))
-        bad |= ~((size >= SMALLEST) & (size <= LARGEST))
+        bad |= ~((size >= MIN_SCALE) & (size <= MAX_SCALE))
     if bad.any():
         dim = int(np.flatnonzero(bad)[0])
-        expected = f"a number from {SMALLEST:g} to {LARGEST:g}" if scale is not None else "a number"
-        raise refuse(source, f"{name}[{dim}]", expected, x[dim])
+        in_range = f"a number from {MIN_SCALE:g} to {MAX_SCALE:g}"
+        raise refuse(source, f"{name}[{dim}]", "a number" if scale is None else in_range, x[dim])
 
 
-def lerobot(
+def from_lerobot(
     source: str,
     key: str,
     mode: str,
@@ -69,81 +81,96 @@ def lerobot(
     size: int,
     *,
     unit: float = 1.0,
-    acts: bool = False,
+    is_action: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """(offset, scale, constant dims) of a feature that LeRobot normalizes in that mode.
+    """(offset, scale, constant dimensions) of a feature that LeRobot normalizes in that mode.
 
-    size: numbers of the feature, 3 for images. unit: 255 for images. acts: it is the action,
-        which is restored; LeRobot restores without the 1e-8 of a deviation.
+    size: numbers of the feature, 3 for images. unit: PIXEL_MAX for images. is_action: the
+    feature is restored instead of normalized; LeRobot restores without the 1e-8 of a deviation.
     """
     if mode == "IDENTITY":
         return np.zeros(size, np.float32), np.full(size, unit, np.float32), []
-    names = ("mean", "std") if mode == "MEAN_STD" else RANGES[mode]
-    first, second = (_stat(source, key, name, mode, stats, size) for name in names)
     if mode == "MEAN_STD":
-        check(source, f"{key}.std", second, second)
-        deviation = second if acts else second + np.float32(EPSILON)
-        return np.float32(first * unit), np.float32(np.float64(deviation) * unit), []
-    low, high = np.float64(first), np.float64(second)
+        mean, std = (_statistic(source, key, name, mode, stats, size) for name in ("mean", "std"))
+        check_numbers(source, f"{key}.std", std, scale=std)
+        deviation = std if is_action else std + np.float32(EPSILON)
+        return np.float32(mean * unit), np.float32(np.float64(deviation) * unit), []
+
+    low_name, high_name = RANGES[mode]
+    low = np.float64(_statistic(source, key, low_name, mode, stats, size))
+    high = np.float64(_statistic(source, key, high_name, mode, stats, size))
     constant = low == high
-    check(source, f"{key}.{names[1]} - {names[0]}", high - low, np.where(constant, 1, high - low))
-    # What is constant is -1 there. Divided by 1e-8, noise would be blown up; an action is only
-    # restored, and to just that constant.
-    half = np.where(constant, EPSILON / 2 if acts else 1.0, (high - low) / 2)
+    width = np.where(constant, 1, high - low)
+    check_numbers(source, f"{key}.{high_name} - {low_name}", high - low, scale=width)
+    # LeRobot maps a constant dimension to -1 and divides it by 1e-8, which would blow up any
+    # noise of an observation: it gets the scale 1 instead. An action is only restored, and
+    # always to that constant.
+    half = np.where(constant, EPSILON / 2 if is_action else 1.0, (high - low) / 2)
     middle = np.where(constant, low + half, (high + low) / 2)
     dims = [int(dim) for dim in np.flatnonzero(constant)]
     return np.float32(middle * unit), np.float32(half * unit), dims
 
 
-def _stat(source, key, name, mode, stats, size) -> np.ndarray:
+def _statistic(
+    source: str, key: str, name: str, mode: str, stats: Mapping[str, np.ndarray], size: int
+) -> np.ndarray:
+    """One statistic of a feature, checked: float32 [size]."""
     if name not in stats:
         raise refuse(source, f"{key}.{name}", f"a statistic, as {mode} needs", "nothing")
     x = np.asarray(stats[name], np.float32).reshape(-1)
     if len(x) != size:
         raise refuse(source, f"{key}.{name}", f"{size} numbers", f"{len(x)}")
-    check(source, f"{key}.{name}", x)
+    check_numbers(source, f"{key}.{name}", x)
     return x
 
 
-def limits(offset: np.ndarray, scale: np.ndarray):
-    """float32 (low, high, dims) for which `lerobot` gives back this offset and scale.
+def limits(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """float32 (low, high) for which `from_lerobot` gives back this offset and scale.
 
-    dims: those for which no such pair was found near by; theirs are the nearest.
+    The third value lists the dimensions for which no such pair exists near by; they get the
+    nearest pair. offset, scale: float32 [D].
     """
-    grid = lambda x: _around(np.float64(x))
-    low, high = grid(offset - np.float64(scale)), grid(offset + np.float64(scale))
-    low, high = low[:, :, None], high[:, None, :]
+    low = _neighbors(offset - np.float64(scale))[:, :, None]
+    high = _neighbors(offset + np.float64(scale))[:, None, :]
     half = np.float32((np.float64(high) - low) / 2)
     middle = np.float32((np.float64(high) + low) / 2)
-    good = (half == scale[:, None, None]) & (middle == offset[:, None, None])
-    return _pick(low, high, good)
+    exact = (half == scale[:, None, None]) & (middle == offset[:, None, None])
+    return _first_exact(low, high, exact)
 
 
-def moments(offset: np.ndarray, scale: np.ndarray):
-    """float32 (mean, std, dims) of images, likewise."""
-    mean = _around(np.float64(offset) / PIXELS)[:, :, None]
-    std = _around(np.float64(scale) / PIXELS - EPSILON)[:, None, :]
-    back = np.float32(np.float64(std + np.float32(EPSILON)) * PIXELS)
-    good = (np.float32(mean * PIXELS) == offset[:, None, None]) & (back == scale[:, None, None])
-    return _pick(mean, std, good)
+def moments(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """float32 (mean, std) of an image, likewise."""
+    mean = _neighbors(np.float64(offset) / PIXEL_MAX)[:, :, None]
+    std = _neighbors(np.float64(scale) / PIXEL_MAX - EPSILON)[:, None, :]
+    scale_again = np.float32(np.float64(std + np.float32(EPSILON)) * PIXEL_MAX)
+    offset_again = np.float32(mean * PIXEL_MAX)
+    exact = (offset_again == offset[:, None, None]) & (scale_again == scale[:, None, None])
+    return _first_exact(mean, std, exact)
 
 
-def _around(x: np.ndarray) -> np.ndarray:
-    """[D] -> [D, 9]: the float32 nearest to each number first, then its neighbours."""
-    found = [np.float32(x)]
-    for way in (-np.inf, np.inf):
-        step = found[0]
-        for _ in range(4):
-            step = np.nextafter(step, np.float32(way))
-            found.append(step)
-    return np.stack(found, axis=-1)
+def _neighbors(x: np.ndarray) -> np.ndarray:
+    """[D] -> [D, 9]: the float32 nearest to each number first, then those on its two sides."""
+    nearest = np.float32(x)
+    columns = [nearest]
+    for direction in (-np.inf, np.inf):
+        step = nearest
+        for _ in range(NEIGHBORS):
+            step = np.nextafter(step, np.float32(direction))
+            columns.append(step)
+    return np.stack(columns, axis=-1)
 
 
-def _pick(first, second, good):
-    """The first good pair of every dim, or the nearest pair, and the dims without a good one."""
-    dims, count = len(good), good.shape[1]
-    best = good.reshape(dims, -1).argmax(1)  # 0, the nearest, where none is good
-    row, column = best // count, best % count
-    at = np.arange(dims)
-    bad = [int(dim) for dim in np.flatnonzero(~good.reshape(dims, -1).any(1))]
-    return first[at, row, 0], second[at, 0, column], bad
+def _first_exact(
+    first: np.ndarray, second: np.ndarray, exact: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """The first exact pair of every dimension, otherwise the nearest one.
+
+    first: [D, 9, 1] and second: [D, 1, 9] candidates. exact: bool [D, 9, 9]. The third value
+    lists the dimensions without an exact pair.
+    """
+    dims = len(exact)
+    count = exact.shape[1]
+    best = exact.reshape(dims, -1).argmax(1)  # 0, the nearest pair, where none is exact
+    every_dim = np.arange(dims)
+    inexact = [int(dim) for dim in np.flatnonzero(~exact.reshape(dims, -1).any(1))]
+    return first[every_dim, best // count, 0], second[every_dim, 0, best % count], inexact

@@ -1,7 +1,7 @@
-"""torchvision's ResNets, trained on ImageNet, as `nets.resnet.ResNet` with frozen norms.
+"""torchvision's ResNets, trained on ImageNet, as params of a `nets.resnet.ResNet`.
 
-BatchNorm is folded into a scale and a bias a channel, with the statistics it was
-trained with:
+A BatchNorm is folded into one scale and one bias per channel, with the statistics of its
+training:
 
     scale = weight / √(var + 1e-5),    bias = bias - mean · scale             (1)
 """
@@ -16,11 +16,11 @@ from dpjax.core.errors import UserError
 from dpjax.nets.resnet import BLOCKS
 
 EPSILON = 1e-5  # torch's default, which torchvision keeps
-UNUSED = ("fc.weight", "fc.bias")  # the classifier
+CLASSIFIER = ("fc.weight", "fc.bias")  # the last layer, which an encoder does not have
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """{name: array} of a .safetensors or .npz file."""
+    """{name: array} of a .safetensors or .npz file; raises UserError for any other file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected weights, .safetensors or .npz.")
@@ -29,7 +29,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             return load_file(path)
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except Exception as error:  # whatever the two readers raise
+    except Exception as error:  # both readers raise many types on damaged files
         raise UserError(
             f"{path}: can't be read as weights, .safetensors or .npz "
             f"({type(error).__name__}: {str(error)[:120]})."
@@ -37,34 +37,41 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def resnet(path: str | Path, depth: int) -> dict:
-    """The params of `ResNet(depth, 64, "frozen")` from torchvision's state dict in a file."""
-    state = read(path)
-    params, left = _params(state, depth, str(path))
-    left = [key for key in left if key not in UNUSED and not key.endswith("num_batches_tracked")]
-    if left:
+    """The params of `ResNet(depth, 64, "frozen")`, from a file with torchvision's state dict.
+
+    depth: 18 or 34. Raises UserError for arrays that are missing or left over, by name.
+    """
+    arrays = read(path)
+    params, names = _params(arrays, depth, str(path))
+    ignored = {*names, *CLASSIFIER}
+    unused = [
+        name for name in arrays if name not in ignored and not name.endswith("num_batches_tracked")
+    ]
+    if unused:
         raise UserError(
-            f"{path}: {len(left)} arrays are not of a ResNet-{depth}, the first is {left[0]!r}."
+            f"{path}: {len(unused)} arrays are not of a ResNet-{depth}, the first is {unused[0]!r}."
         )
     return params
 
 
-def _params(state: Mapping[str, np.ndarray], depth: int, source: str) -> tuple[dict, list[str]]:
-    """The params, and the names in `state` that are none of theirs."""
-    rest = dict(state)
+def _params(arrays: Mapping[str, np.ndarray], depth: int, source: str) -> tuple[dict, set[str]]:
+    """(the params, the names of the arrays that they were read from)."""
+    names = set()
 
-    def take(name):
-        if name not in rest:
+    def array(name):
+        if name not in arrays:
             raise UserError(f"{source}: no array {name!r}: not the weights of a ResNet-{depth}.")
-        return np.asarray(rest.pop(name), np.float32)
+        names.add(name)
+        return np.asarray(arrays[name], np.float32)
 
     def conv(name):
-        return {"kernel": take(f"{name}.weight").transpose(2, 3, 1, 0)}  # OIHW -> HWIO
+        return {"kernel": array(f"{name}.weight").transpose(2, 3, 1, 0)}  # OIHW -> HWIO
 
     def norm(name):
         parts = ("weight", "bias", "running_mean", "running_var")
-        weight, bias, mean, var = (take(f"{name}.{part}") for part in parts)
+        weight, bias, mean, var = (array(f"{name}.{part}") for part in parts)
         scale = weight / np.sqrt(var + EPSILON)
-        return {"frozen_scale": scale, "frozen_bias": bias - mean * scale}
+        return {"frozen_scale": scale, "frozen_bias": bias - mean * scale}  # (1)
 
     params = {"conv": conv("conv1"), "norm": norm("bn1")}
     for stage, blocks in enumerate(BLOCKS[depth]):
@@ -76,8 +83,8 @@ def _params(state: Mapping[str, np.ndarray], depth: int, source: str) -> tuple[d
                 "conv1": conv(f"{name}.conv2"),
                 "norm1": norm(f"{name}.bn2"),
             }
-            if stage and not i:
+            if stage and not i:  # it halves the image: the shortcut has to do so too
                 block["shortcut"] = conv(f"{name}.downsample.0")
                 block["shortcut_norm"] = norm(f"{name}.downsample.1")
             params[f"stage{stage}_{i}"] = block
-    return params, list(rest)
+    return params, names

@@ -1,150 +1,186 @@
-"""Networks of other libraries as tables of pieces, read in both directions.
+"""Weight tables: which part of our parameters is which part of another library's tensors.
 
-A piece says that a part of one of our leaves is a part of one of their tensors, its axes
-in another order. A network is a tuple of pieces; that every number of ours and every number
-of theirs is in exactly one of them is checked, and what is missing, left over or of another
-shape is listed by name.
+A weight table is a tuple of `WeightEntry`s and describes one network. The same table reads
+weights (`params_from`) and writes them (`tensors_from`). Both check that the entries cover
+every number of our leaves and of the other library's tensors exactly once; tensors that are
+missing, left over or of another shape are refused by name.
 """
 
 from collections.abc import Iterable, Mapping
+import logging
 import math
 from typing import Any, NamedTuple
 
+from flax import traverse_util
 import numpy as np
 
 from dpjax.core.errors import UserError
 
 Path = tuple[str, ...]
-Shapes = dict[Path, tuple[int, ...]]  # {leaf: shape} of our params
-SHOWN = 5  # names of a kind in an error
+Shapes = dict[Path, tuple[int, ...]]  # {path of a leaf: shape} of our params
+Tensors = Mapping[str, np.ndarray]  # {name: array} of the other library
+MAX_NAMES = 5  # names of one kind that an error lists
+EXACT = ("float32", "float16", "bfloat16")  # dtypes that float32 holds without rounding
+
+log = logging.getLogger("dpjax")
 
 
-class Piece(NamedTuple):
-    """ours[path][to] = theirs[name][of], its axes transposed.
+class WeightEntry(NamedTuple):
+    """One line of a table: leaf[path][index] = tensors[name][tensor_index], axes transposed.
 
-    axes: theirs in the order of ours; () for none to move.
-    to, of: an index an axis: a slice with both ends, an int, or a range as an int array; ()
-        for all there is.
+    path: path of our leaf in the params.
+    name: name of the other library's tensor.
+    axes: order in which our leaf has the tensor's axes; () where it is the same.
+    index, tensor_index: one index per axis: an int, a slice with both ends, or an int array
+        for a range in another order; () for the full array.
     """
 
     path: Path
     name: str
     axes: tuple[int, ...] = ()
-    to: tuple = ()
-    of: tuple = ()
+    index: tuple = ()
+    tensor_index: tuple = ()
 
 
-def linear(path: Path, name: str, **parts) -> tuple[Piece, Piece]:
-    """A linear layer: [out, in] there, [in, out] here; and its bias."""
-    return Piece((*path, "kernel"), f"{name}.weight", (1, 0), **parts), Piece(
-        (*path, "bias"), f"{name}.bias"
+Table = tuple[WeightEntry, ...]
+
+
+def linear(path: Path, name: str, **indices) -> Table:
+    """Entries of a linear layer: weights are [out, in] in torch and [in, out] here."""
+    return (
+        WeightEntry((*path, "kernel"), f"{name}.weight", (1, 0), **indices),
+        WeightEntry((*path, "bias"), f"{name}.bias"),
     )
 
 
-def norm(path: Path, name: str, scale: str = "scale", bias: str = "bias") -> tuple[Piece, Piece]:
-    """A scale and a bias a channel."""
-    return Piece((*path, scale), f"{name}.weight"), Piece((*path, bias), f"{name}.bias")
+def norm(path: Path, name: str, scale: str = "scale", bias: str = "bias") -> Table:
+    """Entries of a normalization layer with one scale and one bias per channel."""
+    return (
+        WeightEntry((*path, scale), f"{name}.weight"),
+        WeightEntry((*path, bias), f"{name}.bias"),
+    )
 
 
-def their_shapes(pieces: Iterable[Piece], ours: Shapes) -> dict[str, tuple[int, ...]]:
-    """{name: shape} of all their tensors, from ours and the pieces."""
-    shapes: dict[str, list[int]] = {}
-    for piece in pieces:
-        part = list(_shape_of(ours[piece.path], piece.to))
-        if piece.axes:
-            part = [part[piece.axes.index(axis)] for axis in range(len(part))]
-        index = piece.of or (slice(None),) * len(part)
-        ends = []
-        for at in (*index, *[slice(None)] * len(part)):
-            if isinstance(at, int):
-                ends.append(at + 1)
-            elif part:
-                size = part.pop(0)
-                ends.append(_end(at, size))
-        known = shapes.setdefault(piece.name, [0] * len(ends))
-        shapes[piece.name] = [max(pair) for pair in zip(known, ends)]
-    return {name: tuple(shape) for name, shape in shapes.items()}
+def params_from(
+    source: str, table: Iterable[WeightEntry], shapes: Shapes, tensors: Tensors
+) -> dict[str, Any]:
+    """Our params as nested dicts, read from the other library's float32 tensors.
+
+    source: what errors call the file. shapes: of our leaves. Raises UserError where the
+    tensors are not exactly those of the table.
+    """
+    table = tuple(table)
+    check_tensors(source, table, shapes, tensors)
+    leaves = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    filled = dict.fromkeys(shapes, 0)  # numbers written into each leaf
+    for entry in table:
+        part = tensors[entry.name][entry.tensor_index]
+        if entry.axes:
+            part = part.transpose(entry.axes)
+        leaves[entry.path][entry.index] = part
+        filled[entry.path] += part.size
+    incomplete = [path for path, count in filled.items() if count != math.prod(shapes[path])]
+    assert not incomplete, f"the table leaves out a part of {incomplete}"
+    return traverse_util.unflatten_dict(leaves)
 
 
-def _end(at, size: int) -> int:
-    """Where an index of `size` numbers ends."""
+def tensors_from(
+    table: Iterable[WeightEntry], leaves: Mapping[Path, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The other library's float32 tensors {name: array}, written from our leaves."""
+    table = tuple(table)
+    shapes = tensor_shapes(table, {path: leaf.shape for path, leaf in leaves.items()})
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    for entry in table:
+        part = np.asarray(leaves[entry.path])[entry.index]
+        if entry.axes:
+            part = part.transpose(np.argsort(entry.axes))  # the inverse permutation
+        tensors[entry.name][entry.tensor_index] = part
+    with_numbers = {path for path, leaf in leaves.items() if np.size(leaf)}
+    unused = sorted(with_numbers - {entry.path for entry in table})
+    assert not unused, f"no entry of the table reads {unused}"
+    return tensors
+
+
+def check_tensors(
+    source: str, table: Iterable[WeightEntry], shapes: Shapes, tensors: Tensors
+) -> None:
+    """Raises UserError unless the tensors have exactly the names and shapes of the table."""
+    expected = tensor_shapes(table, shapes)
+    reshaped = [
+        f"{name}: expected {list(shape)}, got {list(tensors[name].shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    problems = {
+        "missing": sorted(set(expected) - set(tensors)),
+        "left over": sorted(set(tensors) - set(expected)),
+        "of another shape": reshaped,
+    }
+    texts = [
+        f"{len(names)} {problem} ({first_names(names)})"
+        for problem, names in problems.items()
+        if names
+    ]
+    if texts:
+        raise UserError(f"{source}: these tensors are not of that network: {'; '.join(texts)}.")
+
+
+def tensor_shapes(table: Iterable[WeightEntry], shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of all tensors of the table, derived from the shapes of our leaves.
+
+    A tensor that several entries share is as large as the entry that reaches furthest.
+    """
+    largest: dict[str, list[int]] = {}
+    for entry in table:
+        sizes = _sizes_in_tensor(entry, shapes[entry.path])
+        known = largest.setdefault(entry.name, [0] * len(sizes))
+        largest[entry.name] = [max(pair) for pair in zip(known, sizes)]
+    return {name: tuple(sizes) for name, sizes in largest.items()}
+
+
+def _sizes_in_tensor(entry: WeightEntry, leaf_shape: tuple[int, ...]) -> list[int]:
+    """How far the entry reaches along each axis of the tensor."""
+    part = list(np.broadcast_to(np.False_, leaf_shape)[entry.index].shape)
+    if entry.axes:  # from the order of our axes to the order of the tensor's
+        part = [part[entry.axes.index(axis)] for axis in range(len(part))]
+    sizes = []
+    # An int index takes up an axis that our part does not have; all others use one of its axes.
+    for at in (*(entry.tensor_index or ()), *[slice(None)] * len(part)):
+        if isinstance(at, int):
+            sizes.append(at + 1)
+        elif part:
+            sizes.append(_end(at, part.pop(0)))
+    return sizes
+
+
+def _end(at: Any, size: int) -> int:
+    """One past the last number that a slice or an int array of `size` numbers reaches."""
     if isinstance(at, slice):
         return size if at.stop is None else at.stop
     return int(at.max()) + 1
 
 
-def _shape_of(shape, index) -> tuple[int, ...]:
-    return np.broadcast_to(np.False_, shape)[index].shape if index else tuple(shape)
-
-
-def check(source: str, pieces: Iterable[Piece], ours: Shapes, there: Mapping) -> None:
-    """Refuses tensors {name: array} that are not just those of the pieces, by name."""
-    expected = their_shapes(pieces, ours)
-    wrong = [
-        f"{name}: expected {list(shape)}, got {list(there[name].shape)}"
-        for name, shape in expected.items()
-        if name in there and there[name].shape != shape
-    ]
-    lists = {
-        "missing": sorted(set(expected) - set(there)),
-        "left over": sorted(set(there) - set(expected)),
-        "of another shape": wrong,
-    }
-    said = [f"{len(names)} {what} ({first(names)})" for what, names in lists.items() if names]
-    if said:
-        raise UserError(f"{source}: these tensors are not of that network: {'; '.join(said)}.")
-
-
-def first(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
     """The first names of a list, and how many more there are."""
-    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f", and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
-def assemble(source: str, pieces: Iterable[Piece], ours: Shapes, there: Mapping) -> dict[str, Any]:
-    """Our params, nested dicts, out of their tensors {name: float32 array}."""
-    pieces = tuple(pieces)
-    check(source, pieces, ours, there)
-    leaves = {path: np.zeros(shape, np.float32) for path, shape in ours.items()}
-    filled = dict.fromkeys(ours, 0)
-    for piece in pieces:
-        part = there[piece.name][piece.of]
-        part = part.transpose(piece.axes) if piece.axes else part
-        leaves[piece.path][piece.to] = part
-        filled[piece.path] += part.size
-    empty = [path for path, count in filled.items() if count != math.prod(ours[path])]
-    assert not empty, f"pieces leave out a part of {empty}"
-    return nest(leaves)
+def as_float32(source: str, arrays: Tensors) -> dict[str, np.ndarray]:
+    """The arrays in float32; logs a warning where float64 is rounded.
 
-
-def take_apart(pieces: Iterable[Piece], leaves: Mapping[Path, np.ndarray]) -> dict[str, np.ndarray]:
-    """Their tensors {name: float32 array} out of our leaves."""
-    pieces = tuple(pieces)
-    shapes = their_shapes(pieces, {path: leaf.shape for path, leaf in leaves.items()})
-    there = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    for piece in pieces:
-        part = np.asarray(leaves[piece.path])[piece.to]
-        there[piece.name][piece.of] = part.transpose(np.argsort(piece.axes)) if piece.axes else part
-    given = {path for path, leaf in leaves.items() if np.size(leaf)}
-    left = sorted(given - {piece.path for piece in pieces})
-    assert not left, f"no piece for {left}"
-    return there
-
-
-def nest(leaves: Mapping[Path, Any]) -> dict:
-    """{path: leaf} as nested dicts."""
-    tree: dict = {}
-    for path, leaf in leaves.items():
-        part = tree
-        for key in path[:-1]:
-            part = part.setdefault(key, {})
-        part[path[-1]] = leaf
-    return tree
-
-
-def flatten(tree: Mapping, path: Path = ()) -> dict[Path, Any]:
-    """Nested dicts as {path: leaf}."""
-    if not isinstance(tree, Mapping):
-        return {path: tree}
-    parts = (flatten(part, (*path, name)) for name, part in tree.items())
-    return {key: leaf for part in parts for key, leaf in part.items()}
+    Raises UserError for integers and other dtypes, and for numbers that are not finite.
+    """
+    converted = {}
+    for name, x in arrays.items():
+        if x.dtype.name not in (*EXACT, "float64"):
+            raise UserError(f"{source}: {name}: expected floats, got {x.dtype.name}.")
+        converted[name] = x.astype(np.float32)
+        bad = int(np.sum(~np.isfinite(converted[name])))
+        if bad:
+            raise UserError(f"{source}: {name}: {bad} of {x.size} numbers are not finite.")
+    rounded = [name for name, x in arrays.items() if x.dtype.name == "float64"]
+    if rounded:
+        log.warning("%d float64 arrays are rounded to float32, %s first", len(rounded), rounded[0])
+    return converted

@@ -1,4 +1,4 @@
-"""Whether LeRobot itself reads what `dpjax.export_weights` writes, and computes the same.
+"""Whether LeRobot itself reads what `dpjax.export lerobot` writes, and computes the same.
 
     python check_export.py FOLDER lerobot_image_two_cameras.npz
 

@@ -1,4 +1,4 @@
-"""The original's image policies: the same encoders under other names, features in other orders."""
+"""Image policies of Chi et al.'s code: encoders under other names, features in other orders."""
 
 import json
 
@@ -9,10 +9,11 @@ import pytest
 from support import checkpoints
 
 from dpjax import import_weights
-from dpjax.config import build, cameras
+from dpjax.config import cameras
 from dpjax.core.errors import UserError
 from dpjax.nets import resnet
 from dpjax.runs import run as run_lib
+from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
 TWO = "lerobot_image_two_cameras"
@@ -26,7 +27,7 @@ def meta_of(name):
 def imported(source, out, *options):
     """(config and spec, params) of the run that the command makes."""
     import_weights.main([str(source), "--run", str(out), *options])
-    return build.read_config(out), checkpoint.load_params(out)[0]
+    return read_config(out), checkpoint.load_params(out)[0]
 
 
 @pytest.mark.parametrize("name", ["lerobot_image_one_camera", TWO])
@@ -102,31 +103,30 @@ def test_batch_norms_become_what_they_do_in_evaluation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, message",
     [
         ({"eval_fixed_crop": False}, "cfg.policy.eval_fixed_crop: expected True"),
         ({"obs_as_global_cond": False}, "cfg.policy.obs_as_global_cond: expected True"),
         ({"_target_": "x.DiffusionUnetVideoPolicy"}, "cfg.policy._target_: expected 'Diffusion"),
     ],
 )
-def test_what_dpjax_does_not_have_is_refused_by_name(changes, said, tmp_path):
+def test_what_dpjax_does_not_have_is_refused_by_name(changes, message, tmp_path):
     meta = meta_of("lerobot_image_one_camera")
     state, cfg = checkpoints.hybrid(checkpoints.weights(meta), meta)
     cfg["policy"].update(changes)
     source = checkpoints.save(tmp_path / "hybrid.ckpt", state, cfg)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         import_weights.main([str(source), "--run", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
 
 
-def test_the_run_acts(tmp_path):
-    """build.load plans from images, with what was imported."""
+def test_an_imported_run_samples_actions_from_images(tmp_path):
     meta = meta_of("lerobot_image_one_camera")
     state, cfg = checkpoints.hybrid(checkpoints.weights(meta), meta)
     source = checkpoints.save(tmp_path / "hybrid.ckpt", state, cfg)
     imported(source, tmp_path / "run", "--set", "sampler.num_steps=10", "--set", "predict=sample")
     run = run_lib.load(tmp_path / "run")
     assert run.config.sampler.diffusers == "0.11"  # fewer steps than levels
-    rows = cameras.rows(run.spec, 2)
-    obs = {key: np.zeros((1, *row.shape), row.dtype) for key, row in rows.items()}
-    assert run.plan(jax.random.key(0), obs).shape == (1, 16, meta["action_dim"])
+    shapes = cameras.observation_shapes(run.spec, 2)
+    obs = {key: np.zeros((1, *leaf.shape), leaf.dtype) for key, leaf in shapes.items()}
+    assert run.sample_actions(jax.random.key(0), obs).shape == (1, 16, meta["action_dim"])

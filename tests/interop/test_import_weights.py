@@ -1,4 +1,4 @@
-"""Imported policies are the policies: their numbers, their units, and every leaf of them."""
+"""Imported policies compute the same numbers, in the same units, with every leaf the same."""
 
 import json
 
@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from support import checkpoints
 
-from dpjax import export_weights, import_weights
+from dpjax import import_weights
 from dpjax.config import build, cameras
 from dpjax.core import normalizer as normalizer_lib
 from dpjax.core import spec as spec_lib
 from dpjax.core.errors import UserError
 from dpjax.diffusion import sampling
-from dpjax.interop import imported as imported_lib
+from dpjax.export import lerobot as export_lerobot
 from dpjax.interop import normalization
+from dpjax.interop.imported import ImportedPolicy
 from dpjax.nets import augment
+from dpjax.runs import imported_run
 from dpjax.runs import run as run_lib
 from dpjax.training import checkpoint
 
@@ -44,7 +46,7 @@ def denoised(run, arrays):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_originals_checkpoint_gives_the_originals_numbers(name, tmp_path):
+def test_a_checkpoint_of_chi_et_al_gives_their_numbers(name, tmp_path):
     state, cfg, _, arrays = checkpoints.lowdim(name)
     source = checkpoints.save(tmp_path / "epoch=1.ckpt", state, cfg)
     run = imported(source, tmp_path / "run")
@@ -80,7 +82,7 @@ def test_lerobots_policy_gives_lerobots_numbers(name, old, tmp_path, monkeypatch
     noise = jnp.asarray(arrays["noise"])
 
     def both(params):
-        seen = augment.see(cameras.views(run.config), obs)
+        seen = augment.view_observation(cameras.views(run.config.cameras, run.config.augment), obs)
         cond = cameras.encoder(run.config, run.spec).apply({"params": params["encoder"]}, seen)
         inputs = noise, jnp.asarray(arrays["timestep"]), cond
         network = build.denoiser(run.config, run.spec)
@@ -89,13 +91,13 @@ def test_lerobots_policy_gives_lerobots_numbers(name, old, tmp_path, monkeypatch
     cond, eps = jax.jit(both)(run.params)
     np.testing.assert_allclose(cond.reshape(len(cond), -1), arrays["cond"], atol=1e-4)
     np.testing.assert_allclose(eps, arrays["eps"], atol=1e-4)
-    monkeypatch.setattr(sampling, "draw_rows", lambda keys, shape: noise)
+    monkeypatch.setattr(sampling, "draw_noise", lambda keys, shape: noise)
     got = jax.jit(run.policy.sample)(run.params, jax.random.key(0), obs)
     np.testing.assert_allclose(got, arrays["sample"], atol=1e-3)
 
 
 def leaves(run):
-    """Everything in a run's checkpoint that acts, bit for bit."""
+    """The params in a run's checkpoint."""
     return checkpoint.load_params(run)[0]
 
 
@@ -116,7 +118,7 @@ def test_both_of_lerobots_layouts_are_the_same_policy(tmp_path):
 def test_a_round_trip_through_lerobots_layout_loses_no_bit(name, tmp_path):
     folder, _, _ = checkpoints.lerobot(tmp_path / "policy", name)
     import_weights.main([str(folder), "--run", str(tmp_path / "a")])
-    export_weights.main(["--run", str(tmp_path / "a"), "--out", str(tmp_path / "again")])
+    export_lerobot.main(["--run", str(tmp_path / "a"), "--out", str(tmp_path / "again")])
     import_weights.main([str(tmp_path / "again"), "--run", str(tmp_path / "b")])
     assert same(leaves(tmp_path / "a"), leaves(tmp_path / "b"))
     old, new = (json.loads((tmp_path / run / "config.json").read_text()) for run in "ab")
@@ -128,34 +130,33 @@ def test_a_round_trip_through_lerobots_layout_loses_no_bit(name, tmp_path):
     assert {key: again[key] for key in there} == there
 
 
-def own_run(folder, changes=(), observations=None, seed=0):
-    """A run folder of our own with random weights and units, as if it had been trained."""
-    given = import_weights.arguments(["-", "--run", "-", "--task", "own"])
-    found = imported_lib.Found("-", dict(changes), observations, 3, {}, None, None, {}, [])
-    config = import_weights.config_of(found, given)
-    spec = spec_lib.Spec(observations, 3, "made up")
+def random_run(folder, settings, observations, seed=0):
+    """A run folder of ours with random weights and units, in the place of a trained one."""
+    policy = ImportedPolicy("-", settings, observations, 3, {}, None, None, {})
+    config = imported_run.config_for(policy, "custom", {})
+    spec = spec_lib.Spec(observations, 3, "random")
     rng = np.random.default_rng(seed)
-    sizes = {k: 3 if isinstance(n, tuple) else n for k, n in {**observations, "action": 3}.items()}
+    sizes = {key: 3 if isinstance(n, tuple) else n for key, n in observations.items()}
     draw = lambda low, high: {
-        key: rng.uniform(low, high, size).astype(np.float32) for key, size in sizes.items()
+        key: rng.uniform(low, high, size).astype(np.float32)
+        for key, size in {**sizes, "action": 3}.items()
     }
     normalizer = normalizer_lib.Normalizer(draw(-2, 2), draw(0.5, 3))
-    shapes = import_weights.shapes_of(config, spec, normalizer)
-    make = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)
-    params = {**jax.tree.map(make, {k: shapes[k] for k in ("encoder", "denoiser")})}
-    import_weights.write(folder, config, spec, {**params, "normalizer": normalizer}, {})
+    shapes = imported_run.param_shapes(config, spec, normalizer)
+    draw_leaf = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)
+    params = jax.tree.map(draw_leaf, {key: shapes[key] for key in ("encoder", "denoiser")})
+    imported_run.write(folder, config, spec, {**params, "normalizer": normalizer}, {})
     return folder
 
 
 SMALL = {
-    "denoiser.name": "unet1d",
-    "denoiser.widths": (16, 32),
-    "denoiser.kernel_size": 3,
-    "denoiser.groups": 8,
-    "denoiser.time_features": 16,
-    "denoiser.film_scale": True,
+    "name": "unet1d",
+    "widths": (16, 32),
+    "kernel_size": 3,
+    "groups": 8,
+    "time_features": 16,
+    "film_scale": True,
 }
-ENCODER = {"encoder.keypoints": 4, "encoder.features": 8}
 
 
 def camera(*size):
@@ -164,10 +165,14 @@ def camera(*size):
 
 @pytest.mark.parametrize("norm", ["group", "frozen"])
 def test_our_own_run_comes_back_from_lerobots_layout(norm, tmp_path):
-    cameras = {"cameras": {key: camera(40, 48) for key in ("left", "wrist")}}
-    seen = {"pose": 2, "left": (40, 48, 3), "gripper": 1, "wrist": (40, 48, 3)}
-    run = own_run(tmp_path / "a", {**SMALL, **ENCODER, **cameras, "encoder.norm": norm}, seen)
-    export_weights.main(["--run", str(run), "--out", str(tmp_path / "there")])
+    settings = {
+        "denoiser": SMALL,
+        "encoder": {"keypoints": 4, "features": 8, "norm": norm},
+        "cameras": {key: camera(40, 48) for key in ("left", "wrist")},
+    }
+    observations = {"pose": 2, "left": (40, 48, 3), "gripper": 1, "wrist": (40, 48, 3)}
+    run = random_run(tmp_path / "a", settings, observations)
+    export_lerobot.main(["--run", str(run), "--out", str(tmp_path / "there")])
     names = ["--observations", "pose=2,gripper=1"]
     import_weights.main([str(tmp_path / "there"), "--run", str(tmp_path / "b"), *names])
     there, here = leaves(run), leaves(tmp_path / "b")
@@ -185,9 +190,9 @@ def test_units_come_back_bit_for_bit_wherever_float32_limits_can_say_them():
     low = rng.normal(0, 100, 5000).astype(np.float32)
     high = low + rng.uniform(0.01, 500, 5000).astype(np.float32)
     stats = {"min": low, "max": high}
-    offset, scale, _ = normalization.lerobot("here", "x", "MIN_MAX", stats, 5000)
+    offset, scale, _ = normalization.from_lerobot("here", "x", "MIN_MAX", stats, 5000)
     first, second, off = normalization.limits(offset, scale)
     assert not off
-    again = normalization.lerobot("here", "x", "MIN_MAX", {"min": first, "max": second}, 5000)
+    again = normalization.from_lerobot("here", "x", "MIN_MAX", {"min": first, "max": second}, 5000)
     np.testing.assert_array_equal(again[0], offset)
     np.testing.assert_array_equal(again[1], scale)

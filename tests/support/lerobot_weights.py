@@ -1,10 +1,11 @@
 """Weights of LeRobot's DiffusionModel as our params, for the tests of its networks."""
 
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
 from dpjax.interop import networks, weight_map
-from dpjax.interop.lerobot import reader
+from dpjax.interop.lerobot import tables
 from dpjax.nets.encoders import Cameras
 from support import checkpoints, torch_unet
 
@@ -32,7 +33,7 @@ def unet(state: dict, meta: dict) -> dict:
     part = {key.removeprefix("unet."): x for key, x in state.items() if key.startswith("unet.")}
     # The layer that makes FiLM's scale and bias reads the time's embedding and the features.
     cond_dim = part["mid_modules.0.cond_encoder.1.weight"].shape[1] - TIME_SIZE
-    return torch_unet.ours(part, unet_meta(meta, cond_dim), networks.LEROBOT)
+    return torch_unet.params_from(part, unet_meta(meta, cond_dim), networks.LEROBOT)
 
 
 def cameras(state: dict, meta: dict) -> dict:
@@ -43,7 +44,7 @@ def cameras(state: dict, meta: dict) -> dict:
     network = Cameras((), tuple(names), shared)
     images = {name: jnp.zeros((1, 1, 32, 32, 3)) for name in names}
     params = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
-    shapes = {path: leaf.shape for path, leaf in weight_map.flatten(params).items()}
-    table = reader.encoder_pieces(1 if shared else len(names), shared, shapes)
+    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(params).items()}
+    table = tables.encoder_table(1 if shared else len(names), shared, shapes)
     part = {f"diffusion.{key}": x for key, x in state.items() if key.startswith("rgb_encoder")}
-    return weight_map.assemble("golden", table, shapes, part)
+    return weight_map.params_from("golden", table, shapes, part)

@@ -1,6 +1,6 @@
-"""Files as torch.save writes them, without torch: pickle instructions by hand, in a zip.
+"""Writes files as torch.save does, without torch: pickle instructions by hand, in a zip.
 
-`Call` and `Name` are what a pickle calls and mentions; nothing here calls or imports them.
+`Call` and `Name` stand for what a pickle calls and mentions; nothing here calls or imports it.
 """
 
 import io
@@ -15,13 +15,13 @@ STORAGES |= {"bool": "Bool", "bfloat16": "BFloat16", "int32": "Int"}
 
 
 class Name(NamedTuple):
-    """A name that is mentioned."""
+    """A name that a pickle mentions."""
 
     name: str
 
 
 class Call(NamedTuple):
-    """What a pickle makes by calling a name; state: what it is built with."""
+    """A call that a pickle makes; state: the attributes that it sets afterwards."""
 
     name: str
     args: tuple = ()
@@ -29,7 +29,7 @@ class Call(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor whose bookkeeping may lie; None: the truth about the array."""
+    """A tensor with a description that may be wrong; None stands for the right one."""
 
     array: np.ndarray
     kind: str | None = None
@@ -41,7 +41,7 @@ class Tensor(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """Instructions as they are."""
+    """Instructions that are written as they are."""
 
     code: bytes
 
@@ -58,7 +58,7 @@ def node(value):
 
 
 def pickled(value, stored: dict) -> bytes:
-    """The instructions that make a value; the arrays in it are put into `stored`."""
+    """The instructions that build a value; the arrays in it are put into `stored`."""
     out = io.BytesIO()
     out.write(b"\x80\x02")
     _emit(out.write, value, stored)
@@ -129,7 +129,7 @@ def _emit_tensor(write, x, stored):
 
 
 def save(path, value, *, order=b"little", entries=None, root="archive"):
-    """Writes a value as torch.save would. entries: {name: bytes} more, or in their place."""
+    """Writes a value as torch.save would. entries: {name: bytes} in addition."""
     stored = {}
     code = value.code if isinstance(value, Raw) else pickled(value, stored)
     files = {"data.pkl": code, "byteorder": order}

@@ -1,5 +1,6 @@
-"""Weights of the authors' TransformerForDiffusion as ours, and our gradients as theirs."""
+"""Weights of the authors' TransformerForDiffusion as our params, and norms of our gradients."""
 
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +12,7 @@ BUFFERS = ("mask", "memory_mask", "_dummy_variable")
 
 
 def network(meta: dict) -> Transformer:
-    """Our transformer with their constructor's arguments."""
+    """Our transformer with the arguments of their constructor."""
     return Transformer(
         features=meta["input_dim"],
         horizon=meta["horizon"],
@@ -26,20 +27,21 @@ def network(meta: dict) -> Transformer:
 
 
 def shapes(meta: dict) -> weight_map.Shapes:
-    """Of our network's leaves."""
+    """Shapes of our network's leaves."""
+    x = jnp.zeros((1, meta["horizon"], meta["input_dim"]))
     cond = jnp.zeros((1, meta["n_obs_steps"] if meta["cond_dim"] else 0, meta["cond_dim"]))
-    inputs = jnp.zeros((1, meta["horizon"], meta["input_dim"])), jnp.zeros(1), cond
-    made = jax.eval_shape(network(meta).init, jax.random.key(0), *inputs)["params"]
-    return {path: leaf.shape for path, leaf in weight_map.flatten(made).items()}
+    params = jax.eval_shape(network(meta).init, jax.random.key(0), x, jnp.zeros(1), cond)["params"]
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(params).items()}
 
 
-def ours(weights: dict, meta: dict) -> dict:
+def params_from(weights: dict, meta: dict) -> dict:
     """Their state dict as our params."""
-    own = shapes(meta)
-    trained = {name: x for name, x in weights.items() if name not in BUFFERS}
-    return weight_map.assemble("golden", networks.transformer(own), own, trained)
+    leaf_shapes = shapes(meta)
+    tensors = {name: x for name, x in weights.items() if name not in BUFFERS}
+    table = networks.transformer(leaf_shapes)
+    return weight_map.params_from("golden", table, leaf_shapes, tensors)
 
 
 def norms(grads: dict, meta: dict) -> dict[str, float]:
-    """L2 norms of our gradients, by their parameters' names."""
+    """{their name: L2 norm} of our gradients."""
     return torch_unet.norms_of(networks.transformer(shapes(meta)), grads)

@@ -1,183 +1,216 @@
-"""The original Diffusion Policy's checkpoints (Chi et al. 2023, code) as a `Found`.
+"""Reads checkpoints of Chi et al.'s code (real-stanford/diffusion_policy) as an `ImportedPolicy`.
 
-cfg                      Hydra's config (`original_config`)
+cfg                      Hydra's config, see `config`
 state_dicts.ema_model    model.* · obs_encoder.* · normalizer.params_dict.<key>.*
-pickles                  pickles in the pickle: not opened
+pickles                  pickles inside the pickle: not opened
 """
 
 from collections.abc import Mapping
+import logging
 from pathlib import Path
 import re
-from typing import Any
 
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.interop import networks, normalization, tensors
-from dpjax.interop.chi2023 import config
-from dpjax.interop.chi2023.cameras import cameras
+from dpjax.interop import networks, normalization
+from dpjax.interop.chi2023 import config as config_lib
+from dpjax.interop.chi2023.cameras import image_policy
 from dpjax.interop.chi2023.config import get
-from dpjax.interop.imported import Found, check_sizes, refuse, spacing, split_numbers
+from dpjax.interop.imported import (
+    ImportedPolicy,
+    SettingError,
+    Settings,
+    check_sizes,
+    missing_settings,
+    name_of,
+    override,
+    refuse,
+    sampler_spacing,
+    split_numbers,
+    split_units,
+)
 from dpjax.interop.torch import archive as archive_lib
-from dpjax.interop.weight_map import first
+from dpjax.interop.weight_map import as_float32, first_names
 
-# Tensors that are no weights: names, and why each may be left out.
+# Tensors that are not weights, and what they are instead.
 IGNORED = {
     r"(.*\.)?_dummy_variable": "empty",
     r".*\.num_batches_tracked": "a count of batches",
-    r"normalizer\.params_dict\..*\.input_stats\.\w+": "what scale and offset were made of",
-    r"model\.local_cond_encoder\.1\..*": "a block that the original never reaches",
+    r"normalizer\.params_dict\..*\.input_stats\.\w+": "the statistics behind scale and offset",
+    r"model\.local_cond_encoder\.1\..*": "a block that their network never calls",
 }
-MASKS = ("model.mask", "model.memory_mask")  # buffers: rebuilt, and compared
+MASKS = ("model.mask", "model.memory_mask")  # buffers, which are rebuilt here and compared
 TORCHVISION = {"conv1.weight", "fc.weight", "layer1.0.conv1.weight"}
+MAX_LEVELS = 16  # of a U-Net, tried in the names of its tensors
+
+log = logging.getLogger("dpjax")
 
 
-def read(path: Path, names: Mapping[str, int] | None, given: Mapping[str, Any]) -> Found:
-    """The policy in a checkpoint.
+def read(
+    path: Path,
+    observations: Mapping[str, int] | None = None,
+    overrides: Settings | None = None,
+) -> ImportedPolicy:
+    """The policy in a checkpoint; raises UserError, in one line, for any other file.
 
-    names: {observation: size} of a low-dim policy's numbers, in their order.
-    given: settings that the user gave; they come before the config's.
+    observations: {name: size} of a low-dim policy's numbers, in their order in the file.
+    overrides: settings that replace those of the file, or that it does not say.
     """
     source = str(path)
     archive = archive_lib.read(path)
-    cfg, state, said = contents(source, archive)
-    network, observes = config.kind(source, cfg)
-    settings = config.settings(source, cfg, network, observes)
-    state, ignored = split_off(state)
-    state, rounded = load(archive, state)
-    settings.update(guesses(state, network, settings))
-    settings.update({key: value for key, value in given.items() if key in settings})
-    needed(source, settings)
+    cfg, state = contents(source, archive)
+    network, observes = config_lib.policy_class(source, cfg)
+    settings = config_lib.settings_from(source, cfg, network, observes)
+
+    state = without_ignored(state)
+    tensors = load(archive, state)
+    settings["denoiser"] = complete(settings["denoiser"], tensors)
+    settings = override(settings, overrides or {})
+    check_complete(source, settings)
     check_sizes(source, settings)
-    ran, why = config.as_it_ran(settings)
-    settings.update({"sampler.diffusers": ran, "sampler.spacing": spacing(settings)})
-    norms, state = pick(state, "normalizer.params_dict.")
-    state = check_masks(source, state, settings)
-    make = lowdim if observes == "lowdim" else cameras
-    found = make(source, cfg, settings, state, norms, names)
-    said = [*said, *rounded, *why, *found.said]
-    if ignored:
-        said.append(f"{len(ignored)} tensors are no weights and are left out: {first(ignored)}")
-    return found._replace(said=said)
+
+    sampler = settings["sampler"]
+    sampler["diffusers"] = config_lib.diffusers_version(settings)
+    levels = settings["schedule"]["num_levels"]
+    sampler["spacing"] = sampler_spacing(levels, sampler["num_steps"])
+
+    normalizer, tensors = split_prefix(tensors, "normalizer.params_dict.")
+    tensors = without_masks(source, tensors, settings)
+    build = lowdim_policy if observes == "lowdim" else image_policy
+    return build(source, cfg, settings, tensors, normalizer, observations)
 
 
-def contents(source: str, archive: archive_lib.Archive) -> tuple[dict, dict, list[str]]:
-    """(cfg as plain data, the state dict to use, lines on both)."""
-    content, said = archive.content, []
+def contents(source: str, archive: archive_lib.Archive) -> tuple[dict, dict]:
+    """(the config as plain data, the state dict of the weights that the policy acts with)."""
+    content = archive.content
     if not isinstance(content, dict):
         raise refuse(source, "data.pkl", "a dict with cfg and state_dicts", type(content).__name__)
     if TORCHVISION <= set(content):
         raise UserError(
-            f"{source}: weights of torchvision's ResNet, an encoder and no policy: save them as "
-            ".safetensors or .npz, and train with config.encoder.weights."
+            f"{source}: weights of torchvision's ResNet, an encoder without a policy: save them "
+            "as .safetensors or .npz, and train with them.",
+            argument="encoder_weights",
         )
-    if not isinstance(content.get("state_dicts"), dict):
-        keys = first([str(key)[:40] for key in content])
+    states = content.get("state_dicts")
+    if not isinstance(states, dict):
+        keys = first_names([str(key)[:40] for key in content])
         raise refuse(source, "data.pkl", "the keys cfg and state_dicts", keys)
-    if archive.refused:
-        said.append(
-            f"{len(archive.refused)} names in the pickle were read as data and not called: "
-            f"{first([name[:60] for name in archive.refused])}"
+    if archive.unknown:
+        names = first_names([name[:60] for name in archive.unknown])
+        log.warning(
+            "%d names in the pickle were read as data and not called: %s",
+            len(archive.unknown),
+            names,
         )
-    cfg = config.plain(source, content.get("cfg"))
+    cfg = config_lib.plain(source, content.get("cfg"))
     if not isinstance(cfg, dict):
         raise refuse(source, "cfg", "Hydra's config", type(content.get("cfg")).__name__)
-    states = content["state_dicts"]
     which = "ema_model" if get(cfg, "training.use_ema", "ema_model" in states) else "model"
+    return cfg, state_dict(source, states, which)
+
+
+def state_dict(source: str, states: Mapping, which: str) -> dict[str, archive_lib.Tensor]:
+    """One of the checkpoint's state dicts, checked to hold tensors only."""
     state = states.get(which)
     if not isinstance(state, dict) or not state:
-        names = first(sorted(str(name)[:40] for name in states))
+        names = first_names(sorted(str(name)[:40] for name in states))
         raise refuse(source, f"state_dicts.{which}", "a state dict", f"only {names}")
     for name, x in state.items():
         if not isinstance(name, str) or not isinstance(x, archive_lib.Tensor):
             raise refuse(source, f"state_dicts.{which}.{name}", "a tensor", type(x).__name__)
-    return cfg, state, said
+    return state
 
 
-def split_off(state: Mapping) -> tuple[dict, list[str]]:
-    """The tensors that count, and the names of those in IGNORED."""
+def without_ignored(state: Mapping[str, archive_lib.Tensor]) -> dict[str, archive_lib.Tensor]:
+    """The state dict without the tensors in IGNORED, which a warning names."""
     ignored = [name for name in state if any(re.fullmatch(text, name) for text in IGNORED)]
-    return {name: x for name, x in state.items() if name not in set(ignored)}, ignored
+    if ignored:
+        log.warning(
+            "%d tensors are not weights and are left out: %s", len(ignored), first_names(ignored)
+        )
+    return {name: x for name, x in state.items() if name not in set(ignored)}
 
 
-def load(archive: archive_lib.Archive, state: Mapping) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays, in float32 but for the masks, which hold infinities."""
+def load(
+    archive: archive_lib.Archive, state: Mapping[str, archive_lib.Tensor]
+) -> dict[str, np.ndarray]:
+    """The tensors as float32 arrays."""
     arrays = archive_lib.arrays(archive, state)
-    masks = {name: arrays.pop(name) for name in MASKS if name in arrays}
-    found, said = tensors.as_float32(str(archive.path), arrays)
-    return {**found, **masks}, said
+    masks = {name: arrays.pop(name) for name in MASKS if name in arrays}  # they hold infinities
+    return {**as_float32(str(archive.path), arrays), **masks}
 
 
-def pick(state: Mapping, prefix: str) -> tuple[dict, dict]:
-    """The tensors under a prefix, without it, and the others."""
-    inside = {n.removeprefix(prefix): x for n, x in state.items() if n.startswith(prefix)}
-    return inside, {n: x for n, x in state.items() if not n.startswith(prefix)}
+def split_prefix(tensors: Mapping, prefix: str) -> tuple[dict, dict]:
+    """(the tensors under a prefix, without it; all others)."""
+    inside = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
+    return inside, {n: x for n, x in tensors.items() if not n.startswith(prefix)}
 
 
-def guesses(state: Mapping, network: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes that the config leaves out and the tensors have."""
-    found = {}
-    shape = lambda name: state[name].shape if name in state else ()
-    if network == "unet1d":
-        block = "model.down_modules.{}.0.blocks.0.block.0.weight"
-        widths = [shape(block.format(i)) for i in range(16) if len(shape(block.format(i))) == 3]
+def complete(denoiser: Mapping, tensors: Mapping[str, np.ndarray]) -> dict:
+    """The denoiser's settings; those that the config leaves out come from the tensors."""
+    derived = {}
+    shape = lambda name: tensors[name].shape if name in tensors else ()
+    if denoiser["name"] == "unet1d":
+        kernel = "model.down_modules.{}.0.blocks.0.block.0.weight"  # [out, in, k]
+        kernels = [shape(kernel.format(i)) for i in range(MAX_LEVELS)]
+        kernels = [size for size in kernels if len(size) == 3]
         time = shape("model.diffusion_step_encoder.1.weight")
         film = shape("model.down_modules.0.0.cond_encoder.1.weight")
-        found["denoiser.groups"] = 8  # the constructor's default
-        if widths and len(time) == len(film) == 2:
-            found["denoiser.widths"] = [size[0] for size in widths]
-            found["denoiser.kernel_size"] = widths[0][2]
-            found["denoiser.time_features"] = time[1]
-            found["denoiser.film_scale"] = film[0] == 2 * widths[0][0]
+        derived["groups"] = 8  # the default of their constructor
+        if kernels and len(time) == len(film) == 2:
+            derived["widths"] = [size[0] for size in kernels]
+            derived["kernel_size"] = kernels[0][2]
+            derived["time_features"] = time[1]
+            derived["film_scale"] = film[0] == 2 * kernels[0][0]  # a scale beside the bias
     else:
-        found["denoiser.causal"] = MASKS[0] in state
-        found.update({"denoiser.drop": 0.1, "denoiser.drop_tokens": 0.1})  # in training only
-    return {key: value for key, value in found.items() if settings.get(key) is None}
+        derived["causal"] = MASKS[0] in tensors
+        # The defaults of their constructor; both matter in training only.
+        derived["drop"] = 0.1
+        derived["drop_tokens"] = 0.1
+    unsaid = {name: x for name, x in derived.items() if denoiser.get(name) is None}
+    return {**denoiser, **unsaid}
 
 
-def needed(source: str, settings: dict[str, Any]) -> None:
-    """Refuses settings that nobody has said."""
-    missing = [key for key, value in settings.items() if value is None]
-    if missing:
-        options = " ".join(f"--set {key}=…" for key in missing)
-        raise UserError(
-            f"{source}: cfg does not say {first([f'config.{key}' for key in missing])}: give "
-            f"{options}."
-        )
+def check_complete(source: str, settings: Settings) -> None:
+    """Raises SettingError if a setting is neither in the checkpoint nor among the overrides."""
+    if missing := missing_settings(settings):
+        names = first_names([name_of(*setting) for setting in missing])
+        raise SettingError(f"{source}: cfg does not say {names}.", missing)
 
 
-def check_masks(source: str, state: dict, settings: Mapping[str, Any]) -> dict:
-    """The state without its masks, which are those that are rebuilt here, or it is refused."""
-    if settings["denoiser.name"] != "transformer":
-        return state
-    t = np.arange(settings["horizon.predict"])[:, None]
-    memory = np.arange(1 + settings["horizon.obs"] * (settings["condition"] == "features"))
+def without_masks(source: str, tensors: dict, settings: Settings) -> dict:
+    """The tensors without a transformer's masks; refuses masks other than those used here."""
+    if settings["denoiser"]["name"] != "transformer":
+        return tensors
+    observed = settings["horizon"]["obs"] * (settings["policy"]["condition"] == "features")
+    t = np.arange(settings["horizon"]["predict"])[:, None]
+    memory = np.arange(1 + observed)  # the time, then the observed steps
     allowed = dict(zip(MASKS, (t >= t.T, t >= memory - 1)))
     for name in MASKS:
-        if name in state:
-            want = np.where(allowed[name], 0.0, -np.inf)
-            if not np.array_equal(state[name], want):
-                shapes = f"{list(want.shape)}", f"another, {list(state[name].shape)}"
-                raise refuse(source, name, f"the original's causal mask {shapes[0]}", shapes[1])
-    return {name: x for name, x in state.items() if name not in MASKS}
+        if name in tensors:
+            expected = np.where(allowed[name], 0.0, -np.inf)
+            if not np.array_equal(tensors[name], expected):
+                causal = f"their causal mask {list(expected.shape)}"
+                other = f"another, {list(tensors[name].shape)}"
+                raise refuse(source, name, causal, other)
+    return {name: x for name, x in tensors.items() if name not in MASKS}
 
 
-def lowdim(source, cfg, settings, state, norms, names) -> Found:
-    """A policy whose observations are numbers: one key, obs, in their normalizer."""
-    offset, scale = normalization.of_key(source, norms, "obs")
-    action = normalization.of_key(source, norms, "action")
-    observations = split_numbers(source, len(scale), names)
-    ends = np.cumsum([0, *observations.values()])
-    part = {key: (offset[a:b], scale[a:b]) for key, a, b in zip(observations, ends[:-1], ends[1:])}
-    normalization.check_keys(source, norms, ("obs", "action"))
-    return Found(
-        source,
-        settings,
-        observations,
-        len(action[1]),
-        state,
-        encoder=lambda ours: (),
-        denoiser=networks.original(settings["denoiser.name"], None),
-        units={**part, "action": action},
-        said=[],
+def lowdim_policy(source, cfg, settings, tensors, normalizer, observations) -> ImportedPolicy:
+    """A policy that observes numbers, which its normalizer has under one key, "obs"."""
+    del cfg
+    offset, scale = normalization.from_chi2023(source, normalizer, "obs")
+    action = normalization.from_chi2023(source, normalizer, "action")
+    normalization.check_keys(source, normalizer, ("obs", "action"))
+    sizes = split_numbers(source, len(scale), observations)
+    return ImportedPolicy(
+        source=source,
+        settings=settings,
+        observations=dict(sizes),
+        action_size=len(action[1]),
+        tensors=tensors,
+        encoder=lambda shapes: (),  # the observations reach the denoiser as they are
+        denoiser=networks.chi2023_denoiser(settings["denoiser"]["name"], None),
+        units={**split_units(offset, scale, sizes), "action": action},
     )

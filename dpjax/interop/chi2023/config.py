@@ -1,22 +1,24 @@
-"""The original's config (Hydra's, pickled with the checkpoint) as dpjax's keys.
+"""Reads the config of a checkpoint of Chi et al.'s code, as settings of `ImportedPolicy`.
 
-OmegaConf's objects are read as what they hold, `_content` and `_val`, without OmegaConf. A
-value that is still an interpolation was never resolved and counts as missing.
+The config is Hydra's, pickled with the checkpoint. OmegaConf's objects are read as what they
+contain, `_content` and `_val`, without OmegaConf. A value that is still an interpolation was
+never resolved and counts as missing.
 """
 
 from collections.abc import Mapping
 import itertools
+import logging
 from typing import Any
 
 from dpjax.core.errors import UserError
-from dpjax.interop.imported import only, refuse
+from dpjax.interop.imported import Settings, choose, refuse
 from dpjax.interop.torch import unpickler
 
-INF = float("inf")
-MAX_NODES, MAX_DEPTH = 200_000, 60
-MISSING = "???"  # OmegaConf's own word for it
+MAX_VALUES = 200_000
+MAX_LEVELS = 60
+MISSING = "???"  # OmegaConf's marker of a missing value
 
-POLICIES = {  # the last part of policy._target_: network, kind of observations
+POLICIES = {  # last part of policy._target_: (network, kind of observations)
     "DiffusionUnetLowdimPolicy": ("unet1d", "lowdim"),
     "DiffusionUnetHybridImagePolicy": ("unet1d", "hybrid"),
     "DiffusionUnetImagePolicy": ("unet1d", "multi"),
@@ -30,8 +32,8 @@ SCHEDULES = {
     "scaled_linear": "scaled_linear",
     "sigmoid": "sigmoid",
 }
-PREDICTS = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
-# Keys of a scheduler that must be what dpjax does, and that.
+PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
+# The only values that dpjax has for these keys of diffusers' scheduler.
 FIXED = {
     "variance_type": ("fixed_small",),
     "set_alpha_to_one": (True,),
@@ -42,7 +44,8 @@ FIXED = {
     "timestep_spacing": ("leading",),
     "rescale_betas_zero_snr": (False,),
 }
-UNET = {  # constructor's argument: config key; None where only tensors tell
+# Arguments of the constructors there: names of the settings here.
+UNET = {
     "down_dims": "widths",
     "kernel_size": "kernel_size",
     "n_groups": "groups",
@@ -59,30 +62,40 @@ TRANSFORMER = {
     "p_drop_emb": "drop_tokens",
 }
 HORIZON = {"n_obs_steps": "obs", "horizon": "predict", "n_action_steps": "act"}
+CONDITIONS = {
+    "obs_as_global_cond": "features",
+    "obs_as_local_cond": "local",
+    "obs_as_cond": "features",
+}
+
+log = logging.getLogger("dpjax")
 
 
 def plain(source: str, x: Any) -> Any:
-    """OmegaConf's objects as dicts, lists and values; None for what is none of these."""
-    nodes = itertools.count()
+    """OmegaConf's objects as dicts, lists and values; None for all other objects.
+
+    Raises UserError for a config of more than MAX_VALUES values or MAX_LEVELS levels.
+    """
+    count = itertools.count()
 
     def read(x, depth):
-        if next(nodes) > MAX_NODES or depth > MAX_DEPTH:
-            raise UserError(f"{source}: cfg: more than {MAX_NODES} values or {MAX_DEPTH} levels.")
-        if isinstance(x, unpickler.Made):
+        if next(count) > MAX_VALUES or depth > MAX_LEVELS:
+            raise UserError(f"{source}: cfg: more than {MAX_VALUES} values or {MAX_LEVELS} levels.")
+        if isinstance(x, unpickler.InertCall):
             state = x.state if isinstance(x.state, dict) else {}
-            inner = [state[key] for key in ("_content", "_val") if key in state]
-            return read(inner[0], depth + 1) if inner else None
+            content = [state[key] for key in ("_content", "_val") if key in state]
+            return read(content[0], depth + 1) if content else None
         if isinstance(x, dict):
             return {key: read(value, depth + 1) for key, value in x.items()}
         if isinstance(x, (list, tuple)):
             return [read(value, depth + 1) for value in x]
-        known = isinstance(x, (str, int, float, bool)) and not _unresolved(x)
-        return x if known else None
+        is_value = isinstance(x, (str, int, float, bool)) and not _is_unresolved(x)
+        return x if is_value else None
 
     return read(x, 0)
 
 
-def _unresolved(x) -> bool:
+def _is_unresolved(x: Any) -> bool:
     return isinstance(x, str) and (x == MISSING or "${" in x)
 
 
@@ -95,97 +108,109 @@ def get(tree: Any, path: str, default: Any = None) -> Any:
     return tree
 
 
-def kind(source: str, cfg: Mapping) -> tuple[str, str]:
-    """(denoiser.name, kind of observations) of the policy that the config names."""
+def policy_class(source: str, cfg: Mapping) -> tuple[str, str]:
+    """(network, kind of observations) of the policy class that the config names."""
     target = get(cfg, "policy._target_")
     if target is None:
         raise refuse(source, "cfg.policy._target_", "the name of the policy's class", "nothing")
-    return only(source, "cfg.policy._target_", str(target).split(".")[-1], POLICIES)
+    return choose(source, "cfg.policy._target_", str(target).split(".")[-1], POLICIES)
 
 
-def settings(source: str, cfg: Mapping, network: str, observes: str) -> dict[str, Any]:
-    """{config key: value}, None where cfg does not say it."""
+def settings_from(source: str, cfg: Mapping, network: str, observes: str) -> Settings:
+    """The settings, None where the config does not say one."""
     policy = get(cfg, "policy", {})
-    inside = get(policy, "model", {}) if observes == "lowdim" else policy
-    found = {"denoiser.name": network}
+    # Low-dim policies have their network's arguments in a section of their own.
+    arguments = get(policy, "model", {}) if observes == "lowdim" else policy
     names = UNET if network == "unet1d" else TRANSFORMER
-    found.update({f"denoiser.{own}": get(inside, name) for name, own in names.items()})
-    for name, own in HORIZON.items():
-        found[f"horizon.{own}"] = get(policy, name, get(cfg, name))
-    found["condition"] = condition(source, policy, network, observes)
+    denoiser = {"name": network}
+    denoiser.update({setting: get(arguments, name) for name, setting in names.items()})
+    condition = condition_of(source, policy, observes)
     if network == "transformer":
-        found["denoiser.encoder_only"] = encoder_only(source, policy, inside, found["condition"])
+        denoiser["encoder_only"] = encoder_only(source, arguments, condition)
     for key, allowed in (("oa_step_convention", True), ("pred_action_steps_only", False)):
-        if (given := get(policy, key)) is not None:
-            only(source, f"cfg.policy.{key}", given, {allowed: allowed})
-    return {**found, **scheduler(source, policy)}
-
-
-def condition(source: str, policy: Mapping, network: str, observes: str) -> str:
-    """config.condition."""
-    keys = {
-        "obs_as_global_cond": "features",
-        "obs_as_local_cond": "local",
-        "obs_as_cond": "features",
+        if (value := get(policy, key)) is not None:
+            choose(source, f"cfg.policy.{key}", value, {allowed: allowed})
+    horizon = {setting: get(policy, name, get(cfg, name)) for name, setting in HORIZON.items()}
+    schedule, sampler, prediction_type = scheduler_from(source, policy)
+    return {
+        "denoiser": denoiser,
+        "horizon": horizon,
+        "policy": {"condition": condition, "prediction_type": prediction_type},
+        "schedule": schedule,
+        "sampler": sampler,
     }
-    found = [own for key, own in keys.items() if get(policy, key) is True]
-    if observes != "lowdim" and (found or ["features"]) != ["features"]:
-        raise refuse(source, "cfg.policy", "one way of conditioning", found)
-    given = [key for key in keys if get(policy, key) is not None]
-    if not found and observes != "lowdim" and given:
-        key = given[0]
-        raise refuse(source, f"cfg.policy.{key}", "True: images can't be denoised here", False)
-    default = "inpaint" if given and observes == "lowdim" else "features"
-    return found[0] if found else default
 
 
-def encoder_only(source: str, policy: Mapping, inside: Mapping, condition: str) -> bool:
-    """Whether it is the encoder alone: neither time nor observations are a memory's tokens."""
-    if get(inside, "time_as_cond", True):
+def condition_of(source: str, policy: Mapping, observes: str) -> str:
+    """How the denoiser sees the observations: "features", "local" or "inpaint"."""
+    chosen = [condition for key, condition in CONDITIONS.items() if get(policy, key) is True]
+    keys = [key for key in CONDITIONS if get(policy, key) is not None]
+    if observes != "lowdim" and (chosen or ["features"]) != ["features"]:
+        raise refuse(source, "cfg.policy", "one kind of conditioning", chosen)
+    if not chosen and observes != "lowdim" and keys:
+        key = f"cfg.policy.{keys[0]}"
+        raise refuse(source, key, "True: images can't be denoised here", False)
+    if chosen:
+        return chosen[0]
+    return "inpaint" if keys and observes == "lowdim" else "features"
+
+
+def encoder_only(source: str, arguments: Mapping, condition: str) -> bool:
+    """Whether the transformer has no decoder: neither time nor observations are a memory."""
+    if get(arguments, "time_as_cond", True):
         return False
     if condition != "inpaint":
         raise refuse(source, "time_as_cond", "True where the observations are conditions", "False")
     return True
 
 
-def scheduler(source: str, policy: Mapping) -> dict[str, Any]:
-    """Schedule, prediction and sampler."""
-    given, where = get(policy, "noise_scheduler", {}), "cfg.policy.noise_scheduler"
-    target = str(get(given, "_target_", "DDPMScheduler")).split(".")[-1]
+def scheduler_from(source: str, policy: Mapping) -> tuple[dict, dict, str | None]:
+    """(settings of the schedule, settings of the sampler, prediction type)."""
+    scheduler = get(policy, "noise_scheduler", {})
+    where = "cfg.policy.noise_scheduler"
     for key, allowed in FIXED.items():
-        if (value := get(given, key)) is not None:
-            only(source, f"{where}.{key}", value, dict.fromkeys(allowed))
-    levels = get(given, "num_train_timesteps")
-    name = only(
-        source, f"{where}.beta_schedule", get(given, "beta_schedule"), {**SCHEDULES, None: None}
-    )
-    if name != "cosine":
-        for key, own in (("beta_start", 1e-4), ("beta_end", 0.02)):
-            only(source, f"{where}.{key}", get(given, key, own), {own: own})
-    predict = get(given, "prediction_type")
-    clip = get(given, "clip_sample", True)
-    return {
-        "schedule.name": name,
-        "schedule.num_levels": levels,
-        "predict": only(source, f"{where}.prediction_type", predict, {**PREDICTS, None: None}),
-        "sampler.name": only(source, f"{where}._target_", target, SAMPLERS),
-        "sampler.num_steps": get(policy, "num_inference_steps", levels),
-        "sampler.clip": only(source, f"{where}.clip_sample", clip, {True: 1.0, False: INF}),
+        if (value := get(scheduler, key)) is not None:
+            choose(source, f"{where}.{key}", value, dict.fromkeys(allowed))
+    beta_schedule = get(scheduler, "beta_schedule")
+    name = choose(source, f"{where}.beta_schedule", beta_schedule, {**SCHEDULES, None: None})
+    if name != "cosine":  # diffusers ignores both for the cosine schedule
+        for key, beta in (("beta_start", 1e-4), ("beta_end", 0.02)):
+            choose(source, f"{where}.{key}", get(scheduler, key, beta), {beta: beta})
+
+    levels = get(scheduler, "num_train_timesteps")
+    predicted = get(scheduler, "prediction_type")
+    target = str(get(scheduler, "_target_", "DDPMScheduler")).split(".")[-1]
+    clip = get(scheduler, "clip_sample", True)
+    prediction_types = {**PREDICTION_TYPES, None: None}
+    schedule = {"name": name, "num_levels": levels}
+    sampler = {
+        "name": choose(source, f"{where}._target_", target, SAMPLERS),
+        "num_steps": get(policy, "num_inference_steps", levels),
+        "clip": choose(source, f"{where}.clip_sample", clip, {True: 1.0, False: float("inf")}),
     }
+    return (
+        schedule,
+        sampler,
+        choose(source, f"{where}.prediction_type", predicted, prediction_types),
+    )
 
 
-def as_it_ran(settings: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """config.sampler.diffusers for these settings, and a line where it is not the current.
+def diffusers_version(settings: Settings) -> str:
+    """The version of diffusers whose sampling steps give the policy's own actions.
 
-    The original ran on diffusers 0.11, which differs where it takes fewer steps than there
-    are levels, or walks DDIM on predictions of x_0.
+    Chi et al.'s code ran on diffusers 0.11. It differs from today's where there are fewer
+    sampling steps than noise levels, or where DDIM is used with predictions of x_0; a warning
+    says so.
     """
-    fewer = settings["sampler.num_steps"] != settings["schedule.num_levels"]
-    of_x0 = settings["predict"] == "sample"
-    differs = {"ddpm": fewer, "ddim": of_x0}[settings["sampler.name"]]
-    if not differs:
-        return "current", []
-    return "0.11", [
-        "config.sampler.diffusers='0.11': the steps of the diffusers that it ran on, which differ "
-        "from today's; --set sampler.diffusers=current for those"
-    ]
+    sampler = settings["sampler"]
+    differs = {
+        "ddpm": sampler["num_steps"] != settings["schedule"]["num_levels"],
+        "ddim": settings["policy"]["prediction_type"] == "sample",
+    }
+    if not differs.get(sampler["name"], False):
+        return "current"
+    log.warning(
+        "sampler.diffusers='0.11': the policy ran on diffusers 0.11, whose sampling steps differ "
+        "from today's; sampler.diffusers='current' takes those of today"
+    )
+    return "0.11"

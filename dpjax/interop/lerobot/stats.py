@@ -1,163 +1,201 @@
-"""LeRobot's statistics, wherever a version of it keeps them, as our units.
+"""Reads LeRobot's statistics, wherever a version of it keeps them, as our units.
 
 since 0.4   policy_preprocessor.json and policy_postprocessor.json, whose steps name files
             with <feature>.<statistic>
-before      in model.safetensors, normalize_inputs.buffer_<feature, _ for .>.<statistic>
+before      model.safetensors, as normalize_inputs.buffer_<feature, _ for .>.<statistic>
 """
 
 from collections.abc import Mapping
-import json
+import logging
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dpjax.interop import normalization, tensors
-from dpjax.interop.imported import Observations, Units, only, refuse, split_numbers
+from dpjax.interop import normalization
+from dpjax.interop.imported import (
+    Observations,
+    Units,
+    choose,
+    refuse,
+    split_numbers,
+    split_units,
+)
+from dpjax.interop.lerobot.files import read_json, read_safetensors
 
-INPUTS, OUTPUTS = "policy_preprocessor.json", "policy_postprocessor.json"
-NORMALIZERS = ("normalizer_processor", "unnormalizer_processor")
-STEPS = (
+INPUTS = "policy_preprocessor.json"
+OUTPUTS = "policy_postprocessor.json"
+NORMALIZER = "normalizer_processor"
+UNNORMALIZER = "unnormalizer_processor"
+STEPS = (  # that dpjax knows in a processor; only the last two change numbers
     *("rename_observations_processor", "to_batch_processor", "device_processor"),
-    *NORMALIZERS,
+    *(NORMALIZER, UNNORMALIZER),
 )
 MODES = ("IDENTITY", "MEAN_STD", *normalization.RANGES)
-MAX_JSON = 10_000_000  # bytes
 Features = Mapping[str, tuple[str, tuple[int, ...]]]  # {feature: (type, shape)}
 Stats = Mapping[str, np.ndarray]  # {"<feature>.<statistic>": numbers}
 
-
-def read_json(path: Path) -> dict:
-    """A JSON object out of a file of a policy."""
-    if not path.is_file() or path.stat().st_size > MAX_JSON:
-        what = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
-        raise refuse(str(path), "the file", "JSON of a LeRobot policy", what)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise refuse(str(path), "the file", "JSON", f"{type(error).__name__}: {error}") from error
-    if not isinstance(content, dict):
-        raise refuse(str(path), "the file", "a JSON object", type(content).__name__)
-    return content
+log = logging.getLogger("dpjax")
 
 
-def statistics(folder: Path, written: Mapping, features: Features, old: Stats):
-    """(modes {feature type: mode}, statistics of the inputs, those that restore the action)."""
+class Normalization(NamedTuple):
+    """How a policy normalizes.
+
+    modes: {feature type: one of MODES}. inputs: statistics of the observations.
+    outputs: statistics that restore the action.
+    """
+
+    modes: Mapping[str, str]
+    inputs: Stats
+    outputs: Stats
+
+
+def read(folder: Path, entries: Mapping, features: Features, buffers: Stats) -> Normalization:
+    """The normalization of the policy in a folder.
+
+    entries: config.json. buffers: the statistics in model.safetensors, of versions before 0.4.
+    """
     if (folder / INPUTS).exists() or (folder / OUTPUTS).exists():
-        modes, inputs = _step(folder / INPUTS, NORMALIZERS[0])
-        again, outputs = _step(folder / OUTPUTS, NORMALIZERS[1])
-        if modes.get("ACTION") != again.get("ACTION"):
-            where = f"{folder / OUTPUTS}"
-            raise refuse(where, "norm_map.ACTION", modes.get("ACTION"), again.get("ACTION"))
-        _check_same(str(folder / OUTPUTS), inputs, outputs, "action.")
-        return modes, inputs, outputs
-    if not old:
+        modes, inputs = _read_processor(folder / INPUTS, NORMALIZER)
+        output_modes, outputs = _read_processor(folder / OUTPUTS, UNNORMALIZER)
+        source = str(folder / OUTPUTS)
+        if modes.get("ACTION") != output_modes.get("ACTION"):
+            key = "norm_map.ACTION"
+            raise refuse(source, key, modes.get("ACTION"), output_modes.get("ACTION"))
+        _check_same(source, inputs, outputs)
+        return Normalization(modes, inputs, outputs)
+    if not buffers:
         raise refuse(str(folder), INPUTS, "the file, or statistics in model.safetensors", "neither")
     source = str(folder / "config.json")
-    given = written.get("normalization_mapping")
-    modes = _modes(source, "normalization_mapping", given)
-    return modes, *_old(source, features, old)
+    modes = _modes(source, "normalization_mapping", entries.get("normalization_mapping"))
+    return Normalization(modes, *_from_buffers(source, features, buffers))
 
 
-def _old(source: str, features: Features, old: Stats) -> tuple[Stats, Stats]:
-    """(statistics of the inputs, of the action) out of model.safetensors; no others are there."""
-    found = {"normalize_inputs": {}, "normalize_targets": {}, "unnormalize_outputs": {}}
+def _from_buffers(source: str, features: Features, buffers: Stats) -> tuple[Stats, Stats]:
+    """(statistics of the observations, of the action) out of model.safetensors."""
+    parts = {"normalize_inputs": {}, "normalize_targets": {}, "unnormalize_outputs": {}}
     names = {f"buffer_{feature.replace('.', '_')}": feature for feature in features}
-    for key, x in old.items():
-        part, buffer, stat = key.split(".")
+    for key, x in buffers.items():
+        part, buffer, statistic = key.split(".")
         if buffer not in names:
             raise refuse(source, key, "statistics of its features", buffer)
-        found[part][f"{names[buffer]}.{stat}"] = x
-    _check_same(source, found["normalize_targets"], found["unnormalize_outputs"], "action.")
-    return found["normalize_inputs"], found["unnormalize_outputs"]
+        parts[part][f"{names[buffer]}.{statistic}"] = x
+    _check_same(source, parts["normalize_targets"], parts["unnormalize_outputs"])
+    return parts["normalize_inputs"], parts["unnormalize_outputs"]
 
 
-def _check_same(source: str, one: Stats, other: Stats, prefix: str) -> None:
-    """Refuses an action that is normalized in one way and restored in another."""
-    for key in other:
-        if key.startswith(prefix) and key in one and not np.array_equal(one[key], other[key]):
+def _check_same(source: str, normalizing: Stats, restoring: Stats) -> None:
+    """Refuses an action that is normalized with other numbers than it is restored with."""
+    for key, x in restoring.items():
+        if not key.startswith("action.") or key not in normalizing:
+            continue
+        if not np.array_equal(normalizing[key], x):
             raise refuse(source, key, "the numbers that it is normalized with", "others")
 
 
-def _modes(source: str, key: str, given) -> dict[str, str]:
+def _modes(source: str, key: str, mapping: Any) -> dict[str, str]:
     """{feature type: one of MODES}."""
-    if not isinstance(given, Mapping):
-        raise refuse(source, key, "{feature type: mode}", given)
+    if not isinstance(mapping, Mapping):
+        raise refuse(source, key, "{feature type: mode}", mapping)
     allowed = {mode: mode for mode in MODES}
-    return {kind: only(source, f"{key}.{kind}", mode, allowed) for kind, mode in given.items()}
+    return {
+        feature_type: choose(source, f"{key}.{feature_type}", mode, allowed)
+        for feature_type, mode in mapping.items()
+    }
 
 
-def _step(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
-    """(modes, statistics) of the one step that normalizes, in a processor's JSON."""
-    source, found = str(path), []
+def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
+    """(modes, statistics) of the only step that normalizes, in a processor's JSON."""
+    source = str(path)
     steps = read_json(path).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise refuse(source, "steps", "a list of steps", steps)
+    matches = []
     for i, step in enumerate(steps):
-        name, given = step.get("registry_name"), step.get("config") or {}
-        only(source, f"steps.{i}.registry_name", name, dict.fromkeys(STEPS))
-        if not isinstance(given, Mapping):
-            raise refuse(source, f"steps.{i}.config", "a JSON object", given)
-        if name == "rename_observations_processor" and given.get("rename_map"):
-            raise refuse(source, f"steps.{i}.config.rename_map", "none", given["rename_map"])
-        if name == wanted:
-            found.append((f"steps.{i}.config", given, step.get("state_file")))
-    if len(found) != 1:
-        raise refuse(source, "steps", f"one {wanted}", len(found))
-    where, given, name = found[0]
-    only(
-        source,
-        f"{where}.eps",
-        given.get("eps", normalization.EPSILON),
-        {normalization.EPSILON: None},
-    )
-    if given.get("normalize_observation_keys") is not None:
-        key = f"{where}.normalize_observation_keys"
-        raise refuse(source, key, "none: all are normalized", given["normalize_observation_keys"])
-    modes = _modes(source, f"{where}.norm_map", given.get("norm_map"))
-    if not isinstance(name, str) or Path(name).name != name:
-        raise refuse(source, f"{where}: state_file", "the name of a file beside it", name)
-    return modes, tensors.read_safetensors(path.parent / name)
+        _check_step(source, f"steps.{i}", step)
+        if step.get("registry_name") == wanted:
+            matches.append((f"steps.{i}", step))
+    if len(matches) != 1:
+        raise refuse(source, "steps", f"one {wanted}", len(matches))
+
+    where, step = matches[0]
+    entries = step.get("config") or {}
+    eps = entries.get("eps", normalization.EPSILON)
+    choose(source, f"{where}.config.eps", eps, {normalization.EPSILON: None})
+    if (keys := entries.get("normalize_observation_keys")) is not None:
+        key = f"{where}.config.normalize_observation_keys"
+        raise refuse(source, key, "none: all are normalized", keys)
+    modes = _modes(source, f"{where}.config.norm_map", entries.get("norm_map"))
+    name = step.get("state_file")
+    if not isinstance(name, str) or Path(name).name != name:  # never a path out of the folder
+        raise refuse(source, f"{where}.state_file", "the name of a file beside it", name)
+    return modes, read_safetensors(path.parent / name)
+
+
+def _check_step(source: str, where: str, step: Mapping) -> None:
+    """Refuses steps that dpjax does not know, and steps that rename observations."""
+    name = step.get("registry_name")
+    choose(source, f"{where}.registry_name", name, dict.fromkeys(STEPS))
+    entries = step.get("config") or {}
+    if not isinstance(entries, Mapping):
+        raise refuse(source, f"{where}.config", "a JSON object", entries)
+    if name == "rename_observations_processor" and entries.get("rename_map"):
+        raise refuse(source, f"{where}.config.rename_map", "none", entries["rename_map"])
 
 
 def units_of(
-    folder: Path, features: Features, read, names: Mapping[str, int] | None
-) -> tuple[Observations, Units, list[str]]:
-    """(observations in our order, units of them and of the action, lines on constant dims).
+    folder: Path,
+    features: Features,
+    normalizers: Normalization,
+    names: Mapping[str, int] | None,
+) -> tuple[Observations, Units]:
+    """(observations in our order, units of each and of the action).
 
-    read: what `statistics` gives. names: {observation: size} of the numbers, in our order.
+    names: {observation: size} of the numbers, in our order; None for LeRobot's names. Logs a
+    warning for every constant dimension.
     """
-    modes, inputs, outputs = read
-    made, said = {}, []
-    for feature, (kind, shape) in features.items():
-        acts, image = kind == "ACTION", kind == "VISUAL"
-        prefix = f"{feature}."
-        table = outputs if acts else inputs
-        stats = {k.removeprefix(prefix): x for k, x in table.items() if k.startswith(prefix)}
-        mode, size = modes.get(kind, "IDENTITY"), shape[0]
-        options = dict(unit=normalization.PIXELS if image else 1.0, acts=acts)
-        offset, scale, dims = normalization.lerobot(
-            str(folder), feature, mode, stats, size, **options
-        )
-        made[feature] = (offset, scale)
-        said += [f"{feature}[{dim}]: min is max: to the network it is -1" for dim in dims]
-    numbers = [name for name, (kind, _) in features.items() if kind in ("STATE", "ENV")]
-    named = names or {own_name(name): len(made[name][0]) for name in numbers}
-    joined = [
-        np.concatenate([np.zeros(0, np.float32), *(made[n][i] for n in numbers)]) for i in (0, 1)
-    ]
-    named = split_numbers(str(folder), len(joined[0]), named)
-    ends = np.cumsum([0, *named.values()])
-    found = {k: (joined[0][a:b], joined[1][a:b]) for k, a, b in zip(named, ends, ends[1:])}
-    observations: Observations = dict(named)
-    for feature, (kind, (channels, *size)) in features.items():
-        if kind == "VISUAL":
-            observations[own_name(feature)] = (*size, channels)
-            found[own_name(feature)] = made[feature]
-    if len(found) != len(named) + len(features) - len(numbers) - 1 or "action" in found:
+    by_feature = {
+        feature: _feature_units(str(folder), feature, *description, normalizers)
+        for feature, description in features.items()
+    }
+    numbers = [f for f, (feature_type, _) in features.items() if feature_type in ("STATE", "ENV")]
+    # The user's names may divide the numbers elsewhere than LeRobot's features do.
+    parts = [by_feature[feature] for feature in numbers]
+    offset = np.concatenate([np.zeros(0, np.float32), *(offset for offset, _ in parts)])
+    scale = np.concatenate([np.zeros(0, np.float32), *(scale for _, scale in parts)])
+    usual = {our_name(feature): len(by_feature[feature][0]) for feature in numbers}
+    sizes = split_numbers(str(folder), len(offset), names or usual)
+    units = split_units(offset, scale, sizes)
+
+    observations: Observations = dict(sizes)
+    cameras = [f for f, (feature_type, _) in features.items() if feature_type == "VISUAL"]
+    for feature in cameras:
+        channels, *size = features[feature][1]
+        observations[our_name(feature)] = (*size, channels)
+        units[our_name(feature)] = by_feature[feature]
+    if len(units) != len(sizes) + len(cameras) or "action" in units:
         raise refuse(str(folder), "features", "names that differ here", ", ".join(features))
-    return observations, {**found, "action": made["action"]}, said
+    return observations, {**units, "action": by_feature["action"]}
 
 
-def own_name(feature: str) -> str:
+def _feature_units(
+    source: str, feature: str, feature_type: str, shape: tuple, normalizers: Normalization
+) -> normalization.Unit:
+    """(offset, scale) of one feature."""
+    is_action = feature_type == "ACTION"
+    prefix = f"{feature}."
+    table = normalizers.outputs if is_action else normalizers.inputs
+    stats = {k.removeprefix(prefix): x for k, x in table.items() if k.startswith(prefix)}
+    mode = normalizers.modes.get(feature_type, "IDENTITY")
+    unit = normalization.PIXEL_MAX if feature_type == "VISUAL" else 1.0
+    offset, scale, constant = normalization.from_lerobot(
+        source, feature, mode, stats, shape[0], unit=unit, is_action=is_action
+    )
+    for dim in constant:
+        log.warning("%s[%d]: min is max: to the network it is -1", feature, dim)
+    return offset, scale
+
+
+def our_name(feature: str) -> str:
     """observation.images.top -> top."""
     return feature.removeprefix("observation.").removeprefix("images.").replace(".", "_")

@@ -1,95 +1,107 @@
-"""Our policies in LeRobot's layout: what `lerobot` reads, written.
+"""Writes our policies in LeRobot's layout, which `reader` reads.
 
-Images are normalized by mean and deviation there, everything else by its limits, which are
+LeRobot normalizes images by mean and deviation, and everything else by limits. The limits are
 chosen so that reading them again gives the same offset and scale in float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
+from flax import traverse_util
 import numpy as np
 from safetensors.numpy import save_file
 
 from dpjax.core.errors import UserError
 from dpjax.interop import networks, normalization, weight_map
-from dpjax.interop.imported import Observations, Units
-from dpjax.interop.lerobot import reader
+from dpjax.interop.imported import Observations, SettingError, Settings, Units, name_of
+from dpjax.interop.lerobot import documents, reader, tables
 from dpjax.interop.lerobot import stats as stats_lib
+from dpjax.interop.lerobot.stats import Features, Stats
 
-FIXED = {  # config keys that LeRobot's policy has no choice in
-    "denoiser.name": "unet1d",
-    "condition": "features",
-    "method": "diffusion",
-    "sampler.diffusers": "current",
-    "sampler.eta": 0.0,
-    "sampler.warm_start": 0.0,
-    "spaces.relative": "",
+FIXED = {  # settings that LeRobot's policy has one value of
+    "denoiser": {"name": "unet1d"},
+    "policy": {"condition": "features", "method": "diffusion"},
+    "sampler": {"diffusers": "current", "eta": 0.0, "warm_start": 0.0},
+    "representation": {"relative": ""},
 }
-CAMERA_FIXED = {"encoder.pool": "spatial_softmax", "encoder.width": 64}
-CHOICES = {
-    "schedule.name": reader.SCHEDULES,
-    "sampler.name": reader.SAMPLERS,
-    "predict": reader.PREDICTS,
-}
-MODES = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ENV": "MIN_MAX", "ACTION": "MIN_MAX"}
-ONE = np.float32(1) - np.float32(networks.EPSILON)  # a variance that BatchNorm divides out as 1
+FIXED_WITH_CAMERAS = {"encoder": {"pool": "spatial_softmax", "width": 64}}
+# A variance to which BatchNorm adds its epsilon and gets exactly 1.
+UNIT_VARIANCE = np.float32(1) - np.float32(networks.EPSILON)
+DOWNSCALING = 32  # of a ResNet: pixels per cell of its last feature maps
+
+log = logging.getLogger("dpjax")
 
 
-def check(settings: Mapping[str, Any], observations: Observations, steps: np.ndarray) -> None:
-    """Refuses what LeRobot's diffusion policy can't express, by the config's name for it.
+def check(settings: Settings, observations: Observations, levels: np.ndarray) -> None:
+    """Raises SettingError for what LeRobot's diffusion policy cannot express.
 
-    settings: {config key: value}. steps: the levels that the sampler visits.
+    settings: as those of `ImportedPolicy`, of all groups. levels: the noise levels that the
+    sampler visits.
     """
-    cameras = [key for key, size in observations.items() if isinstance(size, tuple)]
-    for key, value in {**FIXED, **(CAMERA_FIXED if cameras else {})}.items():
-        if settings[key] != value:
-            raise cannot(key, settings[key], repr(value))
-    for key, table in CHOICES.items():
-        if settings[key] not in table.values():
-            raise cannot(key, settings[key], " or ".join(map(repr, table.values())))
-    layouts = [key for key in settings if key.startswith("spaces.layouts.")]
-    if layouts:
-        raise cannot(layouts[0], settings[layouts[0]], "no rotations in 6-D")
-    levels = settings["schedule.num_levels"]
-    leading = np.arange(len(steps))[::-1] * (levels // len(steps))
-    if not np.array_equal(steps, leading):
-        raise cannot("sampler.spacing", settings["sampler.spacing"], "'leading', always")
-    numbers = [key for key in observations if key not in cameras]
-    if not numbers or len(numbers) + len(cameras) < 2:
+    cameras = {key: size for key, size in observations.items() if isinstance(size, tuple)}
+    for fixed in (FIXED, FIXED_WITH_CAMERAS if cameras else {}):
+        for group, values in fixed.items():
+            for name, value in values.items():
+                if settings[group][name] != value:
+                    raise _cannot((group, name), settings[group][name], repr(value))
+    for (group, name), table in documents.CHOICES.items():
+        if settings[group][name] not in table.values():
+            expected = " or ".join(map(repr, table.values()))
+            raise _cannot((group, name), settings[group][name], expected)
+    if layouts := settings["representation"]["layouts"]:
+        key, layout = next(iter(layouts.items()))
+        raise _cannot(("representation", f"layouts.{key}"), layout, "no rotations in 6-D")
+
+    # The steps that diffusers takes with its "leading" spacing.
+    num_levels = settings["schedule"]["num_levels"]
+    leading = np.arange(len(levels))[::-1] * (num_levels // len(levels))
+    if not np.array_equal(levels, leading):
+        spacing = settings["sampler"]["spacing"]
+        raise _cannot(("sampler", "spacing"), spacing, "'leading', always")
+    if len(cameras) == len(observations) or len(observations) < 2:
         raise UserError(
             f"observations {', '.join(observations)}: LeRobot's diffusion policy observes a state, "
-            "and a camera or an environment's state: expected two observations, one of numbers."
+            "and a camera or an environment's state: expected two observations, one of numbers.",
+            argument="observations",
         )
-    check_cameras(settings, {key: observations[key] for key in cameras})
+    if cameras:
+        check_cameras(settings, cameras)
 
 
-def check_cameras(settings: Mapping[str, Any], sizes: Mapping[str, tuple]) -> None:
-    """Refuses cameras of several sizes or crops, resizing, and another last layer."""
+def check_cameras(settings: Settings, sizes: Mapping[str, tuple]) -> None:
+    """Refuses resized cameras, cameras of several sizes or crops, and another last layer."""
     seen = set()
     for key, size in sizes.items():
-        part = lambda name, key=key: tuple(settings.get(f"cameras.{key}.{name}") or ())
-        if part("resize"):
-            raise cannot(f"cameras.{key}.resize", part("resize"), "(): it resizes otherwise")
-        seen.add((tuple(size), part("crop")))
+        view = settings["cameras"].get(key, {})
+        if resize := tuple(view.get("resize") or ()):
+            raise _cannot(("cameras", f"{key}.resize"), resize, "(): it resizes otherwise")
+        seen.add((tuple(size), tuple(view.get("crop") or ())))
     if len(seen) > 1:
-        raise cannot("cameras", sorted(seen), "cameras of one size and one crop")
-    if sizes and settings["encoder.features"] != 2 * settings["encoder.keypoints"]:
-        raise cannot("encoder.features", settings["encoder.features"], "2 encoder.keypoints")
+        raise _cannot(("cameras", ""), sorted(seen), "cameras of one size and one crop")
+    encoder = settings["encoder"]
+    if encoder["features"] != 2 * encoder["keypoints"]:
+        expected = "twice the number of keypoints"
+        raise _cannot(("encoder", "features"), encoder["features"], expected)
 
 
-def cannot(key: str, got: Any, expected: str) -> UserError:
-    return UserError(
-        f"config.{key}={got!r}: LeRobot's diffusion policy can't express that; expected {expected}."
+def _cannot(setting: tuple[str, str], value: Any, expected: str) -> SettingError:
+    return SettingError(
+        f"{name_of(*setting)}={value!r}: LeRobot's diffusion policy can't express that; expected "
+        f"{expected}.",
+        [setting],
     )
 
 
-def features_of(observations: Observations, action: int) -> tuple[dict, dict[str, list[str]]]:
+def features_of(
+    observations: Observations, action_size: int
+) -> tuple[Features, dict[str, list[str]]]:
     """({feature: (type, shape)} in LeRobot's order, {feature of numbers: our keys in it}).
 
-    With cameras all numbers are the state; without, the first key is, and the others are the
-    environment's.
+    With cameras all numbers are the state. Without, the first key is the state, and the
+    others are the environment's state.
     """
     cameras = {key: size for key, size in observations.items() if isinstance(size, tuple)}
     numbers = [key for key in observations if key not in cameras]
@@ -103,148 +115,90 @@ def features_of(observations: Observations, action: int) -> tuple[dict, dict[str
         features[name] = ("VISUAL", (channels, height, width))
     if not cameras:
         features["observation.environment_state"] = ("ENV", size(numbers[1:]))
-    return {**features, "action": ("ACTION", (action,))}, parts
+    return {**features, "action": ("ACTION", (action_size,))}, parts
 
 
-def config_json(settings: Mapping[str, Any], features: Mapping) -> dict[str, Any]:
-    """config.json, in keys that all versions since 0.4 know."""
-    bound = settings["sampler.clip"]
-    name = lambda key: {own: name for name, own in CHOICES[key].items()}[settings[key]]
-    described = {
-        key: {"type": kind, "shape": list(shape)} for key, (kind, shape) in features.items()
-    }
-    horizon = [settings[f"horizon.{part}"] for part in ("predict", "act", "obs")]
-    return {
-        "type": "diffusion",
-        **{key: settings[own] for key, own in reader.KEYS.items()},
-        "input_features": {key: x for key, x in described.items() if key != "action"},
-        "output_features": {"action": described["action"]},
-        "normalization_mapping": MODES,
-        "drop_n_last_frames": max(horizon[0] - horizon[1] - horizon[2] + 1, 0),
-        "noise_scheduler_type": name("sampler.name"),
-        "beta_schedule": name("schedule.name"),
-        "beta_start": 1e-4,
-        "beta_end": 0.02,
-        "prediction_type": name("predict"),
-        "clip_sample": bool(np.isfinite(bound)),
-        "clip_sample_range": float(bound) if np.isfinite(bound) else 1.0,
-        "num_inference_steps": settings["sampler.num_steps"],
-        "do_mask_loss_for_padding": settings["loss.mask_padding"],
-        "device": "cpu",
-        "push_to_hub": False,
-        **camera_json(settings, features),
-    }
-
-
-def camera_json(settings: Mapping[str, Any], features: Mapping) -> dict[str, Any]:
-    """The keys of config.json on images."""
-    cameras = [name for name, (kind, _) in features.items() if kind == "VISUAL"]
-    if not cameras:
-        return {}
-    key = stats_lib.own_name(cameras[0])
-    crop = list(settings.get(f"cameras.{key}.crop") or ())
-    return {
-        "vision_backbone": f"resnet{settings['encoder.depth']}",
-        "crop_shape": crop or None,
-        "crop_is_random": True,
-        "pretrained_backbone_weights": None,
-        "use_group_norm": settings["encoder.norm"] == "group",
-        "spatial_softmax_num_keypoints": settings["encoder.keypoints"],
-        "use_separate_rgb_encoder_per_camera": not settings["encoder.shared"],
-    }
-
-
-def tensors_of(settings: Mapping[str, Any], features: Mapping, params: Mapping) -> dict:
+def tensors_of(settings: Settings, features: Features, params: Mapping) -> dict[str, np.ndarray]:
     """model.safetensors: our leaves by LeRobot's names, and the buffers that it keeps."""
-    cameras = [shape for kind, shape in features.values() if kind == "VISUAL"]
-    shared = settings["encoder.shared"]
-    count = min(len(cameras), 1) if shared else len(cameras)
-    tables = {
-        "encoder": lambda ours: reader.encoder_pieces(count, shared, ours),
-        "denoiser": lambda ours: reader.denoiser_pieces(reader.order(features, settings), ours),
+    shared = settings["encoder"]["shared"]
+    count = tables.encoder_count(features, shared)
+    order = tables.order_of(features, settings)
+    table_of = {
+        "encoder": lambda shapes: tables.encoder_table(count, shared, shapes),
+        "denoiser": lambda shapes: tables.denoiser_table(order, shapes),
     }
-    found = {}
-    for item, table in tables.items():
-        leaves = {path: np.asarray(x) for path, x in weight_map.flatten(params[item]).items()}
-        ours = {path: leaf.shape for path, leaf in leaves.items()}
-        found.update(weight_map.take_apart(table(ours), leaves) if leaves else {})
+    tensors = {}
+    for item, table in table_of.items():
+        leaves = traverse_util.flatten_dict(params[item])
+        leaves = {path: np.asarray(leaf) for path, leaf in leaves.items()}
+        shapes = {path: leaf.shape for path, leaf in leaves.items()}
+        if leaves:
+            tensors.update(weight_map.tensors_from(table(shapes), leaves))
+
+    sizes = [shape[1:] for feature_type, shape in features.values() if feature_type == "VISUAL"]
     for i in range(count):
-        name = f"{reader.MODEL}rgb_encoder" + ("" if shared else f".{i}")
-        crop = next(x for key, x in settings.items() if key.endswith(".crop"))
-        found[f"{name}.pool.pos_grid"] = grid(tuple(crop) or cameras[i][1:])
-    return found if settings["encoder.norm"] == "group" else {**found, **statistics(found)}
+        crop = next(iter(settings["cameras"].values())).get("crop") or ()
+        grid = pixel_grid(tuple(crop) or sizes[i])
+        tensors[f"{tables.encoder_name(i, shared)}.pool{reader.PIXEL_GRID}"] = grid
+    if settings["encoder"]["norm"] == "frozen":
+        tensors.update(batch_norm_statistics(tensors))
+    return tensors
 
 
-def grid(size: tuple[int, int]) -> np.ndarray:
-    """(x, y) of the last maps' pixels in [-1, 1], row by row: [H W, 2]."""
-    height, width = (math.ceil(x / 32) for x in size)
+def pixel_grid(size: tuple[int, int]) -> np.ndarray:
+    """(x, y) in [-1, 1] of the last feature maps' cells, row by row: [H W, 2]."""
+    height, width = (math.ceil(x / DOWNSCALING) for x in size)
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     return np.stack([x.reshape(-1), y.reshape(-1)], axis=-1).astype(np.float32)
 
 
-def statistics(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """BatchNorm's statistics with which a folded scale and bias are what they are."""
-    assert np.sqrt(ONE + np.float32(networks.EPSILON)) == 1
-    made = {}
-    for name, x in found.items():
-        norm, _, part = name.rpartition(".")
+def batch_norm_statistics(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Statistics with which a BatchNorm computes no more than its scale and bias.
+
+    Our frozen norms were folded; the mean 0 and the variance 1 fold to the same numbers.
+    """
+    assert np.sqrt(UNIT_VARIANCE + np.float32(networks.EPSILON)) == 1
+    statistics = {}
+    for name, x in tensors.items():
+        layer, _, part = name.rpartition(".")
         if ".backbone." in name and part == "bias":
-            made[f"{norm}.running_mean"] = np.zeros_like(x)
-            made[f"{norm}.running_var"] = np.full_like(x, ONE)
-            made[f"{norm}.num_batches_tracked"] = np.array(0, np.int64)
-    return made
+            statistics[f"{layer}.running_mean"] = np.zeros_like(x)
+            statistics[f"{layer}.running_var"] = np.full_like(x, UNIT_VARIANCE)
+            statistics[f"{layer}{reader.COUNT}"] = np.array(0, np.int64)
+    return statistics
 
 
-def stats_of(features: Mapping, parts: Mapping, found: Units) -> tuple[dict, list[str]]:
-    """({"<feature>.<statistic>": numbers}, a line on dims that are an ulp off when read again)."""
-    stats, said = {}, []
-    for feature, (kind, shape) in features.items():
-        keys = parts.get(feature, [stats_lib.own_name(feature)])
-        offset, scale = (np.concatenate([np.asarray(found[k][i]) for k in keys]) for i in (0, 1))
+def stats_of(features: Features, parts: Mapping[str, Iterable[str]], units: Units) -> Stats:
+    """{"<feature>.<statistic>": numbers} of our units.
+
+    Logs a warning for dimensions whose units are not the same to the last bit when they are
+    read again.
+    """
+    stats = {}
+    for feature, (feature_type, shape) in features.items():
+        keys = parts.get(feature, [stats_lib.our_name(feature)])
+        offset = np.concatenate([np.asarray(units[key][0]) for key in keys])
+        scale = np.concatenate([np.asarray(units[key][1]) for key in keys])
         if not (scale > 0).all():
             raise UserError(f"normalizer: {feature}: expected scales above 0, got {scale.min()}.")
-        make, names = (
-            (normalization.moments, ("mean", "std"))
-            if kind == "VISUAL"
-            else (normalization.limits, ("min", "max"))
-        )
-        first, second, off = make(offset, scale)
-        size = (shape[0], 1, 1) if kind == "VISUAL" else shape
-        for name, x in zip(names, (first, second)):
+        if feature_type == "VISUAL":
+            names = ("mean", "std")
+            *values, inexact = normalization.moments(offset, scale)
+            size = (shape[0], 1, 1)  # one number per channel
+        else:
+            names = ("min", "max")
+            *values, inexact = normalization.limits(offset, scale)
+            size = shape
+        for name, x in zip(names, values):
             stats[f"{feature}.{name}"] = np.ascontiguousarray(x.reshape(size))
-        if off:
-            said.append(f"{feature}{off}: no float32 limits give back these units to the last bit")
-    return stats, said
-
-
-def processors(features: Mapping) -> dict[str, dict]:
-    """The two processors' JSON, by their file's name."""
-    described = {
-        key: {"type": kind, "shape": list(shape)} for key, (kind, shape) in features.items()
-    }
-    action = {"action": described["action"]}
-
-    def step(name, **config):
-        return {"registry_name": name, "config": config}
-
-    def normalizer(file, place, name, features):
-        made = step(name, eps=normalization.EPSILON, features=features, norm_map=MODES)
-        return {**made, "state_file": f"{file}_step_{place}_{name}.safetensors"}
-
-    before = [
-        step("rename_observations_processor", rename_map={}),
-        step("to_batch_processor"),
-        step("device_processor", device="cpu", float_dtype=None),
-        normalizer("policy_preprocessor", 3, stats_lib.NORMALIZERS[0], described),
-    ]
-    after = [
-        normalizer("policy_postprocessor", 0, stats_lib.NORMALIZERS[1], action),
-        step("device_processor", device="cpu", float_dtype=None),
-    ]
-    names = ("policy_preprocessor", "policy_postprocessor")
-    return {f"{name}.json": {"name": name, "steps": x} for name, x in zip(names, (before, after))}
+        if inexact:
+            log.warning(
+                "%s%s: no float32 limits give back these units to the last bit", feature, inexact
+            )
+    return stats
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """A .safetensors file, marked as torch's, which LeRobot asks for."""
-    save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path, {"format": "pt"})
+    """Writes a .safetensors file, marked as torch's, which LeRobot asks for."""
+    arrays = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+    save_file(arrays, path, {"format": "pt"})

@@ -1,11 +1,11 @@
-"""torch.save's files, read without torch: a zip with a pickle and the bytes of the tensors.
+"""Reads files of torch.save without torch: a zip with a pickle and the bytes of the tensors.
 
-    <name>/data.pkl      what was saved; a tensor in it says which bytes, shape and strides
-    <name>/data/<key>    those bytes, uncompressed
-    <name>/byteorder     little
+    <root>/data.pkl      the saved value; each of its tensors has a key, a shape and strides
+    <root>/data/<key>    the bytes of the tensors with that key, uncompressed
+    <root>/byteorder     little
 
-Nothing is unpacked to the disk and nothing in the pickle is run (`pickled`). Sizes, offsets
-and strides are checked before an array is made.
+Nothing is unpacked to the disk and nothing in the pickle is run (`unpickler`). Sizes, offsets
+and strides are checked before an array is allocated.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,14 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
+from dpjax.core import files
 from dpjax.core.errors import UserError
 from dpjax.interop.torch import unpickler
 
-MAX_PICKLE = 2**24  # bytes of data.pkl; 300 kB for 500 tensors and their optimizer
-MAX_ENTRIES = 100_000
+MAX_PICKLE = 2**24  # bytes of data.pkl; 500 tensors and their optimizer take 300 kB
+MAX_ENTRIES = 100_000  # of the zip
 MAX_RANK = 8
+LARGEST_RATIO = 4  # of the tensors' bytes to the file's: tensors may share bytes, up to a point
 STORAGES = {
     "Float": np.dtype("<f4"),
     "Double": np.dtype("<f8"),
@@ -41,66 +43,75 @@ DTYPES = {f"torch.{name}Storage": dtype for name, dtype in STORAGES.items()}
 
 
 class Tensor(NamedTuple):
-    """Where a tensor's numbers are: which bytes, and which of them."""
+    """Where a tensor's numbers are in the file.
+
+    key: of the entry that holds its bytes. dtype: such as "torch.FloatStorage".
+    count: numbers in the entry. offset: number of the entry that the tensor starts with.
+    strides: in numbers.
+    """
 
     key: str
-    dtype: str  # "torch.FloatStorage"
-    count: int  # numbers in the bytes
+    dtype: str
+    count: int
     offset: int
     shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in numbers
+    strides: tuple[int, ...]
 
 
 class Archive(NamedTuple):
-    """What a file holds: Tensors and pickled.Made among plain data, and the names not known."""
+    """The content of a file, its tensors not read yet.
+
+    root: the zip's folder. content: plain data, with `Tensor`s and `unpickler.InertCall`s in
+    it. unknown: the names in calls that were read as data.
+    """
 
     path: Path
     root: str
     content: Any
-    refused: list[str]
+    unknown: list[str]
 
 
 def read(path: Path) -> Archive:
-    """The content of a torch zip, no tensor read yet; UserError for any other file."""
-    _check_kind(path)
+    """The content of a file of torch.save; raises UserError for any other file."""
+    _check_format(path)
     try:
         with zipfile.ZipFile(path) as file:
             root = _check_entries(path, file)
             order = f"{root}/byteorder"
             if order in file.namelist() and file.read(order) != b"little":
-                raise UserError(f"{path}: byteorder: expected little, got another: save it anew.")
+                raise UserError(f"{path}: byteorder: expected little: save the file again.")
             data = file.read(f"{root}/data.pkl")
     except UserError:
         raise
-    except Exception as error:  # zipfile raises whatever its parts raise
+    except Exception as error:  # zipfile raises many types on damaged files
         reason = f"{type(error).__name__}: {str(error)[:120]}"
         raise UserError(f"{path}: can't be read as a zip ({reason}).") from error
     try:
-        content, refused = unpickler.load(data, KNOWN)
+        content, unknown = unpickler.load(data, KNOWN)
     except unpickler.Refused as error:
         raise UserError(f"{path}: data.pkl: expected torch.save's pickle: {error}.") from error
-    return Archive(path, root, content, refused)
+    return Archive(path, root, content, unknown)
 
 
-def _check_kind(path: Path) -> None:
+def _check_format(path: Path) -> None:
+    """Refuses what is not a zip, by what it is instead."""
     if not path.is_file():
         what = "a folder" if path.is_dir() else "nothing"
         raise UserError(f"{path}: expected a file that torch.save wrote, got {what}.")
+    files.refuse_pointer(path)
     with open(path, "rb") as file:
         head = file.read(512)
-    if head.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path}: a Git LFS pointer, not the file: run git lfs pull.")
     if head[:1] == b"\x80" or head[257:262] == b"ustar":
         raise UserError(
-            f"{path}: torch's format from before 1.6 (no zip) is not read: load it with torch and "
-            "torch.save it again."
+            f"{path}: torch's format from before 1.6 (no zip) is not read: load the file with "
+            "torch and save it again."
         )
     if head[:4] != b"PK\x03\x04":
         raise UserError(f"{path}: expected a zip that torch.save wrote, got {head[:4]!r}.")
 
 
 def _check_entries(path: Path, file: zipfile.ZipFile) -> str:
-    """The archive's root folder, once every entry is where and what it says."""
+    """The zip's root folder; raises UserError for entries that torch.save does not write."""
     entries = file.infolist()
     if len(entries) > MAX_ENTRIES:
         raise UserError(f"{path}: {len(entries)} entries, {MAX_ENTRIES} at most.")
@@ -108,8 +119,8 @@ def _check_entries(path: Path, file: zipfile.ZipFile) -> str:
     names = {entry.filename for entry in entries}
     root = min(roots, default="")
     for entry in entries:
-        if why := _why_not(entry):
-            raise UserError(f"{path}: entry {entry.filename[:80]!r}: {why}.")
+        if problem := _entry_problem(entry):
+            raise UserError(f"{path}: entry {entry.filename[:80]!r}: {problem}.")
     if len(roots) != 1 or len(names) != len(entries) or f"{root}/data.pkl" not in names:
         raise UserError(
             f"{path}: expected the entries of one torch.save, each once, data.pkl among them, got "
@@ -122,8 +133,8 @@ def _check_entries(path: Path, file: zipfile.ZipFile) -> str:
     return root
 
 
-def _why_not(entry: zipfile.ZipInfo) -> str:
-    """What is wrong with an entry, or nothing."""
+def _entry_problem(entry: zipfile.ZipInfo) -> str:
+    """What is wrong with an entry of the zip, or ""."""
     parts = entry.filename.split("/")
     if entry.filename != entry.orig_filename or set(parts) & {"", ".", ".."} or len(parts) < 2:
         return "expected a name such as archive/data/0"
@@ -139,55 +150,57 @@ def _why_not(entry: zipfile.ZipInfo) -> str:
 
 
 def _check_places(path: Path, file: BinaryIO, entries: Iterable[zipfile.ZipInfo]) -> None:
-    """Refuses entries that overlap or end behind the file."""
-    end, name = 0, "the start of the file"
+    """Refuses entries that overlap or reach beyond the end of the file."""
+    end = 0
+    name = "the start of the file"
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.header_offset < end:
             raise UserError(f"{path}: entry {entry.filename[:80]!r} overlaps {name[:80]!r}.")
         file.seek(entry.header_offset)
-        head = file.read(30)
+        head = file.read(30)  # the local header, which ends with the sizes of what follows it
         sizes = struct.unpack("<HH", head[26:30]) if len(head) == 30 else (0, 0)
         end = entry.header_offset + 30 + sum(sizes) + entry.file_size
         name = entry.filename
     if end > path.stat().st_size:
-        raise UserError(f"{path}: entry {name[:80]!r} ends at byte {end}, behind the file's end.")
+        raise UserError(f"{path}: entry {name[:80]!r} ends at byte {end}, beyond the file's end.")
 
 
 def arrays(archive: Archive, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """{name: array} of the tensors, all of them checked before one is made."""
+    """{name: array} of the tensors, all of them checked before the first is read."""
     size = archive.path.stat().st_size
     with zipfile.ZipFile(archive.path) as file:
         sizes = {entry.filename: entry.file_size for entry in file.infolist()}
         for name, tensor in tensors.items():
-            if why := _why_no_array(archive, sizes, tensor):
-                raise UserError(f"{archive.path}: {name}: {why}.")
+            if problem := _tensor_problem(archive, sizes, tensor):
+                raise UserError(f"{archive.path}: {name}: {problem}.")
         total = sum(math.prod(t.shape) * DTYPES[t.dtype].itemsize for t in tensors.values())
-        if total > 4 * size + 2**20:
+        if total > LARGEST_RATIO * size + 2**20:
             raise UserError(
                 f"{archive.path}: tensors of {total} bytes in a file of {size}: expected no more "
-                "than 4 times the file (many names for the same bytes)."
+                f"than {LARGEST_RATIO} times the file (many names for the same bytes)."
             )
         try:
             return {name: _array(archive, file, tensor) for name, tensor in tensors.items()}
-        except Exception as error:  # the same
+        except Exception as error:  # as above
             raise UserError(f"{archive.path}: damaged ({str(error)[:120]}).") from error
 
 
-def _why_no_array(archive, sizes, tensor: Tensor) -> str:
-    """What is wrong with a tensor, or nothing."""
+def _tensor_problem(archive: Archive, sizes: Mapping[str, int], tensor: Tensor) -> str:
+    """What is wrong with a tensor's description, or ""; sizes: bytes of the zip's entries."""
     numbers = (tensor.count, tensor.offset, *tensor.shape, *tensor.strides)
     if any(type(x) is not int or x < 0 for x in numbers):
         return f"expected sizes and strides of 0 or more, got {_brief(numbers)}"
     if tensor.dtype not in DTYPES:
         return f"expected one of {', '.join(DTYPES)}, got {tensor.dtype[:80]!r}"
     if len(tensor.shape) != len(tensor.strides) or len(tensor.shape) > MAX_RANK:
-        return f"expected a stride an axis, {MAX_RANK} axes at most, got {len(tensor.shape)} axes"
+        return f"expected one stride per axis and at most {MAX_RANK} axes, got {len(tensor.shape)}"
     entry = f"{archive.root}/data/{tensor.key}"
     if entry not in sizes:
         return f"its bytes, entry {entry[:80]!r}, are missing"
-    there, said = sizes[entry], tensor.count * DTYPES[tensor.dtype].itemsize
-    if there != said:
-        return f"expected {said} bytes in entry {entry!r}, got {there}"
+    expected = tensor.count * DTYPES[tensor.dtype].itemsize
+    if sizes[entry] != expected:
+        return f"expected {expected} bytes in entry {entry!r}, got {sizes[entry]}"
+    # Axes from the smallest stride up: each must step over all that the axes before it reach.
     last = tensor.offset
     for size, stride in sorted(zip(tensor.shape, tensor.strides), key=lambda pair: pair[1]):
         if size > 1 and stride <= last - tensor.offset:
@@ -202,7 +215,8 @@ def _brief(numbers) -> str:
     return f"({', '.join(str(x)[:24] for x in numbers)})"
 
 
-def _array(archive, file, tensor: Tensor) -> np.ndarray:
+def _array(archive: Archive, file: zipfile.ZipFile, tensor: Tensor) -> np.ndarray:
+    """A checked tensor's numbers, in the dtype of the file."""
     dtype = DTYPES[tensor.dtype]
     if not math.prod(tensor.shape):
         return np.zeros(tensor.shape, dtype)
@@ -213,21 +227,22 @@ def _array(archive, file, tensor: Tensor) -> np.ndarray:
 
 
 def _tensor(storage, offset, shape, strides, *_) -> Tensor:
-    """What torch._utils._rebuild_tensor_v2 is given, as a Tensor."""
+    """The arguments of torch._utils._rebuild_tensor_v2 as a Tensor."""
     pid = storage.pid if isinstance(storage, unpickler.Persistent) else None
     if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
         raise unpickler.Refused("a tensor without its bytes")
-    _, kind, key, _, count = pid
+    _, storage_type, key, _, count = pid
     if not isinstance(key, str) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
-        raise unpickler.Refused("a tensor whose shape is no tuple")
-    dtype = kind.name if isinstance(kind, unpickler.Global) else type(kind).__name__
+        raise unpickler.Refused("a tensor whose shape is not a tuple")
+    named = isinstance(storage_type, unpickler.Global)
+    dtype = storage_type.name if named else type(storage_type).__name__
     return Tensor(key, dtype, count, offset, shape, strides)
 
 
-KNOWN = {
+KNOWN = {  # the only names that are turned into values
     "collections.OrderedDict": lambda: {},
-    "collections.defaultdict": lambda *of: {},
-    "_codecs.encode": lambda text, *_: text.encode("latin-1"),  # bytes, before protocol 3
+    "collections.defaultdict": lambda *args: {},
+    "_codecs.encode": lambda text, *_: text.encode("latin-1"),  # bytes, in protocol 2
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
 }

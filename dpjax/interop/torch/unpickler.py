@@ -1,11 +1,9 @@
-"""Pickles as plain data: nothing that one asks for is imported, called or run.
+"""Reads pickles as plain data: nothing that a pickle asks for is imported, called or run.
 
 A pickle is a program for a stack machine, and some of its instructions import a name and
-call it. This is such a machine without those: what would have been a call becomes a
-`Made`, an inert record of the name and of what it would have been given, and only names
-that the caller knows are turned into something, by the caller's own functions.
-
-    load(data, known)    known: {"collections.OrderedDict": lambda *args: {}, …}
+call it. The machine here lacks those: a call becomes an `InertCall`, a record of the name
+and its arguments. Only names that the caller lists are turned into values, by the caller's
+own functions.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,74 +11,84 @@ import pickletools
 import struct
 from typing import Any, NamedTuple
 
-MAX_OPS = 2_000_000  # a checkpoint of a thousand tensors has 100,000
-KEYS = (str, int, float, bytes, type(None))  # of dicts: hashing others may recurse without end
+MAX_INSTRUCTIONS = 2_000_000  # a checkpoint of a thousand tensors has 100,000
+# Types of a dict's keys. Hashing a tuple of the pickle could recurse without end.
+KEY_TYPES = (str, int, float, bytes, type(None))
 
 
 class Refused(Exception):
-    """Why these bytes are not read."""
+    """Why a pickle is not read."""
 
 
 class Global(NamedTuple):
-    """A name that a pickle mentions; never imported."""
+    """A name that a pickle mentions, such as "os.system"; it is never imported."""
 
     name: str
 
 
-class Made:
-    """What a pickle would have got from a call: never called, only written down.
+class InertCall:
+    """The record of a call that a pickle asked for and that was not made.
 
-    name: what would have been called. args: with what. state: its attributes, or None.
-    items: what would have been appended to it, or pairs that would have been set.
+    name: of the function or class. args: its arguments. state: the attributes that would have
+    been set, or None. items: what would have been appended, or (key, value) pairs.
     """
 
     __slots__ = ("name", "args", "state", "items")
 
     def __init__(self, name: str, args: tuple):
-        self.name, self.args, self.state, self.items = name, args, None, []
+        self.name = name
+        self.args = args
+        self.state = None
+        self.items = []
 
 
 class Persistent(NamedTuple):
-    """Something outside the pickle (torch: the bytes of a tensor)."""
+    """A reference to something outside of the pickle (in torch: the bytes of a tensor)."""
 
     pid: Any
 
 
 class Machine(NamedTuple):
-    """The stack, where its marks are, the memo, what is known, and the names that were not."""
+    """The state of the stack machine.
+
+    marks: sizes of the stack where a mark was set. memo: values by their number.
+    known: the caller's functions by name. unknown: names in calls that were not made, as the
+    keys of a dict, which keeps their order.
+    """
 
     stack: list
     marks: list
     memo: dict
     known: Mapping[str, Callable]
-    refused: dict
+    unknown: dict
 
     def pop(self) -> Any:
         if not self.stack or (self.marks and len(self.stack) <= self.marks[-1]):
             raise Refused("an instruction without its operands")
         return self.stack.pop()
 
-    def since_mark(self) -> list:
+    def pop_to_mark(self) -> list:
+        """Removes and returns all values above the last mark."""
         if not self.marks:
             raise Refused("an instruction without its mark")
         start = self.marks.pop()
-        found = self.stack[start:]
+        values = self.stack[start:]
         del self.stack[start:]
-        return found
+        return values
 
-    def call(self, called: Any, args: Any) -> Any:
-        """The caller's own value for a known name; a Made for any other."""
+    def call(self, function: Any, args: Any) -> Any:
+        """The caller's own value for a known name, and an InertCall for any other."""
         if not isinstance(args, tuple):
-            raise Refused("a call whose arguments are no tuple")
-        name = called.name if isinstance(called, (Global, Made)) else type(called).__name__
-        if isinstance(called, Global) and name in self.known:
+            raise Refused("a call whose arguments are not a tuple")
+        named = isinstance(function, (Global, InertCall))
+        name = function.name if named else type(function).__name__
+        if isinstance(function, Global) and name in self.known:
             return self.known[name](*args)
-        self.refused[name] = None
-        return Made(name, args)
+        self.unknown[name] = None
+        return InertCall(name, args)
 
 
-def _mark(m, _):
-    m.marks.append(len(m.stack))
+# One function per kind of instruction, `(machine, the instruction's argument)`.
 
 
 def _push(m, arg):
@@ -92,11 +100,6 @@ def _pop(m, _):
         m.marks.pop()
     else:
         m.pop()
-
-
-def _dup(m, _):
-    m.stack.append(m.pop())
-    m.stack.append(m.stack[-1])
 
 
 def _get(m, arg):
@@ -112,19 +115,19 @@ def _put(m, arg):
 
 
 def _tuple(size):
-    def make(m, _):
+    def build(m, _):
         m.stack.append(tuple(reversed([m.pop() for _ in range(size)])))
 
-    return make
+    return build
 
 
 def _extend(m, values):
-    """Appends to the list on top of the stack, or to what would have been one."""
+    """Appends to the list on top of the stack, or to the record of a call that is there."""
     target = m.pop()
     m.stack.append(target)
-    if not isinstance(target, (list, Made)):
-        raise Refused("items for what is no list")
-    (target.items if isinstance(target, Made) else target).extend(values)
+    if not isinstance(target, (list, InertCall)):
+        raise Refused("items for what is not a list")
+    (target.items if isinstance(target, InertCall) else target).extend(values)
 
 
 def _set_items(m, pairs):
@@ -133,9 +136,9 @@ def _set_items(m, pairs):
     if len(pairs) % 2:
         raise Refused("a key without its value")
     for key, value in zip(pairs[::2], pairs[1::2]):
-        if isinstance(target, Made):
+        if isinstance(target, InertCall):
             target.items.append((key, value))
-        elif not isinstance(target, dict) or not isinstance(key, KEYS):
+        elif not isinstance(target, dict) or not isinstance(key, KEY_TYPES):
             raise Refused(f"a key of type {type(key).__name__} for a {type(target).__name__}")
         else:
             target[key] = value
@@ -146,53 +149,47 @@ def _dict(m, pairs):
     _set_items(m, pairs)
 
 
-def _global(m, arg):
-    module, _, name = arg.partition(" ")
-    m.stack.append(Global(f"{module}.{name}"))
+def _global(arg: str) -> Global:
+    return Global(arg.replace(" ", ".", 1))  # "os system" -> os.system
 
 
 def _stack_global(m, _):
-    name, module = m.pop(), m.pop()
+    name = m.pop()
+    module = m.pop()
     if not isinstance(name, str) or not isinstance(module, str):
-        raise Refused("a name that is no text")
+        raise Refused("a name that is not text")
     m.stack.append(Global(f"{module}.{name}"))
 
 
 def _reduce(m, _):
-    args, called = m.pop(), m.pop()
-    m.stack.append(m.call(called, args))
+    args = m.pop()
+    function = m.pop()
+    m.stack.append(m.call(function, args))
 
 
-def _new_with_names(m, _):
-    _, args, called = m.pop(), m.pop(), m.pop()
-    m.stack.append(m.call(called, args))
-
-
-def _inst(m, arg):
-    module, _, name = arg.partition(" ")
-    m.stack.append(m.call(Global(f"{module}.{name}"), tuple(m.since_mark())))
+def _new_with_keywords(m, _):
+    m.pop()  # the keyword arguments
+    _reduce(m, None)
 
 
 def _obj(m, _):
-    called, *args = m.since_mark() or [None]
-    m.stack.append(m.call(called, tuple(args)))
+    function, *args = m.pop_to_mark() or [None]
+    m.stack.append(m.call(function, tuple(args)))
 
 
 def _build(m, _):
-    state, target = m.pop(), m.pop()
-    if isinstance(target, Made):
+    state = m.pop()
+    target = m.pop()
+    if isinstance(target, InertCall):
         target.state = state
-    m.stack.append(target)  # of a dict: attributes, such as torch's versions of its modules
-
-
-def _persistent(m, pid):
-    m.stack.append(Persistent(pid))
+    # The attributes of a dict are dropped: torch keeps the versions of its modules there.
+    m.stack.append(target)
 
 
 LITERALS = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING"
 LITERALS += " BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
 LITERALS += " FLOAT BINFLOAT"
-ACTIONS = {
+INSTRUCTIONS = {  # pickletools' names; any other instruction is refused
     **{name: _push for name in LITERALS.split()},
     **{name: lambda m, _: None for name in ("PROTO", "FRAME")},
     **{name: _put for name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")},
@@ -200,51 +197,52 @@ ACTIONS = {
     "NONE": lambda m, _: m.stack.append(None),
     "NEWTRUE": lambda m, _: m.stack.append(True),
     "NEWFALSE": lambda m, _: m.stack.append(False),
-    "MARK": _mark,
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
     "POP": _pop,
-    "POP_MARK": lambda m, _: m.since_mark(),
-    "DUP": _dup,
+    "POP_MARK": lambda m, _: m.pop_to_mark(),
+    "DUP": lambda m, _: m.stack.extend([m.pop()] * 2),
     "EMPTY_LIST": lambda m, _: m.stack.append([]),
     "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
     "EMPTY_DICT": lambda m, _: m.stack.append({}),
-    "EMPTY_SET": lambda m, _: m.stack.append([]),  # as a list: nothing is hashed
-    "LIST": lambda m, _: m.stack.append(m.since_mark()),
-    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
-    "FROZENSET": lambda m, _: m.stack.append(m.since_mark()),
-    "TUPLE1": _tuple(1),
-    "TUPLE2": _tuple(2),
-    "TUPLE3": _tuple(3),
+    "EMPTY_SET": lambda m, _: m.stack.append([]),  # sets become lists: nothing is hashed
+    "LIST": lambda m, _: m.stack.append(m.pop_to_mark()),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.pop_to_mark())),
+    "FROZENSET": lambda m, _: m.stack.append(m.pop_to_mark()),
+    **{f"TUPLE{size}": _tuple(size) for size in (1, 2, 3)},
     "APPEND": lambda m, _: _extend(m, [m.pop()]),
-    "APPENDS": lambda m, _: _extend(m, m.since_mark()),
-    "ADDITEMS": lambda m, _: _extend(m, m.since_mark()),
-    "DICT": lambda m, _: _dict(m, m.since_mark()),
+    "APPENDS": lambda m, _: _extend(m, m.pop_to_mark()),
+    "ADDITEMS": lambda m, _: _extend(m, m.pop_to_mark()),
+    "DICT": lambda m, _: _dict(m, m.pop_to_mark()),
     "SETITEM": lambda m, _: _set_items(m, [m.pop(), m.pop()][::-1]),
-    "SETITEMS": lambda m, _: _set_items(m, m.since_mark()),
-    "GLOBAL": _global,
+    "SETITEMS": lambda m, _: _set_items(m, m.pop_to_mark()),
+    "GLOBAL": lambda m, arg: m.stack.append(_global(arg)),
     "STACK_GLOBAL": _stack_global,
     "REDUCE": _reduce,
     "NEWOBJ": _reduce,
-    "NEWOBJ_EX": _new_with_names,
-    "INST": _inst,
+    "NEWOBJ_EX": _new_with_keywords,
+    "INST": lambda m, arg: m.stack.append(m.call(_global(arg), tuple(m.pop_to_mark()))),
     "OBJ": _obj,
     "BUILD": _build,
-    "PERSID": _persistent,
-    "BINPERSID": lambda m, _: _persistent(m, m.pop()),
+    "PERSID": lambda m, pid: m.stack.append(Persistent(pid)),
+    "BINPERSID": lambda m, _: m.stack.append(Persistent(m.pop())),
 }
 
 
 def load(data: bytes, known: Mapping[str, Callable]) -> tuple[Any, list[str]]:
-    """(what the pickle holds, names in calls that are not `known`); else Refused."""
+    """(the pickle's value, names in calls that were not made); raises Refused.
+
+    known: {"collections.OrderedDict": lambda *args: {}, …}.
+    """
     m = Machine([], [], {}, known, {})
     try:
         for count, (opcode, arg, position) in enumerate(pickletools.genops(data)):
-            if count > MAX_OPS:
-                raise Refused(f"more than {MAX_OPS:,} instructions")
+            if count > MAX_INSTRUCTIONS:
+                raise Refused(f"more than {MAX_INSTRUCTIONS:,} instructions")
             if opcode.name == "STOP":
-                return m.pop(), list(m.refused)
-            if opcode.name not in ACTIONS:
+                return m.pop(), list(m.unknown)
+            if opcode.name not in INSTRUCTIONS:
                 raise Refused(f"instruction {opcode.name} at byte {position} is not read")
-            ACTIONS[opcode.name](m, arg)
+            INSTRUCTIONS[opcode.name](m, arg)
     except (ValueError, TypeError, IndexError, OverflowError, struct.error) as error:
         raise Refused(f"{type(error).__name__}: {str(error)[:120]}") from error
     raise Refused("it has no end")

@@ -17,17 +17,18 @@ STAGES = (64, 128, 256, 512)
 
 def state_dict(depth=18, seed=0):
     """Arrays with torchvision's names and shapes (its resnet.py), drawn at random."""
-    rng, made = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    arrays = {}
 
     def conv(name, outputs, inputs, size):
         shape = (outputs, inputs, size, size)
-        made[f"{name}.weight"] = rng.normal(0, 0.05, shape).astype(np.float32)
+        arrays[f"{name}.weight"] = rng.normal(0, 0.05, shape).astype(np.float32)
 
     def norm(name, features):
         for part in ("weight", "bias", "running_mean"):
-            made[f"{name}.{part}"] = rng.normal(0.5, 0.3, features).astype(np.float32)
-        made[f"{name}.running_var"] = rng.uniform(0.5, 2, features).astype(np.float32)
-        made[f"{name}.num_batches_tracked"] = np.array(7)
+            arrays[f"{name}.{part}"] = rng.normal(0.5, 0.3, features).astype(np.float32)
+        arrays[f"{name}.running_var"] = rng.uniform(0.5, 2, features).astype(np.float32)
+        arrays[f"{name}.num_batches_tracked"] = np.array(7)
 
     conv("conv1", 64, 3, 7)
     norm("bn1", 64)
@@ -43,8 +44,9 @@ def state_dict(depth=18, seed=0):
                 conv(f"{name}.downsample.0", features, inputs, 1)
                 norm(f"{name}.downsample.1", features)
             inputs = features
-    made["fc.weight"], made["fc.bias"] = np.zeros((1000, 512)), np.zeros(1000)
-    return made
+    arrays["fc.weight"] = np.zeros((1000, 512))
+    arrays["fc.bias"] = np.zeros(1000)
+    return arrays
 
 
 def saved(path, state):
@@ -53,7 +55,7 @@ def saved(path, state):
 
 
 @pytest.mark.parametrize("depth", [18, 34])
-def test_the_tree_is_the_networks_own(tmp_path, depth):
+def test_the_params_have_the_networks_names_and_shapes(tmp_path, depth):
     params = torchvision.resnet(saved(tmp_path / "w", state_dict(depth)), depth)
     network = resnet.ResNet(depth, 64, "frozen")
     like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
@@ -70,7 +72,7 @@ def test_a_folded_norm_is_batch_norm_with_its_statistics(tmp_path):
     np.testing.assert_allclose(got, z * part("weight") + part("bias"), rtol=1e-4, atol=1e-5)
 
 
-def test_kernels_are_turned_channels_last(tmp_path):
+def test_kernels_have_the_channels_last(tmp_path):
     state = state_dict()
     params = torchvision.resnet(saved(tmp_path / "w", state), 18)
     kernel = params["stage2_0"]["conv0"]["kernel"]

@@ -1,0 +1,62 @@
+"""Reads the files of a LeRobot policy: JSON, and tensors in .safetensors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from dpjax.core import files
+from dpjax.core.errors import UserError
+from dpjax.interop.imported import refuse
+
+MAX_JSON = 10_000_000  # bytes
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; raises UserError for any other file."""
+    if not path.is_file() or path.stat().st_size > MAX_JSON:
+        problem = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+        raise refuse(str(path), "the file", "JSON of a LeRobot policy", problem)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise refuse(str(path), "the file", "JSON", f"{type(error).__name__}: {error}") from error
+    if not isinstance(content, dict):
+        raise refuse(str(path), "the file", "a JSON object", type(content).__name__)
+    return content
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """{name: array}; raises UserError, in one line, for a damaged or any other file.
+
+    The library checks sizes, offsets and types before it allocates anything, but of two
+    tensors with the same name it silently returns one: that is checked here.
+    """
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "nothing"
+        raise UserError(f"{path}: expected a .safetensors file, got {what}.")
+    files.refuse_pointer(path)
+    try:
+        arrays = load_file(path)
+        json.loads(_header(path), object_pairs_hook=_refuse_repeated_names)
+    except Exception as error:  # safetensors raises its own type, AttributeError and others
+        reason = " ".join(f"{type(error).__name__}: {error}"[:200].split())
+        raise UserError(f"{path}: can't be read as .safetensors ({reason}).") from error
+    return arrays
+
+
+def _header(path: Path) -> bytes:
+    """The JSON at the start of a .safetensors file: its size in 8 bytes, then the text."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return file.read(size)
+
+
+def _refuse_repeated_names(pairs: list[tuple]) -> dict:
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            raise ValueError(f"the name {name[:80]!r} is there twice")
+        names.add(name)
+    return dict(pairs)
