@@ -28,10 +28,12 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     command = " ".join(["python -m dpjax.check", *argv[1:]])
     config, args = parse_args(list(argv))
+    # Refused before the data are read, which may take minutes.
     out = Path(args.out)
     if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}.")
+        raise UserError(f"--out {out}: folder {out.parent} does not exist.")
 
+    # Everything that the rules look at is read once; the rules themselves read nothing.
     if config is None:
         context = collect.from_directory(args.data)
     else:

@@ -41,6 +41,7 @@ class _DataSet(NamedTuple):
 
 def from_config(config: ConfigDict) -> Context:
     """Reads everything as training would; bad episodes are left out and remembered."""
+    # Names, types and ranges of keys must be right; whether keys fit together is a finding.
     checks.check_table(config)
     directories = sources.directories(config.data)
     config = sources.resolved(config)
@@ -71,6 +72,7 @@ def from_config(config: ConfigDict) -> Context:
         represented=dataset.learned_columns(readable, train),
         normalizer=normalizer,
         representation=build.representation(config),
+        # Mirror images are not read, but training has them.
         num_windows=len(mask) * (2 if config.data.mirror else 1),
         padded_share=1 - float(mask.mean()),
         refusal=_refusal(config),
@@ -142,6 +144,7 @@ def _refusal(config: ConfigDict) -> str:
 
 def _shared_features(directories) -> dict[str, reader.Feature]:
     """{path: Feature} of what all data sets hold; readable if it is readable in all of them."""
+    # Several sets are trained on together, so a column must be in all of them.
     described = [reader.describe(directory) for directory in directories]
     first = described[0]
     shared = [path for path in first if all(path in other for other in described)]
@@ -173,6 +176,7 @@ def _readable_part(config: ConfigDict, features) -> ConfigDict:
             del readable.data.columns[name]
             if name in readable.cameras:
                 del readable.cameras[name]
+        # A mirror image has the same faults as its original.
         readable.data.mirror = False
         if any(key not in readable.data.columns for key in tasks.get(config.task).columns):
             readable.task = "custom"
@@ -187,6 +191,7 @@ def _read(config: ConfigDict, directory: str, features) -> _DataSet:
         for path, x in features.items()
         if path.split("/")[-1] in CLOCK_NAMES and x.readable and x.shape in ((), (1,))
     }
+    # "skip" even if the config says "refuse": all bad episodes are to be counted.
     bad = []  # numbers of the episodes that are left out
     skipped = []
 

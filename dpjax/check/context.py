@@ -103,7 +103,8 @@ class Context(NamedTuple):
 def same_episode(ends: np.ndarray) -> np.ndarray:
     """bool [N - 1]: whether steps t and t + 1 belong to one of the episodes with ends [E]."""
     together = np.ones(max(int(ends[-1]) - 1, 0), bool)
-    together[ends[:-1] - 1] = False
+    # The last step of each episode and the first one of the next do not belong together.
+    together[ends[:-1] - 1] = False  # the last episode has no next one
     return together
 
 
@@ -130,6 +131,7 @@ def normalize(context: Context, key: str, x: np.ndarray) -> np.ndarray:
 def recorded_rotations(context: Context, key: str) -> np.ndarray:
     """bool [D]: recorded dims that the config declares to be part of a rotation."""
     size = context.numbers[key].shape[1]
+    # A layout such as "3 axis_angle 1" splits the dims into parts; those with a form rotate.
     parts = representations.parts_of(context.representation, key, size)
     return np.repeat([bool(part.form) for part in parts], [part.size for part in parts])
 
@@ -152,6 +154,7 @@ def is_binary(x: np.ndarray) -> np.ndarray:
     """bool [D]: dims of a column [N, D] with exactly two values, such as a gripper command."""
     low = x.min(0)
     high = x.max(0)
+    # Two steps always have two values at most; that says nothing.
     return (high > low) & ((x == low) | (x == high)).all(0) & (len(x) > 2)
 
 
@@ -160,13 +163,14 @@ def is_binary(x: np.ndarray) -> np.ndarray:
 
 def describe_step(context: Context, step: int) -> str:
     """The episode and the step in it of a training step: "episode 3, step 17"."""
+    # The episode is the first one that ends after the step.
     e = int(np.searchsorted(context.train.ends, step, side="right"))
     return f"{context.labels[e]}, step {step - context.train.starts[e]}"
 
 
 def describe_dims(key: str, dims: Sequence[int]) -> str:
     """Dims of a key, consecutive ones as a range: "state[0-3, 7]"."""
-    dims = sorted(int(d) for d in dims)
+    dims = sorted(int(d) for d in dims)  # numpy integers print their type
     # A new range starts wherever a dim is not the one after its predecessor.
     cuts = [i for i in range(1, len(dims)) if dims[i] != dims[i - 1] + 1]
     ranges = [dims[a:b] for a, b in zip([0, *cuts], [*cuts, len(dims)])]

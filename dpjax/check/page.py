@@ -28,6 +28,7 @@ def as_text(context: Context, findings: Sequence[Finding]) -> str:
         "",
         count_findings(findings),
     ]
+    # The worst finding comes first; its remedy stands below it, indented.
     for finding in findings:
         lines += _wrap(f"{finding.severity}: {finding.rule}: {finding.reason}", 0, 4)
         lines += _wrap(f"-> {finding.remedy}", 4, 7)
@@ -53,9 +54,11 @@ def write(
 
     provenance: {name: value} at its end: command, machine, commit.
     """
+    # What was checked and what was found.
     parts = [f'<p class="summary">{html.text(line)}</p>' for line in summary.overview(context)]
     parts.append(html.heading(f"Findings: {count_findings(findings)}"))
     parts += [_finding(finding) for finding in findings]
+    # The data themselves: tables and pictures, from all of it to the single dim.
     parts += [html.heading("Keys"), html.table(summary.key_table(context))]
     if context.frames:
         # With an error the config's crops may not fit the frames.

@@ -40,10 +40,12 @@ def first_batch(context: Context, crops: bool) -> bytes:
         bands.append((name, pixels))
         if name in seen:
             bands.append((f"{name}, seen", np.asarray(seen[name])))
+    # One column per example. Sizes are inches, with room for the labels.
     sheet = figure(1.7 * len(steps) + 0.3, 1.8 * len(bands))
     grid = sheet.subplots(len(bands), len(steps), squeeze=False)
     for line, (name, pixels) in zip(grid, bands):
         for axes, image in zip(line, pixels[:, 0]):
+            # The network's images are float32 pixels; they are shown as a camera's.
             axes.imshow(np.clip(np.round(image), 0, 255).astype(np.uint8))
             axes.set(xticks=[], yticks=[])
         height, width = pixels.shape[2:4]
@@ -56,8 +58,9 @@ def _first_steps(context):
     config = context.config
     horizon = config.horizon
     sizes = (horizon.predict, horizon.obs - 1, horizon.act - 1)
+    # The loader's order of windows, from the config's seed: the batch that training begins with.
     indices = windows.window_indices(context.train.ends, *sizes)[0]  # [W, Tp]
-    now = indices[:, horizon.obs - 1]
+    now = indices[:, horizon.obs - 1]  # [W], of each window
     examples = loader.batch_indices(len(now), config.train.batch, config.seed, 0)[:EXAMPLES]
     return now[examples]
 
@@ -69,6 +72,7 @@ def histograms(context: Context) -> bytes:
     sheet, grid = _grid(min(x.shape[1], DIMS))
     for d, axes in enumerate(grid):
         axes.hist(x[:, d], bins=60, color=COLORS[0])
+        # An infinite clip has no lines.
         for at in (-clip, clip) if np.isfinite(clip) else ():
             axes.axvline(at, color=COLORS[1], lw=1.2, ls="--")
         axes.set(yticks=[])
@@ -78,6 +82,7 @@ def histograms(context: Context) -> bytes:
 def traces(context: Context) -> bytes:
     """The action dims over the steps of a few episodes, in the units of the data; png."""
     train = context.train
+    # Evenly spread over the data set; fewer episodes than EPISODES are all drawn.
     episodes = np.unique(np.linspace(0, len(train.ends) - 1, EPISODES).astype(int))
     sheet, grid = _grid(min(context.action.shape[1], DIMS))
     for d, axes in enumerate(grid):
@@ -94,6 +99,7 @@ def _grid(number):
     lines = -(-number // columns)
     sheet = figure(2.3 * columns + 0.4, 1.7 * lines + 0.2)
     grid = sheet.subplots(lines, columns, squeeze=False).ravel()
+    # The last line may have empty places.
     for axes in grid[number:]:
         axes.set_axis_off()
     for d, axes in enumerate(grid[:number]):

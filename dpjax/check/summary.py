@@ -17,6 +17,7 @@ def overview(context: Context) -> list[str]:
         f"{count(context.num_windows, 'window')}, {context.padded_share:.1%} of their steps "
         "copies of an episode's first or last step"
     ]
+    # Images are too many to be looked at all.
     if context.frames:
         frames = [f"{len(steps)} of {name}" for name, (steps, _) in context.frames.items()]
         lines.append(f"frames looked at, each with the next one: {', '.join(frames)}")
@@ -44,6 +45,7 @@ def dim_table(context: Context) -> list[dict[str, str]]:
     rows = []
     for key, x in context.represented_numbers.items():
         counts = num_distinct(x)
+        # Normalization is monotonic, so the extremes of a dim stay its extremes.
         limits = normalize(context, key, np.stack([x.min(0), x.max(0)]))  # [2, D]
         for d in range(x.shape[1]):
             row = _describe(f"{key}[{d}]", x[:, d], x[:, d])
@@ -70,12 +72,14 @@ def _describe(name, column, x) -> dict[str, str]:
 
 def num_distinct(x: np.ndarray) -> np.ndarray:
     """[D]: how many different numbers each dim of a column [N, D] has."""
+    # In sorted order equal numbers are neighbours: count the changes.
     ordered = np.sort(x, axis=0)
     return 1 + (ordered[1:] != ordered[:-1]).sum(0)
 
 
 def align(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """A table as lines of text with a header, its columns aligned."""
+    # The first line holds the names of the columns.
     table = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
     num_left = 3  # key, shape and dtype are aligned left, numbers right

@@ -153,7 +153,7 @@ def test_a_camera_of_another_size_is_an_error_and_its_frames_are_shown(tmp_path,
     [
         ([], "give --config"),
         (["--data", "nowhere"], "nowhere: no such directory"),
-        (["--data", "nowhere", "--out", "no/such/folder.html"], "there is no folder no/such"),
+        (["--data", "nowhere", "--out", "no/such/folder.html"], "folder no/such does not exist"),
         ([f"--config={tiny.CONFIG}"], "config.data.dir is empty"),
         ([f"--config={tiny.CONFIG}", "--config.train.stps=1"], "did you mean 'steps'"),
         ([f"--config={tiny.CONFIG}", "--data", "x"], "not both"),
@@ -222,7 +222,7 @@ def test_training_checks_a_bounded_number_of_steps(tmp_path, monkeypatch):
     config = tiny_config.get_config()
     config.data.update(dir=str(tiny.write(tmp_path / "set")), val_fraction=0.0, mirror=True)
     data = dataset.read(config)
-    windows = dataset.place(config, data)
+    windows = dataset.train_windows(config, data)
 
     def context_of(data):
         normalizer = dataset.normalizer(config, data.train)

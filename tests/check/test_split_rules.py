@@ -25,6 +25,15 @@ def test_an_episode_far_longer_than_the_others_is_noted():
     assert not split.odd_lengths(cases.context(train))
 
 
+def test_episodes_shorter_than_a_window_are_counted_and_named():
+    train = cases.episodes()
+    train[2] = cases.episodes(1, length=3)[0]
+    finding = cases.only(split.short_episodes(cases.context(train)))
+    assert "1 of 24" in finding.reason and "episode 2" in finding.reason
+    train[2] = cases.episodes(1, length=4)[0]  # To - 1 + Ta - 1 of 8 steps may be copies
+    assert not split.short_episodes(cases.context(train))
+
+
 def test_a_copied_episode_and_a_part_of_one_are_named():
     train = cases.episodes()
     train[9] = train[2]

@@ -1,4 +1,4 @@
-"""What the check finds about short episodes, waiting, clocks and rates."""
+"""What the check finds about padded windows, waiting, clocks and rates."""
 
 import re
 
@@ -7,15 +7,6 @@ import pytest
 from support import check_cases as cases
 
 from dpjax.check.rules import time
-
-
-def test_episodes_shorter_than_a_window_are_counted_and_named():
-    train = cases.episodes()
-    train[2] = cases.episodes(1, length=3)[0]
-    finding = cases.only(time.short_episodes(cases.context(train)))
-    assert "1 of 24" in finding.reason and "episode 2" in finding.reason
-    train[2] = cases.episodes(1, length=4)[0]  # To - 1 + Ta - 1 of 8 steps may be copies
-    assert not time.short_episodes(cases.context(train))
 
 
 def test_windows_that_are_mostly_copies_are_named_unless_they_are_masked():

@@ -51,14 +51,14 @@ def context(train=None, val=None, config=None, **fields) -> Context:
     config = config or make_config()
     train = stack(episodes() if train is None else train, "made up")
     val = stack(episodes(VAL, seed=1) if val is None else val, "made up")
-    mask = dataset.windows_of(config, train)[1]
+    mask = dataset.window_indices(config, train)[1]
     return Context(
         config=config,
         train=train,
         val=val,
         labels=[f"episode {e}" for e in range(len(train.ends) + len(val.ends))],
-        represented=dataset.learned(config, train),
-        normalizer=dataset.fit(config, train),
+        represented=dataset.learned_columns(config, train),
+        normalizer=dataset.normalizer(config, train),
         representation=build.representation(config),
         num_windows=len(mask),
         padded_share=1 - float(mask.mean()),

@@ -10,6 +10,7 @@ Rule = Callable[[Context], list[Finding]]
 
 # A new rule is added here; findings of equal severity are reported in this order.
 RULES: tuple[Rule, ...] = (
+    # What training would refuse, and settings that do not suit the data.
     config.refused_config,
     config.unreadable_columns,
     config.unused_columns,
@@ -20,6 +21,7 @@ RULES: tuple[Rule, ...] = (
     config.few_passes,
     config.pretrained_units,
     config.meanflow_time_scale,
+    # Values, dim by dim.
     data.bad_episodes,
     data.constant_dims,
     data.constant_in_training,
@@ -28,26 +30,31 @@ RULES: tuple[Rule, ...] = (
     data.flattened_by_quantile,
     data.large_inputs,
     data.binary_actions,
+    # Changes from step to step.
     motion.angle_wraps,
     motion.action_jumps,
     motion.quaternions,
+    # The meaning of actions.
     actions.clipped_actions,
     actions.action_observed,
     actions.copied_observation,
     actions.action_type,
     actions.leader_offset,
-    time.short_episodes,
+    # Windows, waiting and clocks.
     time.padded_windows,
     time.idle_steps,
     time.clock_observed,
     time.irregular_clock,
     time.short_chunks,
     time.rate_mismatch,
+    # Episodes as a set.
     split.few_episodes,
     split.odd_lengths,
+    split.short_episodes,
     split.duplicate_episodes,
     split.near_duplicates,
     split.one_held_out,
+    # Cameras.
     images.image_size,
     images.unscaled_pixels,
     images.blank_frames,
@@ -55,7 +62,7 @@ RULES: tuple[Rule, ...] = (
     images.duplicate_cameras,
 )
 # When training starts, the functions that read the data and fit the normalizer log these.
-LOGGED_ELSEWHERE = (data.outliers, data.constant_dims, time.short_episodes)
+LOGGED_ELSEWHERE = (data.outliers, data.constant_dims, split.short_episodes)
 
 log = logging.getLogger("dpjax")
 
@@ -63,6 +70,7 @@ log = logging.getLogger("dpjax")
 def check_data_and_config(context: Context, rules: Sequence[Rule] = RULES) -> list[Finding]:
     """The findings of all rules, the worst first, otherwise in the order of the rules."""
     findings = [finding for rule in rules for finding in rule(context)]
+    # `sorted` is stable, so equal severities keep their order.
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

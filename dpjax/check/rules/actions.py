@@ -37,10 +37,12 @@ def clipped_actions(context: Context) -> list[Finding]:
     """
     clip = context.config.sampler.clip
     actions = normalize(context, ACTION, context.represented[ACTION])
+    # Rounding puts the largest actions of "limits" a little beyond 1.
     outside = (np.abs(actions) > clip + 1e-4).mean(0)  # [Da], share of the steps
     dims = np.flatnonzero(outside > CLIPPED_SHARE)
     if not len(dims):
         return []
+    # The message gives the numbers of the worst dim and the names of all.
     d = dims[np.argmax(outside[dims])]
     reason = (
         f"config.sampler.clip={clip:g} cuts off {outside[d]:.1%} of {ACTION}[{d}], normalized by "
@@ -57,6 +59,7 @@ def action_observed(context: Context) -> list[Finding]:
     Why: the robot does not know the action before the policy has chosen it.
     Remedy: observe another column.
     """
+    # Under whatever name: what counts is the path in the data.
     columns = context.config.data.columns
     same = [key for key, path in columns.items() if key != ACTION and path == columns.get(ACTION)]
     if not same:
@@ -75,11 +78,12 @@ def copied_observation(context: Context) -> list[Finding]:
     """
     findings = []
     action = context.action
-    ranges = np.ptp(action, axis=0)
+    ranges = np.ptp(action, axis=0)  # [Da]
     moving = np.flatnonzero(ranges > 0)
     tolerance = TOLERANCE * ranges
-    pairs = context.same_episode
+    pairs = context.same_episode  # bool [N - 1]
     for key, x in context.observed.items():
+        # Copies start with dim 0 of the observation; it may have further dims.
         if x.shape[1] < action.shape[1] or not len(moving):
             continue
         now = _equal_share(action, x, tolerance)[moving]
@@ -127,10 +131,11 @@ class Match(NamedTuple):
 
 def match_observations(context: Context) -> dict[int, Match]:
     """{action dim: Match} of the action dims that move and take more than two values."""
-    pairs = context.same_episode
-    action = context.action[:-1][pairs]
+    pairs = context.same_episode  # bool [N - 1]
+    action = context.action[:-1][pairs]  # [n, Da], steps that have a next one
     dims = np.flatnonzero((np.ptp(context.action, axis=0) > 0) & ~is_binary(context.action))
     matches: dict[int, Match] = {}
+    # Each action dim is compared with each observed dim; the best pair is kept.
     for key, x in context.observed.items():
         absolute = _correlation(action, x[1:][pairs])  # [Da, D]
         change = _correlation(action, np.diff(x, axis=0)[pairs])  # [Da, D]
@@ -149,12 +154,13 @@ def _correlation(a, b):
     """
     if len(a) < 3:
         return np.zeros((a.shape[1], b.shape[1]))
-    scaled = []
+    scaled = []  # columns of mean 0 and length 1
     for x in (a, b):
         x = x.astype(np.float64) - x.mean(0, dtype=np.float64)
-        length = np.linalg.norm(x, axis=0)
+        length = np.linalg.norm(x, axis=0)  # [D]
+        # Division by infinity makes a constant column 0.
         scaled.append(x / np.where(length > 1e-12, length, np.inf))
-    return scaled[0].T @ scaled[1]
+    return scaled[0].T @ scaled[1]  # products of unit vectors are the correlations
 
 
 def action_type(context: Context) -> list[Finding]:
@@ -166,6 +172,7 @@ def action_type(context: Context) -> list[Finding]:
     Remedy: compare with the robot's interface; relative='' for changes.
     """
     matches = match_observations(context)
+    # A dim belongs to at most one of the two groups, and to none if it resembles nothing.
     absolute = {d: m for d, m in matches.items() if m.absolute > max(CORRELATION, m.change)}
     deltas = {
         d: m for d, m in matches.items() if m.change > max(CHANGE_CORRELATION, m.absolute + MARGIN)
@@ -182,6 +189,7 @@ def action_type(context: Context) -> list[Finding]:
         reason = f"{dims} are {word}, by correlation with {compared} {like}"
         remedy = f"make sure that the robot executes each of them as {meaning}"
         findings.append(Finding("note", "action_type", reason, remedy))
+    # Deltas are small beside a pose; without it they are what must be learned already.
     relative = context.config.representation.relative
     if relative and deltas:
         reason = (
@@ -203,13 +211,14 @@ def leader_offset(context: Context) -> list[Finding]:
     findings = []
     action = context.action
     still_action = ~(step_sizes(context, action) > STILL * np.ptp(action, axis=0)).any(1)
+    # Only absolute actions have a target that can be missed.
     for d, match in match_observations(context).items():
         if match.absolute < max(CORRELATION, match.change):
             continue
         x = context.observed[match.key][:, match.dim : match.dim + 1]  # [N, 1]
         still_state = ~(step_sizes(context, x) > STILL * np.ptp(x)).any(1)
         still = still_action & still_state & context.same_episode
-        gap = (action[:-1, d] - x[:-1, 0])[still]
+        gap = (action[:-1, d] - x[:-1, 0])[still]  # [n], in the units of the data
         if len(gap) < MIN_STILL_STEPS:
             continue
         # Large beside the range, and the same at all of these steps.

@@ -46,6 +46,7 @@ def why_unreadable(name: str, path: str, features) -> tuple[str, str] | None:
     features: as in `Context`.
     """
     key = f"config.data.columns.{name}"
+    # The first part that is missing or cannot be read is reported.
     for part in path.split("+"):
         if part not in features:
             among = "" if part == path else f" of {path!r}"
@@ -70,6 +71,7 @@ def resembles_image(shape: tuple) -> bool:
 def _conversion(feature) -> str:
     """How to convert a column that cannot be read."""
     shape, dtype, _ = feature
+    # Frameworks differ in the order of axes and in the type of pixels; both may need a change.
     changes = []
     if resembles_image(shape) and shape[-1] != 3:
         changes.append("put the channels last (x.transpose(1, 2, 0))")
@@ -89,7 +91,7 @@ def unused_columns(context: Context) -> list[Finding]:
     """
     used = {part for path in context.config.data.columns.values() for part in path.split("+")}
     # A clock's name is "directory: path".
-    clocks = {name.rpartition(": ")[2] for name in context.clocks}
+    clocks = {name.rpartition(": ")[2] for name in context.clocks}  # not useful to a policy
     unused = sorted(set(context.features) - used - {*OF_THE_STEP, *clocks})
     findings = []
     others = []
@@ -119,6 +121,7 @@ def small_crops(context: Context) -> list[Finding]:
     """
     findings = []
     for name, camera in context.config.cameras.items():
+        # Crops are cut from the resized image, if images are resized.
         full = camera.get("resize", ()) or camera["size"]
         crop = camera.get("crop", ()) or full
         share = crop[0] * crop[1] / (full[0] * full[1])
@@ -146,6 +149,7 @@ def changed_aspect_ratio(context: Context) -> list[Finding]:
     for name, camera in context.config.cameras.items():
         if not camera.get("resize", ()):
             continue
+        # Equal factors keep the shape.
         tall, wide = (after / before for after, before in zip(camera["resize"], camera["size"]))
         ratio = max(tall, wide) / min(tall, wide)
         if ratio > ASPECT:
@@ -164,7 +168,7 @@ def batch_size(context: Context) -> list[Finding]:
     Remedy: the largest power of two that is not.
     """
     size = context.config.train.batch
-    windows = context.num_windows
+    windows = context.num_windows  # with mirror images
     if size <= windows:
         return []
     reason = f"config.train.batch={size} is more than {count(windows, 'window')}"
@@ -194,6 +198,7 @@ def few_passes(context: Context) -> list[Finding]:
     Remedy: more steps.
     """
     config = context.config
+    # An example is one window.
     passes = config.train.steps * config.train.batch / max(context.num_windows, 1)
     if passes >= MIN_PASSES:
         return []

@@ -28,6 +28,7 @@ def bad_episodes(context: Context) -> list[Finding]:
     """
     if not context.skipped:
         return []
+    # labels are those of the episodes that were read.
     refused = context.config.data.on_bad == "refuse"
     total = len(context.skipped) + len(context.labels)
     first = context.skipped[0].rstrip(".")
@@ -48,6 +49,7 @@ def constant_dims(context: Context) -> list[Finding]:
     """
     least = context.config.normalize.min_range
     still = {key: np.ptp(x, axis=0) < least for key, x in context.numbers.items()}  # bool [D]
+    # Below min_range the normalizer leaves a dim unscaled, so it counts as constant here too.
     if still[ACTION].all():
         reason = f"no dim of the action moves by more than {least:g} (config.normalize.min_range)"
         remedy = "check config.data.columns.action: there is nothing to learn"
@@ -76,6 +78,7 @@ def constant_in_training(context: Context) -> list[Finding]:
         val = context.val.columns.get(key)
         if val is None or not len(val):
             continue
+        # In training such a dim hardly differs from its mean.
         distance = np.abs(val - x.mean(0)).max(0)  # [D], from the constant
         dims = np.flatnonzero((np.ptp(x, axis=0) < least) & (distance > least))
         if len(dims):
@@ -114,8 +117,9 @@ def heavy_tails(context: Context) -> list[Finding]:
         if normalization(context, key) != "limits":
             continue
         low, high = np.quantile(x, [0.01, 0.99], axis=0)  # [D'] each
-        full = np.ptp(x, axis=0)
-        usual = high - low
+        full = np.ptp(x, axis=0)  # [D']
+        usual = high - low  # [D'], of the middle 98 %
+        # A dim that is constant in 98 % of the steps has no usual range to compare with.
         heavy = (usual > 0) & (full > HEAVY * usual) & (full < checks.FAR * usual)
         dims = np.flatnonzero(heavy & ~represented_rotations(context, key))
         if not len(dims):
@@ -147,6 +151,7 @@ def flattened_by_quantile(context: Context) -> list[Finding]:
             continue
         q = context.config.normalize.quantile
         low, high = np.quantile(x, [q, 1 - q], axis=0)
+        # Equal quantiles, but different extremes.
         flat = (high - low < least) & (np.ptp(x, axis=0) >= least)
         dims = np.flatnonzero(flat & ~represented_rotations(context, key))
         if len(dims):
@@ -170,6 +175,7 @@ def large_inputs(context: Context) -> list[Finding]:
         dims = np.flatnonzero(largest > LARGE)
         if not len(dims):
             continue
+        # The message gives the worst dim's number.
         d = dims[np.argmax(largest[dims])]
         reason = (
             f"{describe_dims(key, dims)} reach the network beyond ±{LARGE:g}: {key}[{d}] up to "
@@ -190,6 +196,7 @@ def binary_actions(context: Context) -> list[Finding]:
     dims = np.flatnonzero(is_binary(context.action))
     if not len(dims):
         return []
+    # The values of the first such dim stand for all.
     values = enumerate_some([f"{x:g}" for x in np.unique(context.action[:, dims[0]])])
     reason = f"two values only ({values}), as a gripper's: {describe_dims(ACTION, dims)}"
     if normalization(context, ACTION) == "limits":

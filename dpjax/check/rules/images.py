@@ -45,6 +45,7 @@ def unscaled_pixels(context: Context) -> list[Finding]:
     """
     findings = []
     for name, (_, pixels) in context.frames.items():
+        # A camera that is black throughout is not this mistake: see `blank_frames`.
         if 0 < pixels.max() <= 1:
             reason = f"no pixel of {name} is above 1 in the {len(pixels)} frames looked at"
             remedy = "convert the data again and multiply by 255 before the cast"
@@ -60,6 +61,7 @@ def blank_frames(context: Context) -> list[Finding]:
     """
     findings = []
     for name, (steps, pixels) in context.frames.items():
+        # The first frame of each pair; the second one is there for `frozen_camera`.
         now = pixels[:, 0].reshape(len(pixels), -1)  # [n, H * W * 3]
         if now.max() == 1:  # `unscaled_pixels` reports it
             continue
@@ -93,10 +95,11 @@ def frozen_camera(context: Context) -> list[Finding]:
         moving[:-1] |= (np.abs(np.diff(x, axis=0)) > MOTION * np.ptp(x, axis=0)).any(1)
     findings = []
     for name, (steps, pixels) in context.frames.items():
+        # Frames may well be equal while the robot rests.
         pairs = pixels[moving[steps]]
         if len(pairs) < MIN_PAIRS:
             continue
-        same = (pairs[:, 0] == pairs[:, 1]).reshape(len(pairs), -1).all(1).mean()
+        same = (pairs[:, 0] == pairs[:, 1]).reshape(len(pairs), -1).all(1).mean()  # share
         if same > FROZEN_SHARE:
             reason = f"{same:.0%} of {name}'s frames equal the next one, though the robot moves"
             remedy = "check that the camera was recorded at the rate of the steps"
@@ -111,6 +114,7 @@ def duplicate_cameras(context: Context) -> list[Finding]:
     Remedy: check the two columns.
     """
     findings = []
+    # All cameras are sampled at the same steps, so equal arrays are equal frames.
     for (a, (_, x)), (b, (_, y)) in itertools.combinations(context.frames.items(), 2):
         if x.shape == y.shape and np.array_equal(x, y):
             reason = f"{a} and {b} show the same, pixel by pixel"

@@ -33,9 +33,10 @@ def angle_wraps(context: Context) -> list[Finding]:
     for key, x in context.numbers.items():
         for unit, turn in TURNS.items():
             wraps = _whole_turns(context, x, turn) & ~recorded_rotations(context, key)
-            dims = np.flatnonzero(wraps.any(0))
+            dims = np.flatnonzero(wraps.any(0))  # dims that wrap somewhere
             if not len(dims):
                 continue
+            # argmax gives the first step at which any of the dims wraps.
             first = describe_step(context, int(np.argmax(wraps[:, dims].any(1))))
             reason = (
                 f"an angle in {unit} that wraps: {describe_dims(key, dims)}, {int(wraps.sum())} "
@@ -51,11 +52,12 @@ def angle_wraps(context: Context) -> list[Finding]:
 
 def _whole_turns(context, x, turn):
     """bool [N - 1, D]: steps that are an ordinary step plus or minus a whole turn."""
-    moved = step_sizes(context, x)
+    moved = step_sizes(context, x)  # [N - 1, D]
     wraps = np.abs(moved - turn) < WRAP * turn
     # Only a dim whose range is about one turn can be an angle that wraps.
     angle = (np.ptp(x, axis=0) < (1 + WRAP) * turn) & ~is_binary(x) & wraps.any(0)
     for d in np.flatnonzero(angle):
+        # Without the turn, what is left of the step must be of the usual size.
         usual = np.quantile(moved[~wraps[:, d], d], 0.99)
         wraps[:, d] &= np.abs(moved[:, d] - turn) < USUAL * usual
     return wraps & angle
@@ -69,16 +71,18 @@ def action_jumps(context: Context) -> list[Finding]:
     Remedy: cut the episodes there.
     """
     x = context.action
-    moved = step_sizes(context, x)
+    moved = step_sizes(context, x)  # [N - 1, D]
     usual = np.quantile(moved, 0.99, axis=0)  # [Da]
+    # Far beyond the dim's usual steps, and a large part of its range.
     far = (moved > JUMP * usual) & (moved > JUMP_RANGE * np.ptp(x, axis=0)) & (usual > 0)
     for turn in TURNS.values():  # `angle_wraps` reports those
         far &= ~_whole_turns(context, x, turn)
     dims = np.flatnonzero(far.any(0) & ~is_binary(x))
     if not len(dims):
         return []
-    steps = np.flatnonzero(far[:, dims].any(1))
+    steps = np.flatnonzero(far[:, dims].any(1))  # steps at which any of them jumps
     first = steps[0]
+    # The message describes the first jump.
     d = dims[np.argmax(far[first, dims])]
     reason = (
         f"{describe_dims(ACTION, dims)} jump: {count(len(steps), 'step')} of more than {JUMP:g} "
@@ -102,7 +106,8 @@ def quaternions(context: Context) -> list[Finding]:
         if recorded_rotations(context, key).any():  # declared already
             continue
         for d in _quaternion_dims(key, x):
-            q = x[:, d : d + 4]
+            # Rounding to float32 or to a few decimals changes the length by less than UNIT.
+            q = x[:, d : d + 4]  # [N, 4]
             dims = describe_dims(key, range(d, d + 4))
             error = np.abs(np.linalg.norm(q, axis=1) - 1)
             if error.max() > UNIT:
@@ -127,6 +132,7 @@ def _quaternion_dims(key, x):
     if "quat" in key.lower() and x.shape[1] == 4:
         return [0]
     first_dims = []
+    # Four neighbouring dims of length 1 at every step, at least two of which move.
     squares = x.astype(np.float64) ** 2
     d = 0
     while d + 4 <= x.shape[1]:
@@ -134,7 +140,7 @@ def _quaternion_dims(key, x):
         moving = (np.ptp(x[:, d : d + 4], axis=0) > 1e-3).sum() >= 2
         if unit and moving:
             first_dims.append(d)
-            d += 4
+            d += 4  # the next quaternion cannot overlap
         else:
             d += 1
     return first_dims

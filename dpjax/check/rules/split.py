@@ -37,6 +37,7 @@ def odd_lengths(context: Context) -> list[Finding]:
     """
     lengths = context.train.lengths
     median = np.median(lengths)
+    # The median is not moved by the odd ones themselves.
     odd = np.flatnonzero((lengths > ODD_LENGTH * median) | (lengths * ODD_LENGTH < median))
     if not len(odd):
         return []
@@ -45,6 +46,30 @@ def odd_lengths(context: Context) -> list[Finding]:
     reason = f"{labels} have {steps} steps; the median has {median:g}"
     remedy = "look at them: a recording that was not stopped, or was stopped too early"
     return [Finding("note", "odd_lengths", reason, remedy)]
+
+
+def short_episodes(context: Context) -> list[Finding]:
+    """Finds episodes that are shorter than a window.
+
+    Why: their windows are padded with copies of the first and last step, and a policy that
+    learns from copies learns to stop.
+    Remedy: leave them out, predict fewer steps, or leave copies out of the loss.
+    """
+    horizon = context.config.horizon
+    lengths = context.train.lengths
+    # As in the paper's code, a window may begin To - 1 steps early and end Ta - 1 steps late.
+    needed = horizon.predict - (horizon.obs - 1) - (horizon.act - 1)
+    # Shorter episodes are padded more than the paper pads at the edges.
+    short = np.flatnonzero(lengths < needed)
+    if not len(short):
+        return []
+    reason = (
+        f"{len(short)} of {len(lengths)} training episodes have fewer than the {needed} steps of "
+        f"a window (the shortest {lengths.min()}) and are padded: "
+        f"{enumerate_some([context.labels[e] for e in short])}"
+    )
+    remedy = "leave them out, lower config.horizon.predict, or set config.loss.mask_padding=True"
+    return [Finding("warning", "short_episodes", reason, remedy)]
 
 
 def one_held_out(context: Context) -> list[Finding]:
@@ -72,12 +97,14 @@ def duplicate_episodes(context: Context) -> list[Finding]:
     labels = context.labels
     num_train = len(context.train.ends)
     findings = []
+    # Both copies are flagged; the held-out one is the one that matters.
     across = np.flatnonzero(shared["across"] > SHARED)
     held_out = [labels[e] for e in across if e >= num_train]
     if held_out:
         reason = f"held out, but most of their steps are trained on: {enumerate_some(held_out)}"
         remedy = "remove the copies: otherwise the held-out error says nothing"
         findings.append(Finding("warning", "duplicate_episodes", reason, remedy))
+    # Within a side there is no telling which one is the original.
     within = np.flatnonzero(shared["within"] > SHARED)
     if len(within):
         reason = (
@@ -110,13 +137,13 @@ def _shared_steps(parts: tuple[Episodes, Episodes]) -> dict[str, np.ndarray]:
     lengths = np.concatenate([part.lengths for part in parts])
     episode = np.repeat(np.arange(len(lengths)), lengths)  # [N], of each step
     side = (episode >= len(parts[0].ends)).astype(np.int64)  # [N], 0 train, 1 held out
-    moving = np.ones(len(steps), bool)
+    moving = np.ones(len(steps), bool)  # the first step of an episode always counts
     moving[1:] = (steps[1:] != steps[:-1]).any(1) | (episode[1:] != episode[:-1])
 
     # Equal steps get the same group: each step's bytes are compared as one item.
     width = steps.shape[1] * steps.itemsize
     items = np.ascontiguousarray(steps).view(np.dtype((np.void, width)))
-    _, group = np.unique(items.ravel(), return_inverse=True)
+    _, group = np.unique(items.ravel(), return_inverse=True)  # [N]
     within = _occurs_elsewhere(group * 2 + side, episode)
     across = _occurs_elsewhere(group, side)
     return {
@@ -127,6 +154,7 @@ def _shared_steps(parts: tuple[Episodes, Episodes]) -> dict[str, np.ndarray]:
 
 def _occurs_elsewhere(group, owner):
     """bool [N]: whether a step's group has a step of another owner."""
+    # The lowest and the highest owner of a group differ if it has more than one.
     lowest = np.full(group.max() + 1, np.iinfo(np.int64).max)
     highest = np.full(group.max() + 1, -1)
     np.minimum.at(lowest, group, owner)
@@ -150,9 +178,10 @@ def near_duplicates(context: Context) -> list[Finding]:
     if len(episodes) < 2:
         return []
     # |a - b|^2 = |a|^2 + |b|^2 - 2 a b, for all pairs at once: [E, E]
-    squares = (paths**2).sum(1)
+    squares = (paths**2).sum(1)  # [E]
     distances = squares[:, None] + squares - 2 * paths @ paths.T
     distances = np.sqrt(np.maximum(distances, 0) / paths.shape[1])
+    # The upper triangle has each pair once.
     close = np.argwhere(np.triu(distances < NEAR, 1))
     if not len(close):
         return []
@@ -164,6 +193,7 @@ def near_duplicates(context: Context) -> list[Finding]:
         return []
     num_train = len(context.train.ends)
     texts = [f"{context.labels[a]} and {context.labels[b]}" for a, b in pairs]
+    # Training episodes have the lower numbers, and a < b.
     across = [text for text, (a, b) in zip(texts, pairs) if a < num_train <= b]
     reason = (
         f"{len(pairs)} pairs of {len(episodes)} episodes are alike throughout (to {NEAR:.0%} of "
@@ -183,7 +213,8 @@ def _paths(context):
     """
     keys = _number_keys(context.train)
     train = _side_by_side(context.train, keys)
-    low = train.min(0)
+    low = train.min(0)  # [F]; held-out episodes are scaled the same way
+    # The units of "limits": a distance of 0.01 is half a percent of a dim's range.
     half = np.maximum((train.max(0) - low) / 2, context.config.normalize.min_range)
     paths = []
     for part in (context.train, context.val):
@@ -193,10 +224,11 @@ def _paths(context):
         at = np.linspace(0, 1, POINTS) * (part.lengths[:, None] - 1) + part.starts[:, None]
         before = np.floor(at).astype(np.int64)
         after = np.minimum(before + 1, part.ends[:, None] - 1)
-        weight = (at - before)[..., None]
-        steps = _side_by_side(part, keys)
+        weight = (at - before)[..., None]  # [E, POINTS, 1]
+        steps = _side_by_side(part, keys)  # [N, F]
         x = (steps[before] * (1 - weight) + steps[after] * weight - low) / half
-        paths.append(x.reshape(len(x), -1))
+        paths.append(x.reshape(len(x), -1))  # [E, POINTS * F]
     paths = np.concatenate(paths)
+    # All pairs of MAX_EPISODES fit into memory: 4 million distances.
     kept = np.arange(0, len(paths), -(-len(paths) // MAX_EPISODES))
     return paths[kept], kept

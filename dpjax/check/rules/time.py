@@ -1,4 +1,4 @@
-"""Rules about time: windows longer than episodes, waiting, clocks and rates."""
+"""Rules about time: padded windows, waiting, clocks and rates."""
 
 import numpy as np
 
@@ -7,7 +7,6 @@ from dpjax.check.context import (
     Finding,
     count,
     describe_dims,
-    enumerate_some,
     same_episode,
 )
 
@@ -25,35 +24,13 @@ RATE_ERROR = 0.1  # of the rate: more is not jitter
 GAP = 1.5  # times the median interval: a step was lost
 
 
-def short_episodes(context: Context) -> list[Finding]:
-    """Finds episodes that are shorter than a window.
-
-    Why: their windows are padded with copies of the first and last step, and a policy that
-    learns from copies learns to stop.
-    Remedy: leave them out, predict fewer steps, or leave copies out of the loss.
-    """
-    horizon = context.config.horizon
-    lengths = context.train.lengths
-    # As in the paper's code, a window may begin To - 1 steps early and end Ta - 1 steps late.
-    needed = horizon.predict - (horizon.obs - 1) - (horizon.act - 1)
-    short = np.flatnonzero(lengths < needed)
-    if not len(short):
-        return []
-    reason = (
-        f"{len(short)} of {len(lengths)} training episodes have fewer than the {needed} steps of "
-        f"a window (the shortest {lengths.min()}) and are padded: "
-        f"{enumerate_some([context.labels[e] for e in short])}"
-    )
-    remedy = "leave them out, lower config.horizon.predict, or set config.loss.mask_padding=True"
-    return [Finding("warning", "short_episodes", reason, remedy)]
-
-
 def padded_windows(context: Context) -> list[Finding]:
-    """Finds windows that consist largely of copies.
+    """Finds windows that consist largely of copies of an episode's first or last step.
 
-    Why: as in `short_episodes`, but summed over all windows.
+    Why: a policy that learns from copies learns to stop.
     Remedy: predict fewer steps, or leave copies out of the loss.
     """
+    # Copies that the loss leaves out do no harm.
     if context.padded_share <= PADDED_SHARE or context.config.loss.mask_padding:
         return []
     reason = (
@@ -78,6 +55,7 @@ def idle_steps(context: Context) -> list[Finding]:
     length = horizon.obs - 1 + horizon.act  # steps of a chunk: observed, then executed
     (first, middle, last), num_idle = _longest_rests(context, length)
     findings = []
+    # A wait at the end is harmless: there the policy should stop.
     for where, longest in (("begin with", first), ("hold in their middle", middle)):
         many = np.flatnonzero(longest >= length)
         if len(many) < max(IDLE_EPISODES * num_episodes, 1):
@@ -88,6 +66,7 @@ def idle_steps(context: Context) -> list[Finding]:
         )
         remedy = "cut the waiting out, or raise config.horizon.act beyond it"
         findings.append(Finding("warning", "idle_steps", reason, remedy))
+    # Many short waits, or waits at the end: worth knowing only.
     share = num_idle / context.train.ends[-1]
     if share > IDLE_SHARE and not findings:
         reason = f"in {share:.0%} of the steps neither action nor observation moves"
@@ -108,11 +87,12 @@ def _longest_rests(context, length):
     longest = np.zeros((3, len(ends)), np.int64)
     # Steps where a run of resting steps begins (+1) and where it is over (-1).
     edges = np.diff(np.concatenate([[False], _resting(context, length), [False]]).astype(np.int8))
-    starts = np.flatnonzero(edges == 1)
+    starts = np.flatnonzero(edges == 1)  # [n], one per rest
     stops = np.flatnonzero(edges == -1)
-    lengths = stops - 1 + length - starts
+    lengths = stops - 1 + length - starts  # the last resting step starts a stretch too
     episode = np.searchsorted(ends, starts, side="right")
     at_end = starts + lengths == ends[episode] - 1
+    # 0, 1, 2: at the start, in the middle, at the end of its episode.
     where = np.where(starts == context.train.starts[episode], 0, np.where(at_end, 2, 1))
     np.maximum.at(longest, (where, episode), lengths)
     return longest, int(lengths.sum())
@@ -127,14 +107,16 @@ def _resting(context, length):
     resting = np.zeros(ends[-1], bool)
     if length >= len(resting):
         return resting
+    # A stretch lies within one episode if its two ends do.
     episode = np.repeat(np.arange(len(ends)), context.train.lengths)
-    still = episode[:-length] == episode[length:]
+    still = episode[:-length] == episode[length:]  # [N - length]
     for x in context.numbers.values():
         stretches = np.lib.stride_tricks.sliding_window_view(x, length + 1, axis=0)
         moved = stretches.max(-1) - stretches.min(-1)  # [N - length, D]
+        # Still: less than a sensor's noise, and far less than the dim's usual motion.
         usual = np.quantile(moved[:: 1 + len(moved) // SAMPLE], 0.9, axis=0)
         still &= (moved <= np.minimum(REST * np.ptp(x, axis=0), SLOW * usual)).all(1)
-    resting[:-length] = still
+    resting[:-length] = still  # the last steps have no stretch
     return resting
 
 
@@ -149,6 +131,7 @@ def clock_observed(context: Context) -> list[Finding]:
         changes = np.diff(x.astype(np.float64), axis=0)[context.same_episode]
         if len(changes) < MIN_CHANGES:
             continue
+        # The same change at nearly every step; medians ignore the gaps.
         usual = np.median(changes, axis=0)  # [D]
         even = (np.abs(changes - usual) < JITTER * np.abs(usual)).mean(0)
         dims = np.flatnonzero((even > EVEN_SHARE) & (usual != 0))
@@ -177,6 +160,7 @@ def irregular_clock(context: Context) -> list[Finding]:
         if not len(gaps):
             continue
         usual = np.median(gaps)
+        # Times that stand still are wrong as well.
         backwards = steps[gaps <= 0]
         if len(backwards):
             first = _place(clock, backwards[0])
@@ -199,6 +183,7 @@ def irregular_clock(context: Context) -> list[Finding]:
 def _intervals(clock) -> tuple[np.ndarray, np.ndarray]:
     """Steps that have a next one in their episode, and the time until that one."""
     steps = np.flatnonzero(same_episode(clock.ends))
+    # A clock has a single column.
     (times,) = clock.columns.values()
     return steps, np.diff(times.astype(np.float64))[steps]
 
@@ -219,6 +204,7 @@ def short_chunks(context: Context) -> list[Finding]:
     if not context.fps:
         return []
     predict = context.config.horizon.predict
+    # The whole chunk is compared, not only its executed part: a plan has to see past a pause.
     seconds = predict / context.fps
     if seconds >= MIN_SECONDS:
         return []
@@ -239,6 +225,7 @@ def rate_mismatch(context: Context) -> list[Finding]:
     findings = []
     for path, clock in context.clocks.items():
         _, gaps = _intervals(clock)
+        # The median interval, which lost steps do not move.
         usual = np.median(gaps) if len(gaps) else 0.0
         if context.fps and usual > 0 and abs(usual * context.fps - 1) > RATE_ERROR:
             reason = (
