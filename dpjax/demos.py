@@ -41,6 +41,17 @@ class Counts(NamedTuple):
     broken: int = 0
     surplus: int = 0
 
+    def after(self, episodes: Episodes, surplus: int) -> "Counts":
+        """The counts with the episodes of one more round."""
+        broken = sum(e.broken is not None for e in episodes)
+        failed = sum(e.broken is None and not e.success for e in episodes)
+        return Counts(
+            tried=self.tried + len(episodes),
+            failed=self.failed + failed,
+            broken=self.broken + broken,
+            surplus=self.surplus + surplus,
+        )
+
     def __str__(self) -> str:
         more = f", {self.surplus} good but not needed" if self.surplus else ""
         return f"{self.failed} failed, {self.broken} broken{more}"
@@ -52,20 +63,25 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m dpjax.demos",
         description="Roll out a policy or a scripted expert on fresh seeds, keep what succeeds.",
     )
+    # Who acts.
     actor = parser.add_mutually_exclusive_group(required=True)
     actor.add_argument("--from-run", help="the policy of this run folder acts (or pusht_demo)")
     actor.add_argument("--task", help="the scripted expert of this task acts: metaworld/push")
+    # What is kept, and where.
     add = parser.add_argument
     add("--episodes", type=int, required=True, help="how many to keep")
     add("--keep", choices=("success", "all"), required=True)
     add("--max-steps", type=int, help="an episode ends after so many steps (default: the task's)")
     add("--out", required=True, help="RLDS folder to make")
+    # What is tried.
     add("--first-seed", type=int, help="default: the task's seeds for demonstrations")
     add("--attempts", type=int, help=f"give up after so many (default {ATTEMPTS} per episode)")
     add("--num-envs", type=int, help=f"at the same time (default {NUM_ENVS}; an expert: 1)")
+    # How a policy samples.
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
     args = parser.parse_args(argv)
+    # What argparse cannot check.
     if args.task and (args.steps or args.sampler):
         raise UserError("--steps and --sampler are a policy's: they go with --from-run.")
     for name in ("episodes", "num_envs", "max_steps", "attempts"):
@@ -111,6 +127,7 @@ def round_size(missing: int, kept: int, tried: int, num_envs: int) -> int:
     above 0). A round has at most as many seeds as are missing or as there are environments: a
     round that fills the environments takes no longer than a smaller one.
     """
+    # missing / (kept + 1) * (tried + 1): the seeds that `missing` good episodes would take.
     expected = math.ceil(missing * (tried + 1) / (kept + 1))
     return min(expected, max(missing, num_envs))
 
@@ -119,11 +136,13 @@ def collect(demonstrator: Demonstrator, args: argparse.Namespace) -> tuple[Episo
     """Returns the kept episodes in the order of their seeds, and counts of the others."""
     simulator = tasks.require_simulator(demonstrator.task)
     seeds = seeds_to_try(simulator, args)
+    # With a lower limit only quick successes are kept.
     simulator = simulator._replace(max_steps=args.max_steps or simulator.max_steps)
     kept: Episodes = []
     counts = Counts()
     reason = ""  # why the last broken episode broke
     bar = tqdm(total=args.episodes, desc="kept", unit="episode")
+    # Rounds of seeds, in order, until enough episodes are kept or all seeds are tried.
     while len(kept) < args.episodes and counts.tried < len(seeds):
         missing = args.episodes - len(kept)
         size = round_size(missing, len(kept), counts.tried, demonstrator.num_envs)
@@ -138,18 +157,12 @@ def collect(demonstrator: Demonstrator, args: argparse.Namespace) -> tuple[Episo
             rng=demonstrator.rng,
             progress=False,
         )
-        broken = [e for e in episodes if e.broken]
-        failed = [e for e in episodes if not e.broken and not e.success]
-        good = [e for e in episodes if not e.broken and (e.success or args.keep == "all")]
         # Good episodes beyond what is missing are left out, but counted.
-        counts = Counts(
-            tried=counts.tried + len(episodes),
-            failed=counts.failed + len(failed),
-            broken=counts.broken + len(broken),
-            surplus=max(0, len(good) - missing),
-        )
+        good = [e for e in episodes if not e.broken and (e.success or args.keep == "all")]
         kept += good[:missing]
-        reason = f"; the last: {broken[-1].broken}" if broken else reason
+        counts = counts.after(episodes, surplus=max(0, len(good) - missing))
+        reasons = [e.broken for e in episodes if e.broken]
+        reason = f"; the last: {reasons[-1]}" if reasons else reason
         bar.update(len(good[:missing]))
         bar.set_postfix(tried=counts.tried)
     bar.close()
@@ -172,6 +185,7 @@ def write(
 ) -> None:
     """Writes the kept episodes as RLDS, with the seed and the progress of each."""
     task = demonstrator.task
+    # JSON in the data set's description, so that programs can read it back.
     about = {
         **demonstrator.about,
         "keep": args.keep,
@@ -193,9 +207,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
+    # Nothing is written before enough episodes are there.
     demonstrator = demonstrator_of(args)
     kept, counts = collect(demonstrator, args)
     write(demonstrator, args, kept, counts)
+    # One line on what was made.
     lengths = sorted(episode.steps for episode in kept)
     size = sum(path.stat().st_size for path in Path(args.out).rglob("*") if path.is_file())
     print(

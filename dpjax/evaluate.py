@@ -33,20 +33,25 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m dpjax.evaluate", description="Score a run on the official seeds."
     )
     add = parser.add_argument
+    # What is evaluated: the run, how it samples, and which of its weights.
     add("--run", required=True, help="a run folder, or the name of a policy such as pusht_demo")
-    add("--episodes", type=int, default=50, help="one per seed (default 50)")
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
     add("--warm-start", type=float, help="share of S that is skipped (default: the run's)")
     add("--weights", choices=("ema", "raw"), default="ema")
     add("--checkpoint", type=int, help="training step (default: the newest good checkpoint)")
+    # On what: seeds, and how many of their episodes run side by side.
+    add("--episodes", type=int, default=50, help="one per seed (default 50)")
     add("--first-seed", type=int, help="default: the task's official seeds")
     add("--num-envs", type=int, default=50, help="episodes that run at the same time (default 50)")
+    # What is written, and where.
     add("--film", type=int, default=15, help="episodes in the film, 0 for no film (default 15)")
     add("--gif", help="also write the film as a small gif to this path")
     add("--out", help="folder for what is written (default: the run folder)")
-    add("--since", type=float, help=argparse.SUPPRESS)  # when `make demo` started
+    # When `make demo` started, so that the last line counts from there.
+    add("--since", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    # argparse checks types; these are the ranges.
     for name in ("episodes", "num_envs"):
         if getattr(args, name) < 1:
             flag = "--" + name.replace("_", "-")
@@ -76,6 +81,8 @@ def filmed_seeds(simulator: tasks.Simulator, seeds: Sequence[int]) -> set[int]:
     """The seeds to film: none if this machine cannot render the simulator; a line says why."""
     if not seeds:
         return set()
+    # One frame on trial: without graphics libraries a simulator runs but cannot be rendered, and
+    # an evaluation must not fail for want of a film.
     env = simulator.make()
     try:
         simulator.reset(env, seeds[0])
@@ -102,9 +109,11 @@ def evaluate(
     simulator = tasks.require_simulator(task)
     first = simulator.official_seeds if args.first_seed is None else args.first_seed
     seeds = range(first, first + args.episodes)
+    # Filmed episodes keep their frames and observations in memory: up to 130 MB each.
     filmed = filmed_seeds(simulator, seeds[:film])
 
-    # 1. What an earlier evaluation with the same settings has finished.
+    # 1. What an earlier evaluation with the same settings has finished. "The same" means everything
+    # that may change an episode's numbers: checkpoint, config and command line.
     settings = {"checkpoint": run.step, "config": run.config.to_dict(), **vars(args)}
     settings.pop("since")
     settings = json.loads(json.dumps(settings))  # as it is read back: tuples become lists
@@ -112,10 +121,11 @@ def evaluate(
     episodes = {episode.seed: episode for episode in finished if episode.seed not in filmed}
     missing = [seed for seed in seeds if seed not in episodes]
 
-    # 2. The others, and each on the disk as soon as it has ended.
+    # 2. The other episodes. `resume.add` writes each to the disk as soon as it has ended.
     start = time.perf_counter()
     if missing:
-        run.warm_up([min(args.num_envs, len(missing))])  # the batch size of `rollout`: no padding
+        # The batch size of `rollout`: a program of just that size computes no padding.
+        run.warm_up([min(args.num_envs, len(missing))])
         new = rollout.rollout(
             simulator,
             task.observe,
@@ -157,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     start = args.since or time.time()
+
+    # 1. The policy.
     run = run_lib.load(
         args.run,
         sampler=args.sampler,
@@ -165,12 +177,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         which=args.weights,
         step=args.checkpoint,
     )
+
+    # 2. Its episodes. Without the libraries of the report there is nothing to film for.
     folder = outputs.output_folder(args.run, args.out)
     name = file_name(run, args)
     unfinished = folder / f"{name}.partial.jsonl"
     with_report = evaluation_report.is_possible()
     episodes, seconds = evaluate(run, args, unfinished, film=args.film if with_report else 0)
 
+    # 3. Numbers first: they must not be lost if a picture cannot be drawn.
     numbers = scores.summarize(episodes)
     about = measured_with(run, args, episodes, seconds)
     page = folder / f"{name}.json"
@@ -180,8 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = evaluation_report.write(
             folder, run, args.run, episodes, numbers, about, gif=args.gif
         )
-    unfinished.unlink(missing_ok=True)  # only now: a kill before here loses no episode
+    # Only now: until here a kill loses no episode.
+    unfinished.unlink(missing_ok=True)
 
+    # 4. The line that `make demo` ends with.
     print(f"{scores.line(numbers)}  {time.time() - start:.0f} s  {page}")
     return 1 if numbers["broken"] > ACCEPTED_BROKEN * numbers["episodes"] else 0
 

@@ -50,14 +50,18 @@ def observation(args: argparse.Namespace, task: tasks.Task, spec: Spec, observed
 
     Raises UserError if --observation is not what the task observes or the run was trained for.
     """
+    # 1. Raw columns of one step or of To steps, {name: [D] or [To, D]}; images have two axes more.
+    # A task without columns of its own observes what the run was trained on.
     names = task.columns or tuple(spec.observations)
     columns = _read_columns(args, task, names) if args.observation else _simulated(args, task)
     columns = {key: columns[key] for key in names}
+    # JSON has no uint8: pixels come as numbers.
     for key in columns.keys() & spec.cameras.keys():
         pixels = images.as_pixels(columns[key])
         if pixels is None:
             raise UserError(f"--observation: {key}: pixels are whole numbers from 0 to 255.")
         columns[key] = pixels
+    # 2. A batch of To steps each; a single step is repeated, as at the start of an episode.
     for key, x in columns.items():
         dims = 3 if key in spec.cameras else 1  # of a single step
         steps = x if x.ndim > dims else np.repeat(x[None], observed, axis=0)
@@ -67,6 +71,7 @@ def observation(args: argparse.Namespace, task: tasks.Task, spec: Spec, observed
                 f"To = {observed} steps, of finite numbers."
             )
         columns[key] = np.repeat(steps[None], args.batch, axis=0)  # [batch, To, ...]
+    # 3. As the policy observes it, and of the sizes that it was trained with.
     try:
         obs = task.observe(columns)
         sizes = {key: x.shape[2:] if key in spec.cameras else x.shape[-1] for key, x in obs.items()}
@@ -104,19 +109,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
+    # 1. A policy and something to look at.
     run = run_lib.load(args.run, sampler=args.sampler, steps=args.steps)
     obs = observation(args, run.task, run.spec, run.config.horizon.obs)
-    keys = jax.random.split(jax.random.key(args.seed or 0), args.repeat + 1)
 
+    # 2. Timed calls, each with other noise. The first one, an extra one, does not count.
+    keys = jax.random.split(jax.random.key(args.seed or 0), args.repeat + 1)
     compile_seconds = run.warm_up([args.batch])
     milliseconds = []
     for key in keys:
         start = time.perf_counter()
         actions = run.sample_actions(key, obs)
         milliseconds.append((time.perf_counter() - start) * 1e3)
-    # The first call is slower: it touches the memory of its temporaries for the first time.
+    # It is slower: it touches the memory of its temporaries for the first time.
     steady = np.array(milliseconds[1:])
 
+    # 3. The steps of the first chunk that a robot would execute, and the times.
     np.set_printoptions(precision=1, suppress=True, floatmode="fixed")
     first = run.config.horizon.obs - 1
     last = first + run.config.horizon.act

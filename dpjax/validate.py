@@ -57,8 +57,7 @@ class Score(NamedTuple):
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command-line arguments, checked."""
     parser = argparse.ArgumentParser(
-        prog="python -m dpjax.validate",
-        description="Score the checkpoints of a run on demonstrations that were held out.",
+        prog="python -m dpjax.validate", description="Score checkpoints on held-out demonstrations."
     )
     add = parser.add_argument
     add("--run", required=True, help="a run folder, or the name of a policy such as pusht_demo")
@@ -83,6 +82,7 @@ def held_out(config: ConfigDict, spec: Spec, args: argparse.Namespace) -> datase
     data has changed since the training, so that held-out episodes may have been trained on.
     """
     config = config.copy_and_resolve_references()
+    # All of --data is validated on: nothing is held out of it, left out or mirrored.
     if args.data:
         with config.unlocked():
             config.data.update(dir=args.data, val_fraction=0.0, weights="", max_episodes=0)
@@ -96,7 +96,9 @@ def held_out(config: ConfigDict, spec: Spec, args: argparse.Namespace) -> datase
             "was trained for."
         )
     if args.data:
-        return data._replace(val=data.train)
+        return data._replace(val=data.train)  # with val_fraction=0 all of it is in `train`
+    # The split depends on the data. If that has changed, what is held out of it now may have been
+    # trained on.
     if seen.data != spec.data:
         raise UserError(
             f"{data.train.source} is not the data that {args.run} was trained on (fingerprint "
@@ -114,18 +116,17 @@ def held_out(config: ConfigDict, spec: Spec, args: argparse.Namespace) -> datase
 def batches(config: ConfigDict, data: dataset.Data, count: int) -> list[tuple[Batch, int]]:
     """Up to `count` windows of data.val, evenly spread: [(batch, how many examples count)].
 
-    All batches are of one size, so that one program takes them; the last one is padded with its
-    last window.
+    All are of one size, for one compiled program; the last one is padded with its last window.
     """
     windows = dataset.val_windows(config, data)
     ids = np.unique(np.linspace(0, len(windows) - 1, count).astype(int))
     size = min(BATCH, len(ids))
-    batches = []
+    parts = []
     for start in range(0, len(ids), size):
         part = ids[start : start + size]
         padded = np.concatenate([part, np.repeat(part[-1:], size - len(part))])
-        batches.append((dataset.batch_of(windows, padded), len(part)))
-    return batches
+        parts.append((dataset.batch_of(windows, padded), len(part)))
+    return parts
 
 
 def demonstrated(batches: Sequence[tuple[Batch, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -138,11 +139,16 @@ def checkpoints(args: argparse.Namespace) -> dict[int, Callable[[], Params]]:
     """{training step: a function that reads its params}: of a run all, of a shipped policy one."""
     folder = outputs.shipped_folder(args.run)
     if folder is not None:
+        if args.weights != "ema":
+            raise UserError(
+                f"--weights {args.weights}: {args.run} comes with its EMA weights only."
+            )
         params, step = shipped.load_params(folder)
         return {step: lambda: params}
     steps = checkpoint.steps(args.run)
     if not steps:
         raise UserError(f"{args.run}: no checkpoint there yet.")
+    # They are read one after the other, so that one at a time is in memory.
     read = lambda step: checkpoint.load_params(args.run, which=args.weights, step=step)[0]
     return {step: lambda step=step: read(step) for step in steps}
 
@@ -160,7 +166,8 @@ def score(
     weight = 0.0
     chunks = []
     for i, (batch, count) in enumerate(batches):
-        rng = jax.random.fold_in(jax.random.key(0), i)  # the same noise for every checkpoint
+        # The same noise for every checkpoint: their difference is then not one of luck.
+        rng = jax.random.fold_in(jax.random.key(0), i)
         (loss, sums), sampled = jax.device_get(compiled(params, rng, batch))
         # A padded batch counts by its share of real windows: the padding repeats one of them.
         share = count / sampled.shape[1]
@@ -181,10 +188,12 @@ def report(
     scores: Sequence[Score],
 ) -> None:
     """Writes validation.json and validation.png, and prints the table."""
+    # 1. The checkpoint with the lowest error, and an error that is bad, to compare it with.
     actions, mask = demonstrated(batches)
     entries = [score.entry() for score in scores]
     best = min(range(len(entries)), key=lambda i: entries[i]["action_error"])
     spread = imitation.spread(actions, mask)
+    # 2. validation.json, and the best checkpoint's action chunks as a picture.
     result: dict[str, Any] = {
         "checkpoints": entries,
         "lowest": entries[best]["step"],
@@ -199,11 +208,11 @@ def report(
     }
     folder = outputs.output_folder(args.run, args.out)
     (folder / "validation.json").write_text(json.dumps(result, indent=2) + "\n")
-    picture = folder / "validation.png"
     steps = {"observed": config.horizon.obs, "executed": config.horizon.act}
-    picture.write_bytes(
-        plots.actions_over_demonstrations(actions, mask, scores[best].chunks, **steps)
-    )
+    png = plots.actions_over_demonstrations(actions, mask, scores[best].chunks, **steps)
+    picture = folder / "validation.png"
+    picture.write_bytes(png)
+    # 3. The table.
     print(imitation.table(entries, best, args.samples))
     print(
         f"{len(actions)} windows of {len(data.val.ends)} held-out episodes, {args.samples} chunks "
@@ -216,14 +225,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
-    extras.require("matplotlib", extra="report")  # now, not after all checkpoints are scored
+    # A missing library is an error now, not after all checkpoints are scored.
+    extras.require("matplotlib", extra="report")
+
+    # 1. The run, and what it has not seen.
     config, spec = read_config(outputs.shipped_folder(args.run) or args.run)
     config = build.with_sampling(config, sampler=args.sampler, steps=args.steps)
     readers = checkpoints(args)
     data = held_out(config, spec, args)
     validated = batches(config, data, args.windows)
 
-    # One compiled program for all batches of all checkpoints.
+    # 2. Every checkpoint on the same batches, by one compiled program. (The policy's normalizer is
+    # None, since each checkpoint's params hold their own.)
     policy = build.policy(config, None, spec)
     compiled = jax.jit(lambda *inputs: imitation.loss_and_samples(policy, *inputs, args.samples))
     with tqdm(total=len(readers) * len(validated), unit="batch", desc="validate") as bar:

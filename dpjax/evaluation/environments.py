@@ -19,7 +19,8 @@ class Running:
     seed: int
     keep_columns: bool
     frames: list | None
-    raw: Columns | None = None  # of the present step
+    # The present step, and lists with one element per step so far.
+    raw: Columns | None = None
     columns: list = field(default_factory=list)
     actions: list = field(default_factory=list)
     progress: list = field(default_factory=list)
@@ -44,6 +45,7 @@ class FinitePolicy:
         self.bad = np.zeros(0, bool)
 
     def __call__(self, keys, obs, previous=None) -> np.ndarray:
+        # A copy: jax's arrays cannot be written to.
         actions = np.array(self.sample_actions(keys, obs, previous))
         self.bad = ~is_finite(actions)
         actions[self.bad] = 0
@@ -56,7 +58,8 @@ class Environments:
     def __init__(self, simulator: Simulator, observe: Callable[[Columns], Columns], count: int):
         self.simulator = simulator
         self.observe = observe
-        self.envs: list = [None] * count  # made when they are first used
+        # Made when they are first used, and anew after an exception.
+        self.envs: list = [None] * count
         self.running: list[Running | None] = [None] * count
         self._broken_at_reset: list[Running] = []
 
@@ -76,6 +79,7 @@ class Environments:
 
     def start(self, waiting: deque) -> list[int]:
         """Starts the next waiting episodes in the free environments; returns which these are."""
+        # A reset that fails ends its episode at once, and the environment takes the next one.
         started = []
         for i in range(len(self.envs)):
             while waiting and self.running[i] is None:
@@ -94,18 +98,23 @@ class Environments:
                 self.envs[i] = self.simulator.make()
             running.raw = self.simulator.reset(self.envs[i], running.seed)
         except UserError:
-            raise  # a simulator that is not installed, which no other seed can mend
+            # A simulator that is not installed: the next seed would fail in the same way.
+            raise
         except Exception as error:
             running.break_off(f"reset: {_describe(error)}")
-            self.envs[i] = None  # the next seed gets a new environment
+            # An exception may have left it in any state.
+            self.envs[i] = None
 
     def step(self, controller: Controller, policy: FinitePolicy) -> None:
         """One step of every environment whose episode has not ended."""
-        # Free environments show the policy somebody else's observation; its actions are ignored.
+        # 1. The observations of all, as one batch. A free environment has none: the policy sees
+        # another one's in its place, and what it answers is ignored.
         raws = [running.raw for running in self.running if running is not None]
         raws = [raws[0] if running is None else running.raw for running in self.running]
         columns = {name: np.stack([raw[name] for raw in raws]) for name in raws[0]}
+        # 2. The next action of each, from its action chunk or from a new one.
         actions = controller.act(self.observe(columns))
+        # 3. Those whose episode goes on take their action.
         for i, running in enumerate(self.running):
             if running is None or running.ended:
                 continue
@@ -116,21 +125,25 @@ class Environments:
                 self._step(self.envs[i], running, actions[i], controller.chunk[i])
             except Exception as error:
                 running.break_off(f"step {len(running.progress)}: {_describe(error)}")
-                self.envs[i] = None  # the next seed gets a new environment
+                self.envs[i] = None
 
     def _step(self, env, running: Running, action: np.ndarray, chunk: np.ndarray) -> None:
         """One step of one environment: action [Da], of the action chunk [Tp, Da]."""
         simulator = self.simulator
+        # The frame before the action, with what the policy intends.
         if running.frames is not None:
             running.frames.append(simulator.draw_actions(simulator.render(env), chunk))
         raw, progress, done = simulator.step(env, action)
+        # A simulator that has diverged says nothing about the policy.
         if not np.isfinite(progress):
             raise ValueError(f"progress is {progress}")
+        # Columns are those before the action: pairs of them are what a policy learns from.
         if running.keep_columns:
             running.columns.append(running.raw)
         running.actions.append(action)
         running.progress.append(progress)
         running.raw = raw
+        # Over: solved, or out of steps. The last frame has no action after it.
         running.ended = done or len(running.progress) >= simulator.max_steps
         if running.ended and running.frames is not None:
             running.frames.append(simulator.render(env))
@@ -147,6 +160,7 @@ class Environments:
 
     def close(self) -> None:
         """Closes the environments that can be closed."""
+        # An environment without `close` has nothing to free; None was never made.
         for env in self.envs:
             getattr(env, "close", lambda: None)()
 

@@ -10,6 +10,7 @@ import html
 from pathlib import Path
 from typing import Any
 
+# Its style uses the reader's own fonts. Braces are doubled, since `write` fills it with `format`.
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -74,6 +75,7 @@ def heading(words: str) -> str:
 
 def picture(caption: str, png: bytes, kind: str = "plot") -> str:
     """A png below its caption. kind: dark mode inverts a "plot" and leaves a "still"."""
+    # As a data URI: the picture is inside the page.
     data = base64.b64encode(png).decode()
     words = text(caption)
     image = f'<img class="{kind}" alt="{words}" src="data:image/png;base64,{data}">'
@@ -83,6 +85,7 @@ def picture(caption: str, png: bytes, kind: str = "plot") -> str:
 def film(mp4: bytes) -> str:
     """A film that starts by itself, again and again."""
     source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
+    # Browsers start a film by themselves only if it is muted.
     options = "controls loop muted autoplay playsinline"
     return f'<figure><video {options} src="{source}"></video></figure>'
 
@@ -94,6 +97,7 @@ def side_by_side(parts: Sequence[str]) -> str:
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
     """A table with one line per entry; the keys of the first entry are the columns."""
+    # An entry without a column has an empty cell there.
     names = list(entries[0])
     head = "".join(f"<th>{text(name)}</th>" for name in names)
     body = "".join(

@@ -16,6 +16,7 @@ def validate(policy: Policy, params: Params, rng: Array, batch: Batch, samples: 
     Of the errors of several samples it gives the mean and the smallest: a demonstration shows one
     of several right ways, and the policy may have taken another (diffusion_policy issue 22).
     """
+    # The loss is a sum over examples; its weight is how many of them count.
     (total, sums), chunks = loss_and_samples(policy, params, rng, batch, samples)
     sample_errors = errors(chunks, batch.actions, batch.mask)  # [samples, B]
     return {
@@ -52,6 +53,7 @@ def spread(actions: np.ndarray, mask: np.ndarray) -> float:
     It is the error of a policy that always takes the mean action, which an error should be far
     below. mask: see `errors`.
     """
+    # Padding repeats recorded steps, so it must not count.
     recorded = actions[mask > 0]  # [steps, Da]
     return float(np.sqrt(np.square(recorded - recorded.mean(0)).mean()))
 
@@ -62,6 +64,7 @@ def table(entries: Sequence[Mapping], best: int, samples: int) -> str:
     entries: with "step", "loss", "action_error" and "action_error_best". best: the position of
     the entry that is marked. samples: action chunks per window.
     """
+    # Numbers below their titles, right-aligned.
     lines = [f"{'step':>8} {'loss':>10} {'action error':>13} {f'best of {samples}':>11}"]
     for i, entry in enumerate(entries):
         mark = "  lowest" if i == best else ""

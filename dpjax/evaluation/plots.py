@@ -42,6 +42,7 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def png(figure: Figure) -> bytes:
     """A figure as a png file's content."""
+    # Agg draws without a screen; pyplot, which would look for one, is not used.
     backend = extras.require("matplotlib.backends.backend_agg", extra="report")
     out = io.BytesIO()
     backend.FigureCanvasAgg(figure).print_figure(out, dpi=160, format="png")
@@ -51,10 +52,11 @@ def png(figure: Figure) -> bytes:
 def scores(scores: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Score and success rate of each label: a dot, and a bar over its 95 % interval; png."""
     picture, axes = canvas(4.6, 1.3 + 0.62 * len(scores))
+    # Two lines per label, the score a little above the success rate.
     for i, numbers in enumerate(scores.values()):
         for name, color, shift in (("score", COLORS[0], -0.15), ("success", COLORS[1], 0.15)):
             if numbers[name] is None:
-                continue
+                continue  # all episodes were broken
             y = i + shift
             low, high = numbers[f"{name}_interval"]
             axes.plot([low, high], [y, y], color=color, lw=5, alpha=0.3, solid_capstyle="butt")
@@ -62,6 +64,7 @@ def scores(scores: Mapping[str, Mapping[str, Any]]) -> bytes:
             note = f"{numbers[name]:.2f}"
             axes.annotate(note, (numbers[name], y), (0, 7), textcoords="offset points",
                           ha="center", fontsize=9, color=color)  # fmt: skip
+    # The first label on top, and room for its number.
     axes.set(xlim=(-0.07, 1.07), ylim=(len(scores) - 0.4, -0.6))
     axes.set_yticks(range(len(scores)), list(scores))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
@@ -72,6 +75,7 @@ def coverages(coverages: Sequence[float], threshold: float) -> bytes:
     """One bar per episode, the best first, green beyond the threshold; png."""
     picture, axes = canvas(4.6, 3.0)
     best = np.sort(np.asarray(coverages, np.float64))[::-1]
+    # Sorted, so the episodes that succeeded are the first ones.
     passed = int((best > threshold).sum())
     colors = [COLORS[2]] * passed + ["#94a3b8"] * (len(best) - passed)
     axes.bar(np.arange(1, len(best) + 1), best, width=0.85, color=colors)
@@ -94,12 +98,14 @@ def curves(curves: Mapping[str, Curve]) -> bytes:
         x = np.asarray(x, np.float64)
         y = np.asarray(y, np.float64)
         positive = positive and bool((y[np.isfinite(y)] > 0).all())
+        # A moving average over a hundredth of the curve, if that is more than one point.
         width = len(y) // 100
         if width > 1:
             axes.plot(x, y, color=color, lw=0.7, alpha=0.25)
             kernel = np.ones(width) / width
             x = np.convolve(x, kernel, "valid")
             y = np.convolve(y, kernel, "valid")
+        # Few points are shown as points: a single one would be no line.
         marker = "o" if len(y) < 30 else None
         axes.plot(x, y, color=color, lw=1.8, label=name, marker=marker, ms=4)
     axes.set_yscale("log" if positive else "linear")
@@ -120,6 +126,7 @@ def actions_over_demonstrations(
     complete = np.flatnonzero(mask.all(1))
     complete = complete if len(complete) else np.arange(len(actions))
     shown = complete[np.unique(np.linspace(0, len(complete) - 1, WINDOWS).astype(int))]
+    # One pair of axes per dim and window; a dim has the same scale in all windows.
     dims = min(actions.shape[-1], DIMS)
     picture = figure(2.4 * len(shown), 1.3 * dims + 0.6)
     grid = picture.subplots(dims, len(shown), squeeze=False, sharex=True, sharey="row")
@@ -137,6 +144,7 @@ def actions_over_demonstrations(
             if column == 0:
                 axes.set_ylabel(f"action {d}", fontsize=8)
         axes.set_xlabel("predicted step", fontsize=8)
+    # Nothing is left out silently.
     hidden = actions.shape[-1] - dims
     more = f" ({hidden} more dims are not shown)" if hidden else ""
     title = f"demonstrated (orange), sampled (blue), executed (shaded){more}"
@@ -153,6 +161,7 @@ def actions_over_scene(
     [B, Tp, 2]), drawn from dark (now) to bright (the last predicted step).
     """
     collections = extras.require("matplotlib.collections", extra="report")
+    # A grid whose axes are off, so that the places behind the last panel stay empty.
     columns = min(len(panels), PANELS)
     lines = -(-len(panels) // columns)
     picture = figure(2.2 * columns, 2.45 * lines)
@@ -160,11 +169,13 @@ def actions_over_scene(
     for axes in grid:
         axes.set_axis_off()
     for axes, (label, chunks) in zip(grid, panels):
+        # The scene, pale, in the units of the actions; y points down as in the image.
         axes.imshow(frame, extent=(0, extent, extent, 0), alpha=0.55)
         chunks = np.asarray(chunks, np.float64)
         # A path of Tp points is Tp - 1 segments [2 ends, 2 coordinates], coloured by their time.
         segments = np.stack([chunks[:, :-1], chunks[:, 1:]], axis=2).reshape(-1, 2, 2)
         time = np.tile(np.linspace(0, 1, chunks.shape[1] - 1), len(chunks))
+        # Many paths over each other are drawn more faintly.
         opacity = max(0.25, 0.9 - len(chunks) / 100)
         style = dict(cmap="plasma", linewidths=1.1, alpha=opacity)
         axes.add_collection(collections.LineCollection(segments, array=time, **style))
@@ -180,6 +191,7 @@ def cameras(moments: Sequence[tuple[str, np.ndarray, Mapping[str, Crop]]]) -> by
     channel of the spatial softmax looks; it has the same colour in all moments, so that one can
     see what it follows. An encoder without a spatial softmax has no keypoints [0, 2].
     """
+    # The scene in the first line, a camera in each of the others.
     names = list(moments[0][2])
     picture = figure(2.0 * len(moments), 2.1 * (1 + len(names)))
     grid = picture.subplots(1 + len(names), len(moments), squeeze=False)
@@ -201,6 +213,7 @@ def _camera_panel(axes: Axes, crop: np.ndarray, keypoints: np.ndarray) -> None:
     axes.imshow(crop, extent=(-1, 1, 1, -1), aspect=height / width)
     if len(keypoints):
         x, y = keypoints.T
+        # The colour is the keypoint's number, in all pictures.
         color = np.arange(len(keypoints))
         axes.scatter(x, y, c=color, cmap="hsv", s=14, edgecolors="k", lw=0.4)
     axes.set(xlim=(-1, 1), ylim=(1, -1))

@@ -26,6 +26,7 @@ def machine() -> dict[str, str]:
     """Processor, cores, memory, accelerators and Python, as the machine reports them."""
     import jax  # here, since only this function needs the devices
 
+    # Linux knows the processor's model; elsewhere its architecture has to do.
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -69,6 +70,7 @@ def commit() -> str:
     try:
         if not _is_own_checkout(Path(_git("rev-parse", "--show-toplevel"))):
             return f"installed {_version('dpjax')}"
+        # Other files, such as results that were just written, do not change what the code does.
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
         return _git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
@@ -85,8 +87,10 @@ def _git(*arguments: str) -> str:
 
 def _is_own_checkout(top: Path) -> bool:
     """Whether the repository `top` tracks this package as dpjax/, and its setup.cfg names it."""
+    # The same folder, not one of the same name: an environment's copy lies deeper.
     if not (top / PACKAGE.name).exists() or not PACKAGE.samefile(top / PACKAGE.name):
         return False
+    # Somebody may have copied dpjax into the root of a project of their own.
     setup = ConfigParser()
     try:
         setup.read(top / "setup.cfg", encoding="utf-8")
@@ -94,4 +98,5 @@ def _is_own_checkout(top: Path) -> bool:
         return False
     if setup.get("metadata", "name", fallback="") != "dpjax":
         return False
+    # A copy that was never added to the repository is not of its commit either.
     return bool(_git("ls-files", "--", "__init__.py"))

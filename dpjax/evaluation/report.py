@@ -32,6 +32,8 @@ def write_report(
     stills: pictures as (caption, png).
     provenance: what the numbers were measured with: machine, versions, ….
     """
+    # From what one wants to know first to what one looks up: the result, what it looks like, its
+    # numbers, how it came about, and what it was measured with.
     lines = [summary] if isinstance(summary, str) else summary
     parts = [f'<p class="summary">{html.text(line)}</p>' for line in lines]
     if video is not None:

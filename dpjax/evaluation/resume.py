@@ -14,6 +14,7 @@ import numpy as np
 
 from dpjax.evaluation.rollout import Episode
 
+# What is written of an episode, with its progress: all that a score needs.
 FIELDS = ("seed", "steps", "score", "success", "broken", "out_of_bounds")
 
 log = logging.getLogger("dpjax")
@@ -38,6 +39,7 @@ def start(path: Path, settings: Mapping[str, Any]) -> list[Episode]:
             log.warning("%s is damaged (%s): starting over", path, error)
     if episodes:
         log.warning("%d episodes are done already (%s)", len(episodes), path)
+    # Written anew, without a line that was cut off and without what could not be used.
     path.write_text(json.dumps(dict(settings)) + "\n")
     for episode in episodes:
         add(path, episode)
@@ -48,6 +50,7 @@ def add(path: Path, episode: Episode) -> None:
     """Appends an episode that has ended."""
     values = {name: getattr(episode, name) for name in FIELDS}
     values["progress"] = episode.progress.tolist()
+    # One write per episode: a kill leaves a complete line or an unfinished last one.
     with path.open("a") as file:
         file.write(json.dumps(values) + "\n")
 

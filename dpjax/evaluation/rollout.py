@@ -83,11 +83,11 @@ def rollout(
     Raises UserError if there are no seeds or no environments.
     """
     seeds = _checked(seeds, num_envs)
-    waiting = _episodes_to_run(seeds, set(record), set(seeds if keep is None else keep))
+    waiting = _episodes_to_run(seeds, record, seeds if keep is None else keep)
     environments = Environments(simulator, observe, min(num_envs, len(seeds)))
     policy = FinitePolicy(sample_actions)
     controller = Controller(policy, observed=observed, executed=executed)
-    controller.reset(_keys(rng, seeds[: environments.count]))  # for the batch size
+    controller.reset(_keys(rng, seeds[: environments.count]))  # sets the batch size
     bar = tqdm(total=len(seeds), desc=label, unit="episode", disable=not progress)
     episodes: dict[int, Episode] = {}
     while waiting or environments.busy:
@@ -118,8 +118,12 @@ def _checked(seeds: Iterable[int], num_envs: int) -> list[int]:
     return seeds
 
 
-def _episodes_to_run(seeds: list[int], record: set[int], keep: set[int]) -> deque[Running]:
+def _episodes_to_run(
+    seeds: list[int], record: Iterable[int], keep: Iterable[int]
+) -> deque[Running]:
     """The episodes in the order of their seeds, with lists for the frames that are kept."""
+    record = set(record)
+    keep = set(keep)
     return deque(
         Running(i, seed, keep_columns=seed in keep, frames=[] if seed in record else None)
         for i, seed in enumerate(seeds)
@@ -133,10 +137,13 @@ def _keys(rng: PRNGKey, seeds: list[int]) -> PRNGKey:
 
 def _episode(simulator: Simulator, running: Running) -> Episode:
     """The record of an episode that has ended."""
+    # An action counts as outside if any of its dimensions is.
     actions = np.array(running.actions, np.float32)
     low, high = simulator.action_low, simulator.action_high
     outside = [((action < low) | (action > high)).any() for action in actions]
+    # The largest progress, not the last: a block may be pushed onto its goal and off again.
     best = max(running.progress, default=0.0)
+    # Steps -> columns: [{name: [D]}, …] to {name: [T, D]}.
     names = running.columns[0] if running.columns else ()
     return Episode(
         seed=running.seed,
@@ -154,6 +161,7 @@ def _episode(simulator: Simulator, running: Running) -> Episode:
 
 def _show(bar: tqdm, ended: list[Episode]) -> None:
     """Moves the bar to the number of ended episodes, with the mean score of those that count."""
+    # The score is written only when it has changed, the bar moves by itself.
     valid = [episode for episode in ended if not episode.broken]
     if valid and len(ended) > bar.n:
         score, success = np.mean([(e.score, e.success) for e in valid], axis=0)

@@ -22,6 +22,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % interval (1) of a success rate."""
     from scipy import stats  # here, since its import takes longer than a command's start should
 
+    # The rate that the test is made for (1/2) does not enter the interval.
     test = stats.binomtest(int(successes), int(trials))
     interval = test.proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
@@ -34,6 +35,8 @@ def bootstrap(x: np.ndarray, *, seed: int = 0, resamples: int = 5000) -> tuple[f
     x = np.asarray(x, np.float64)
     if len(x) == 1:
         return float(x[0]), float(x[0])  # all resamples are the same; scipy refuses them
+    # 5,000 times E scores drawn with replacement; the interval is between the 2.5 % and the 97.5 %
+    # quantile of their means. It makes no assumption on how scores are distributed.
     result = stats.bootstrap(
         (x,),
         np.mean,
@@ -51,6 +54,7 @@ def summarize(episodes: Sequence[Episode], *, seed: int = 0) -> dict[str, Any]:
     "episodes" counts all, "broken" those that are left out of the numbers. If none is left, the
     numbers are None: no score is not the same as a score of 0. seed: of the bootstrap.
     """
+    # Broken episodes are counted here, and nowhere else.
     valid = [episode for episode in episodes if not episode.broken]
     counts = {
         "episodes": len(episodes),
@@ -90,6 +94,7 @@ def by_seed(episodes: Sequence[Episode]) -> list[dict[str, Any]]:
 
 def line(numbers: Mapping[str, Any]) -> str:
     """A summary in one line: score 0.87 [0.82, 0.91]  success 0.62 [0.48, 0.74]  50 episodes"""
+    # Always the two numbers and how many episodes; what went wrong only if something did.
     parts = [
         f"score {with_interval(numbers['score'], numbers['score_interval'])}",
         f"success {with_interval(numbers['success'], numbers['success_interval'])}",

@@ -17,6 +17,7 @@ from dpjax.core import extras
 if TYPE_CHECKING:
     from PIL import Image
 
+# Cells are the places of the grid, one per clip.
 GAP = 6  # px between cells
 BACKGROUND = (24, 26, 30)
 GREEN = (46, 204, 113)
@@ -49,14 +50,17 @@ def grid_video(
     """
     av = extras.require("av", extra="report")
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        # The size of the film is known with its first image.
         stream = None
         for image in grid_frames(clips, progress, success, columns=columns, size=size):
             if stream is None:
                 stream = container.add_stream("libx264", rate=fps)
                 stream.width, stream.height = image.width, image.height
+                # Half the colour resolution and a constant quality: small, and played everywhere.
                 stream.pix_fmt = "yuv420p"
                 stream.options = {"crf": "25", "preset": "medium"}
             container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        # What the encoder still holds.
         container.mux(stream.encode())
 
 
@@ -78,11 +82,13 @@ def grid_gif(
     scale: of the side of a clip; colors: in the palette. The other arguments: see `grid_video`.
     """
     image_lib = _pillow("Image")
+    # Drawn at its final size: numbers in the corner stay legible.
     side = round(size * scale)
     images = list(grid_frames(clips, progress, success, columns=columns, size=side))
     # The palette is made from the first and the last frame: together they have all the colours.
     both = np.concatenate([np.asarray(images[0]), np.asarray(images[-1])])
     palette = image_lib.fromarray(both).quantize(colors)
+    # The last frame, which shows how all ended, is kept whatever `every` is.
     kept = [*images[::every], images[-1]]
     small = [image.quantize(palette=palette, dither=0) for image in kept]
     small[0].save(
@@ -108,10 +114,12 @@ def grid_frames(
     The arguments: see `grid_video`.
     """
     image_lib = _pillow("Image")
+    # Cells with gaps between and around them, rounded up to an even number of px.
     columns = min(columns, len(clips))
     lines = -(-len(clips) // columns)
     step = size + GAP
     shape = [(count * step + GAP + 1) // 2 * 2 for count in (columns, lines)]
+    # The film is as long as the longest clip; the others hold their last frame.
     last_cells: list[Image.Image | None] = [None] * len(clips)  # of clips that have ended
     for t in range(max(len(clip) for clip in clips)):
         page = image_lib.new("RGB", shape, BACKGROUND)
@@ -138,6 +146,7 @@ def _cell(frame: np.ndarray, number: float | None, size: int) -> Image.Image:
     cell = image_lib.fromarray(frame).resize((size, size), image_lib.LANCZOS)
     if number is not None:
         draw = _pillow("ImageDraw").Draw(cell)
+        # Sizes follow the cell, so that a small gif and a large film look alike.
         font = _pillow("ImageFont").load_default(max(9, size // 12))
         corner = (size - size // 20, size // 20)
         draw.text(corner, f"{number:.2f}", INK, font, anchor="ra")
@@ -149,6 +158,7 @@ def _finish(cell: Image.Image, success: bool) -> Image.Image:
     image_lib = _pillow("Image")
     if not success:
         cell = image_lib.blend(cell, image_lib.new("RGB", cell.size, BACKGROUND), 0.35)
+    # A border of 2.5 % of the side, 3 px at least.
     width = max(3, cell.width // 40)
     box = [0, 0, cell.width - 1, cell.height - 1]
     outline = GREEN if success else GREY

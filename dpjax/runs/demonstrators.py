@@ -29,6 +29,7 @@ class Demonstrator(NamedTuple):
 
 def of_policy(run: Run, num_envs: int) -> Demonstrator:
     """The policy of a run, in the task that it was trained for; compiles it for `num_envs`."""
+    # One program for all rounds: `padded` keeps the batch size.
     run.warm_up([num_envs])
     return Demonstrator(
         run.task,
@@ -55,6 +56,7 @@ def padded(sample_actions: Callable, size: int) -> Callable:
     def call(keys, obs, previous=None):
         if len(keys) == size:
             return sample_actions(keys, obs, previous)
+        # 0, 1, …, n - 1, n - 1, …: the last example again and again.
         index = np.minimum(np.arange(size), len(keys) - 1)
         previous = None if previous is None else previous[index]
         obs = {name: x[index] for name, x in obs.items()}
@@ -68,6 +70,8 @@ def of_expert(task: tasks.Task, expert: Callable, num_envs: int) -> Demonstrator
 
     expert: as in `Simulator`: () -> (raw columns of one step -> action [Da]).
     """
+    # The expert has no memory and looks at one environment at a time: `rollout` sees a policy that
+    # observes and executes single steps.
     act = expert()
 
     def sample_actions(keys, obs, previous=None):
@@ -77,7 +81,7 @@ def of_expert(task: tasks.Task, expert: Callable, num_envs: int) -> Demonstrator
 
     return Demonstrator(
         task,
-        observe=lambda columns: columns,
+        observe=lambda columns: columns,  # raw columns, not what the task's policies observe
         sample_actions=sample_actions,
         observed=1,
         executed=1,

@@ -45,36 +45,50 @@ def write(
     `scores.summarize` returned. measured_with: the sampler, machine, versions, …. gif: where to
     write the film as a gif too.
     """
+    # 1. The film, and pictures of one of its episodes.
     filmed = [episode for episode in episodes if episode.frames]
     film = folder / "rollouts.mp4" if filmed else None
     stills = []
     if film is not None:
         _write_films(film, filmed, gif)
         stills = figures.stills(run, filmed[0])
-    missing = {} if stills or not filmed else {"picture of plans": "none: the task has no `place`"}
+    missing = (
+        {}
+        if stills or not filmed
+        else {"picture of action chunks": "none: the task has no `place`"}
+    )
 
-    # The training's curves and time. A policy that comes with dpjax has none.
-    entries = metrics.read(Path(name) / "metrics.jsonl")
-    curves = {"training": "loss", "validation": "val_loss"}
-    curves = {title: metrics.series(entries, key) for title, key in curves.items()}
-    trained = max([entry.get("seconds", 0.0) for entry in entries], default=0.0)
-
+    # 2. The page. If progress is only ever 0 or 1, the success rate says it all.
     valid = [episode for episode in episodes if not episode.broken]
     best = [float(np.max(episode.progress, initial=0.0)) for episode in valid]
-    is_graded = not set(best) <= {0.0, 1.0}  # otherwise the success rate already says it all
+    curves, seconds = _training(Path(name))
     page = folder / "report.html"
     report.write_report(
         page,
         title=f"{run.config.task}: {name}",
         summary=scores.line(numbers),
         scores={measured_with["sampler"]: numbers},
-        curves={title: curve for title, curve in curves.items() if len(curve[0])},
-        coverages=best if is_graded else (),
+        curves=curves,
+        coverages=() if set(best) <= {0.0, 1.0} else best,
         video=film,
         stills=stills,
-        provenance={**measured_with, "training_seconds": round(trained, 1), **missing},
+        provenance={**measured_with, "training_seconds": round(seconds, 1), **missing},
     )
     return page
+
+
+def _training(folder: Path) -> tuple[dict[str, tuple[list, list]], float]:
+    """The curves of the training, {title: (steps, losses)}, and the seconds that it took.
+
+    A policy that comes with dpjax has neither.
+    """
+    entries = metrics.read(folder / "metrics.jsonl")
+    curves = {"training": "loss", "validation": "val_loss"}
+    curves = {title: metrics.series(entries, key) for title, key in curves.items()}
+    # Without validation, for example, there is no curve of it.
+    curves = {title: curve for title, curve in curves.items() if len(curve[0])}
+    seconds = max([entry.get("seconds", 0.0) for entry in entries], default=0.0)
+    return curves, seconds
 
 
 def _write_films(path: Path, episodes: Sequence[Episode], gif: str | None) -> None:

@@ -22,6 +22,7 @@ def output_folder(run: str, out: str | None) -> Path:
     A policy that comes with dpjax has no run folder: the current folder takes its place, and a
     line of the log says so. The folder is made if it does not exist.
     """
+    # The three cases: asked for, a shipped policy, a run folder.
     if out:
         folder = Path(out)
     elif shipped_folder(run) is not None:

@@ -38,7 +38,9 @@ def _custom() -> Task:
     return custom.TASK
 
 
+# {name: a function that imports and returns the task}.
 TASKS = {"pusht": _pusht, "pusht_image": _pusht_image, "custom": _custom}
+# {name of the family: a function from the name of a member to its task}.
 FAMILIES = {
     "metaworld": _metaworld,
     "metaworld_image": functools.partial(_metaworld, camera=True),
@@ -50,9 +52,11 @@ RENAMED = {"own": "custom"}
 def get(name: str) -> Task:
     """Returns the task `name`; raises UserError if there is none of that name."""
     name = RENAMED.get(name, name)
+    # A member of a family: metaworld/push.
     family, slash, member = name.partition("/")
     if slash and family in FAMILIES:
         return FAMILIES[family](member)
+    # Every other name has no slash.
     if name not in TASKS:
         known = [*TASKS, *(f"{family}/<name>" for family in FAMILIES)]
         raise UserError(f"task={name!r} is unknown; {choices(name, known)}.", argument="task")
@@ -61,6 +65,7 @@ def get(name: str) -> Task:
 
 def observed_columns(task: Task, columns: Iterable[str]) -> tuple[str, ...]:
     """The names of the raw columns that the task observes in data that has these `columns`."""
+    # A task without columns of its own takes what the data has.
     return task.columns or tuple(key for key in columns if key != task.action)
 
 

@@ -36,18 +36,22 @@ class Simulator(NamedTuple):
     demo_seeds: the first seed for demonstrations.
     """
 
+    # The environment.
     make: Callable[[], Any]
     reset: Callable[[Any, int], Columns]
     step: Callable[[Any, np.ndarray], tuple[Columns, float, bool]]
     render: Callable[[Any], np.ndarray]
     draw_actions: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    # Its episodes.
     score: Callable[[float], float]
     success: Callable[[float], bool]
     max_steps: int
     action_low: float
     action_high: float
+    # What not every simulator can do.
     place: Callable[[Any, Columns], None] | None = None
     expert: Callable[[], Callable[[Columns], np.ndarray]] | None = None
+    # Far apart, so that the three purposes never share a seed.
     official_seeds: int = 100000
     selection_seeds: int = 200000
     demo_seeds: int = 300000

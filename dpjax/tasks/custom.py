@@ -11,6 +11,7 @@ from dpjax.tasks.base import Columns, Task
 
 def observe(columns: Columns) -> Columns:
     """{name: [..., D]} -> the same columns: numbers as float32, uint8 images unchanged."""
+    # Images stay uint8 until the device: as float32 they would take four times the memory.
     is_image = lambda x: x.dtype == np.uint8
     return {key: x if is_image(x) else np.asarray(x, np.float32) for key, x in columns.items()}
 

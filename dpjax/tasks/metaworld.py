@@ -6,12 +6,11 @@ opens (-1) the gripper. MetaWorld's observation, the raw column "state", has 39 
 
     hand 3 | gripper 1 | object 3 + 4 | second object 3 + 4 | the step before: 18 | goal 3
 
-Objects are positions and quaternions, and zeros if there is none. MetaWorld hides the goal
-(zeros) unless it is asked to show it. Here it is shown: in some tasks nothing else tells where it
-is.
+Objects are positions and quaternions, and zeros if there is none. The goal, which MetaWorld hides
+(zeros) by default, is shown here: in some tasks nothing else tells where it is.
 
-An episode succeeds, and ends, at the first step at which MetaWorld's flag is raised, whose
-meaning differs by task. There is no customary graded score: score is success, as 0 or 1.
+An episode succeeds, and ends, at the first step at which MetaWorld raises its flag, whose meaning
+differs by task. A graded score is not customary: score is success, as 0 or 1.
 
 A seed gives the same episode each time, bit for bit, whatever the simulator did before.
 """
@@ -106,6 +105,7 @@ class World:
 
 def make(name: str, camera: int = 0) -> World:
     """The simulator of the task `name`, without a window. camera: see `World`."""
+    # MetaWorld's classes instead of gymnasium's registry: they can show the goal and take any seed.
     env = _package().env_dict.ALL_V3_ENVIRONMENTS[name + VERSION]()
     env._partially_observable = False  # shows the goal
     env.__dict__.pop("sawyer_observation_space", None)  # cached with the goal hidden
@@ -136,6 +136,7 @@ def step(world: World, action: np.ndarray) -> tuple[Columns, float, bool]:
 
 
 def _columns(world, state):
+    # The image is rendered only for tasks whose policy observes it.
     columns = {"state": np.asarray(state, np.float32)}
     if world.camera:
         columns["image"] = render(world, world.camera)
@@ -145,8 +146,7 @@ def _columns(world, state):
 def expert(name: str) -> Callable[[Columns], np.ndarray]:
     """MetaWorld's scripted policy: {"state": [39]} -> action [4].
 
-    Its actions are clipped to [-1, 1], which is what the simulator executes; a hand far from its
-    target asks for more.
+    Its actions are clipped to [-1, 1] as the simulator does; a hand far off asks for more.
     """
     policy = _package().policies.ENV_POLICY_MAP[name + VERSION]()
     # MetaWorld warns of actions that it is going to clip; here they are clipped on purpose.
@@ -163,6 +163,7 @@ def render(world: World, side: int = FRAME) -> np.ndarray:
     """uint8 [side, side, 3]. Raises UserError if this machine has nothing to render with."""
     import mujoco
 
+    # A renderer has one size; each is made once.
     if side not in world.renderers:
         world.renderers[side] = _renderer(mujoco, world.env.model, side)
     renderer = world.renderers[side]
@@ -185,6 +186,7 @@ def _renderer(mujoco, model, side):
             f"MetaWorld cannot be rendered with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r} "
             f"({type(error).__name__}: {error}); on Debian: apt install libegl1 libgl1-mesa-dri."
         ) from error
+    # More effects that cost time and show nothing of the task.
     for name in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
         renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{name}")] = False
     return renderer
@@ -217,8 +219,7 @@ def _headless_gl() -> str:
 def task(name: str, camera: bool = False) -> Task:
     """The task metaworld/<name>; `push` and `push-v3` are the same task.
 
-    camera: whether it is metaworld_image/<name>, whose policy observes an image and the hand
-    instead of the positions of objects.
+    camera: whether it is metaworld_image/<name>: an image instead of the positions of objects.
     """
     family = "metaworld_image" if camera else "metaworld"
     short = name.removesuffix(VERSION)
@@ -231,15 +232,14 @@ def task(name: str, camera: bool = False) -> Task:
         reset=reset,
         step=step,
         render=render,
-        # An action moves the hand by a small step: there is no place in the picture to draw.
+        # Actions are small displacements of the hand: nothing to draw into a picture.
         draw_actions=lambda frame, actions: frame,
         score=float,
         success=lambda progress: progress > 0,
         max_steps=MAX_STEPS,
         action_low=-1.0,
         action_high=1.0,
-        # `place` stays None: a reset moves doors, boxes and pegs inside the model, and no raw
-        # column says where to.
+        # No `place`: a reset moves doors, boxes and pegs to where no raw column says.
         expert=functools.partial(expert, short),
     )
     return Task(

@@ -80,6 +80,7 @@ def mirror(columns: Columns) -> Columns:
     """
     state = np.asarray(columns["state"])
     action = np.asarray(columns["action"])
+    # Equation (3): positions are reflected at the diagonal, and the angle with them.
     flip = lambda xy: SIZE - xy[..., ::-1]
     angle = np.mod(np.pi / 2 - state[..., 4:], 2 * np.pi)
     state = np.concatenate([flip(state[..., :2]), flip(state[..., 2:4]), angle], axis=-1)
@@ -115,6 +116,7 @@ def initial_state(seed: int) -> np.ndarray:
 
     numpy's legacy generator never changes, so these draws are the published ones.
     """
+    # Five draws, in the order of the original code.
     rng = np.random.RandomState(seed)
     agent = [rng.randint(50, 450), rng.randint(50, 450)]
     block = [rng.randint(100, 400), rng.randint(100, 400)]

@@ -132,6 +132,6 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 def test_a_run_folder_gets_the_files_and_the_curves(run, short_episodes):
     argv = ["--run", str(run), "--episodes", "1", "--film", "1", "--steps", "2"]
     assert evaluate.main([*argv, "--sampler", "ddim"]) == 0
-    assert (run / f"{NAME}-1.json").exists()
+    assert (run / "evaluation-ddim-2-ema-1.json").exists()
     page = (run / "report.html").read_text()
     assert "Loss over steps" in page and page.count("data:image/png") >= 4
