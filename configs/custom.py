@@ -1,8 +1,8 @@
-"""Demonstrations of your own, without a simulator.
+"""Your own demonstrations, without a simulator.
 
 python -m dpjax.convert robomimic mine.hdf5 data/mine
-python -m dpjax.check --config configs/custom.py --config.data.dir=data/mine
-python -m dpjax.train --config configs/custom.py --config.data.dir=data/mine --workdir runs/mine
+python -m dpjax.check --config custom --config.data.dir=data/mine
+python -m dpjax.train --config custom --config.data.dir=data/mine --workdir runs/mine
 python -m dpjax.validate --run runs/mine
 """
 
@@ -12,14 +12,14 @@ from dpjax.config import defaults
 
 
 def get_config():
-    """The U-Net of pusht_state_small on all that the data set holds, images seen whole.
+    """The U-Net of pusht_state_small, on all columns of the data set, with images uncropped.
 
-    A tenth of the episodes is held out: they choose the checkpoint. With cameras, give each a
-    crop of 90 % of its image (config.cameras), and start from 18 layers of width 64.
+    A tenth of the episodes is held out, and ranks the checkpoints. With cameras, give each a crop
+    of 90 % of its image (config.cameras), and start with a ResNet of 18 layers and width 64.
     """
     config = defaults.get_config()
     config.task = "custom"
-    config.data.columns = ConfigDict()  # all; or {column: path inside an RLDS step}
+    config.data.columns = ConfigDict()  # empty for all, or {column: path inside an RLDS step}
     config.data.val_fraction = 0.1
     config.denoiser.widths = (64, 128, 256)
     config.denoiser.kernel_size = 3

@@ -2,7 +2,7 @@
 
     python -m dpjax.demos --task metaworld/push --episodes 10 --keep success \\
         --out data/metaworld/push
-    python -m dpjax.train --config configs/metaworld.py --config.task=metaworld/push \\
+    python -m dpjax.train --config metaworld --config.task=metaworld/push \\
         --config.data.dir=data/metaworld/push --workdir runs/metaworld/push
 """
 
@@ -10,15 +10,15 @@ from dpjax.config import defaults
 
 
 def get_config():
-    """A small U-Net, for a few minutes of two CPU cores a task."""
+    """A small U-Net: a few minutes of two CPU cores per task."""
     config = defaults.get_config()
     config.task = "metaworld/push"
     config.data.dir = "data/metaworld/push"  # 10 episodes, about 600 steps
-    config.data.val_fraction = 0.0  # one of ten would be missed
-    # m, and quaternions: what hardly moves in ten demonstrations is not blown up to [-1, 1],
-    # or a push that tilts the object once would leave what the network knows.
+    config.data.val_fraction = 0.0  # ten are too few to spare one
+    # In m, and of quaternions. A dim that hardly moves in ten demonstrations is not scaled to
+    # [-1, 1]: otherwise an object that is tilted once would be far outside of the training data.
     config.normalize.min_range = 0.01
-    config.horizon = dict(obs=2, predict=8, act=4)  # 80 Hz: looks again after 50 ms
+    config.horizon = dict(obs=2, predict=8, act=4)  # at 80 Hz: a new observation after 50 ms
     config.denoiser.widths = (32, 64)
     config.denoiser.kernel_size = 3
     config.denoiser.time_features = 64

@@ -1,8 +1,8 @@
-"""MetaWorld from a camera and the hand's position, ten scripted demonstrations a task.
+"""MetaWorld from a camera and the hand's position, ten scripted demonstrations per task.
 
     python -m dpjax.demos --task metaworld_image/push --episodes 10 --keep success \\
         --out data/metaworld_image/push
-    python -m dpjax.train --config configs/metaworld_image.py \\
+    python -m dpjax.train --config metaworld_image \\
         --config.task=metaworld_image/push --config.data.dir=data/metaworld_image/push \\
         --workdir runs/metaworld_image/push
 """
@@ -13,7 +13,7 @@ from dpjax.config import recipes
 
 
 def get_config():
-    """The U-Net of metaworld.py behind a ResNet-18 of a quarter of the width."""
+    """The U-Net of metaworld.py, on features of a ResNet-18 with a quarter of the width."""
     config = recipes.load("metaworld")
     config.task = "metaworld_image/push"
     config.data.dir = "data/metaworld_image/push"

@@ -12,8 +12,8 @@ def get_config():
     config.data.dir = recipes.demonstrations("pusht")
     config.train.steps = 2_500
     config.optim.warmup = 200
-    # x_0 itself is learned in fewer steps than the noise: where ε̂ is still rough, the high
-    # noise levels multiply its error by σ/α. (Ze et al. 2024 found the same.)
+    # Predicting x_0 takes fewer steps to learn than predicting the noise: at high noise levels
+    # an error of ε̂ is multiplied by σ/α (also found by Ze et al. 2024).
     config.predict = "sample"
     config.eval.every = 0
     config.sampler.name = "ddim"

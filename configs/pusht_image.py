@@ -1,7 +1,7 @@
 """Push-T from a camera and the agent's position, at the paper's sizes (262 M parameters).
 
 python -m dpjax.convert zarr pusht_cchi_v7_replay.zarr data/pusht_image --keys img,state
-python -m dpjax.train --config configs/pusht_image.py --workdir runs/pusht_image
+python -m dpjax.train --config pusht_image --workdir runs/pusht_image
 """
 
 from ml_collections import ConfigDict

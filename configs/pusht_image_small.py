@@ -1,6 +1,6 @@
 """Push-T from a camera, sized for two CPU cores.
 
-python -m dpjax.train --config configs/pusht_image_small.py --workdir runs/image_small
+python -m dpjax.train --config pusht_image_small --workdir runs/image_small
 """
 
 from dpjax.config import recipes
@@ -16,7 +16,7 @@ def get_config():
     config.encoder.width = 16
     config.denoiser.widths = (64, 128, 256)
     config.denoiser.kernel_size = 3
-    config.predict = "sample"  # learned in fewer steps than the noise (configs/pusht_demo.py)
+    config.predict = "sample"  # learned in fewer steps than the noise (see pusht_demo)
     config.optim.lr = 1e-3
     config.train.steps = 15_000
     config.train.steps_per_call = 5

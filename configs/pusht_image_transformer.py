@@ -1,6 +1,6 @@
-"""Push-T from a camera with the paper's transformer: what the camera gives enters as tokens.
+"""Push-T from a camera with the paper's transformer: image features enter as tokens.
 
-python -m dpjax.train --config configs/pusht_image_transformer.py --workdir runs/image_tf
+python -m dpjax.train --config pusht_image_transformer --workdir runs/image_tf
 """
 
 from dpjax.config import recipes

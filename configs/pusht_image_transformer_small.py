@@ -1,6 +1,6 @@
 """Push-T from a camera with the transformer, sized for two CPU cores.
 
-python -m dpjax.train --config configs/pusht_image_transformer_small.py --workdir runs/itf
+python -m dpjax.train --config pusht_image_transformer_small --workdir runs/itf
 """
 
 from dpjax.config import recipes

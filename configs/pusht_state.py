@@ -1,7 +1,7 @@
 """Push-T from state, the paper's U-Net (65.8 M parameters), table 9 of Chi et al. 2023.
 
 python -m dpjax.convert zarr pusht_cchi_v7_replay.zarr data/pusht_human
-python -m dpjax.train --config configs/pusht_state.py --workdir runs/pusht_state
+python -m dpjax.train --config pusht_state --workdir runs/pusht_state
 """
 
 from dpjax.config import defaults

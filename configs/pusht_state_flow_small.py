@@ -1,13 +1,13 @@
 """Push-T from state by flow matching, sized for two CPU cores.
 
-python -m dpjax.train --config configs/pusht_state_flow_small.py --workdir runs/pusht_flow
+python -m dpjax.train --config pusht_state_flow_small --workdir runs/pusht_flow
 """
 
 from dpjax.config import recipes
 
 
 def get_config():
-    """The U-Net of pusht_state_small on straight lines: a step costs the same."""
+    """The U-Net of pusht_state_small on straight lines; a step costs the same."""
     config = recipes.load("pusht_state_small")
     config.schedule.name = "flow"
     config.predict = "velocity"

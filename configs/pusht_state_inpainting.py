@@ -1,6 +1,6 @@
 """Push-T from state, conditioned by inpainting: the paper's own Push-T state policy.
 
-python -m dpjax.train --config configs/pusht_state_inpainting.py --workdir runs/inpainting
+python -m dpjax.train --config pusht_state_inpainting --workdir runs/inpainting
 """
 
 from dpjax.config import defaults

@@ -1,6 +1,6 @@
 """Push-T from state by inpainting, sized for two CPU cores.
 
-python -m dpjax.train --config configs/pusht_state_inpainting_small.py --workdir runs/inp
+python -m dpjax.train --config pusht_state_inpainting_small --workdir runs/inp
 """
 
 from dpjax.config import recipes

@@ -1,7 +1,7 @@
 """Push-T from state, sized for two CPU cores (3.1 M parameters).
 
 python -m dpjax.convert zarr pusht_cchi_v7_replay.zarr data/pusht_human
-python -m dpjax.train --config configs/pusht_state_small.py --workdir runs/pusht_small
+python -m dpjax.train --config pusht_state_small --workdir runs/pusht_small
 """
 
 from dpjax.config import defaults

@@ -1,6 +1,6 @@
 """Push-T from state with the paper's transformer (9.0 M parameters).
 
-python -m dpjax.train --config configs/pusht_state_transformer.py --workdir runs/transformer
+python -m dpjax.train --config pusht_state_transformer --workdir runs/transformer
 """
 
 from dpjax.config import defaults
@@ -15,8 +15,8 @@ def get_config():
         layers=8,
         heads=4,  # of width / heads channels each
         width=256,
-        cond_layers=0,  # layers of an encoder over time and observations; 0: an MLP a token
-        causal=True,  # an action looks at earlier ones only
+        cond_layers=0,  # encoder layers over time and observations; 0: one MLP per token
+        causal=True,  # an action attends to earlier ones only
         encoder_only=False,  # True: one sequence of all tokens, no cross-attention
         drop=0.01,  # in and after every block
         drop_tokens=0.0,

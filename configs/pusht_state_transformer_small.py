@@ -1,13 +1,13 @@
 """Push-T from state with the paper's transformer, sized for two CPU cores (1.2 M parameters).
 
-python -m dpjax.train --config configs/pusht_state_transformer_small.py --workdir runs/tf
+python -m dpjax.train --config pusht_state_transformer_small --workdir runs/tf
 """
 
 from dpjax.config import recipes
 
 
 def get_config():
-    """4 layers of 128 channels in the place of pusht_state_small's U-Net: its minutes."""
+    """4 layers of 128 channels instead of pusht_state_small's U-Net, for the same time."""
     config = recipes.load("pusht_state_small")
     transformer = recipes.load("pusht_state_transformer")
     config.denoiser = transformer.denoiser

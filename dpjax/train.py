@@ -13,7 +13,7 @@
 SIGTERM saves and exits.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
 import functools
 import json
@@ -22,52 +22,28 @@ from pathlib import Path
 import signal
 import sys
 import time
-from typing import NamedTuple
+from typing import Any
 
 from absl import flags
 import jax
 from ml_collections import ConfigDict
-import numpy as np
 
 from dpjax.check import collect, rules
-from dpjax.config import build, cameras, checks, dataset, sources
+from dpjax.config import dataset
 from dpjax.config import flags as flags_lib
 from dpjax.config.arguments import names_keys
 from dpjax.core.errors import UserError
-from dpjax.core.normalizer import Normalizer
-from dpjax.core.types import Array
 from dpjax.data import loader
-from dpjax.runs import init_from, progress, steps
+from dpjax.runs import progress, steps
 from dpjax.runs.evaluators import is_due
-from dpjax.runs.multi_seed_run import MultiSeedRun
 from dpjax.runs.progress import Clock
-from dpjax.runs.training_run import TrainingRun
+from dpjax.runs.setup import Setup, set_up
 from dpjax.training import distributed, parallel
-from dpjax.training import state as states
 from dpjax.training.metrics import refuse_non_finite
 from dpjax.training.signals import Signals, Stopped
 from dpjax.training.state import TrainState
 
 log = logging.getLogger("dpjax")
-
-
-class Setup(NamedTuple):
-    """What a training consists of, beside its state.
-
-    config: complete, with the columns of the data. run: the run folder and the evaluators.
-    windows: of the training episodes; batches are gathered from them.
-    initial_state: makes the state before the first step from a random key.
-    call: several optimizer steps, compiled.
-    """
-
-    config: ConfigDict
-    data: dataset.Data
-    normalizer: Normalizer
-    windows: loader.Windows
-    run: TrainingRun | MultiSeedRun
-    strategy: parallel.Strategy
-    initial_state: Callable[[Array], TrainState]
-    call: parallel.Call
 
 
 def train(
@@ -110,49 +86,6 @@ def train(
         signals.close()
 
 
-def set_up(config: ConfigDict, workdir: Path, signals: Signals, profile: bool) -> Setup:
-    """Checks the config, reads the data, and builds everything but the state."""
-    config = sources.resolved(config)
-    checks.check(config)
-    steps.check_devices(config.train.batch, config.train.accumulate, jax.device_count())
-    if profile:
-        steps.check_profile(config.train.steps, config.train.steps_per_call)
-
-    # The data: its windows, units and sizes.
-    data = dataset.read(config)
-    spec = dataset.spec(data)
-    normalizer = dataset.normalizer(config, data.train)
-    windows = dataset.train_windows(config, data)
-
-    # The policy, and the run that it is trained in.
-    policy = build.policy(config, normalizer, spec)
-    optimizer = build.optimizer(config)
-    strategy = parallel.STRATEGIES[config.train.parallel](parallel.all_devices())
-    run_type = TrainingRun if config.train.seeds == 1 else MultiSeedRun
-    run = run_type(config, workdir, spec, strategy, signals)
-
-    # Where its weights start: from another run's, from a pretrained encoder's, or at random.
-    example = dataset.batch_of(windows, np.zeros(1, np.int32))
-    start = None
-    if config.train.init_from and not run.has_checkpoints():
-        shapes = jax.eval_shape(policy.init, jax.random.key(0), example)
-        start = init_from.initial_params(config, spec, shapes, data.train.columns)
-    backbone = cameras.pretrained(config.encoder) if config.cameras else None
-
-    def create(key, example, start):
-        params = start or cameras.with_backbone(policy.init(key, example), backbone)
-        return states.create(params, optimizer)
-
-    # The compiled step, for all trainings of the run at once.
-    step = steps.step_function(config, policy, optimizer)
-    step, gather = run.vectorize(step, steps.gather_function(windows))
-    call = steps.compiled_call(strategy, step, gather, has_cameras=bool(config.cameras))
-    if profile:
-        call = steps.profiled(call, workdir / "profile")
-    initial_state = functools.partial(jax.jit(create), example=example, start=start)
-    return Setup(config, data, normalizer, windows, run, strategy, initial_state, call)
-
-
 def create_or_resume(setup: Setup) -> tuple[TrainState, dict]:
     """The state on the devices, and the metadata of the checkpoint that it comes from ({}: new)."""
     shapes = jax.eval_shape(setup.initial_state, jax.random.key(0))
@@ -171,7 +104,8 @@ def train_until_stopped(
 
     is_unevaluated: whether the evaluation of step `clock.step` is still to be done.
     """
-    run, config = setup.run, setup.config
+    run = setup.run
+    config = setup.config
     if distributed.is_first():
         clock = run.open(clock)
     bar = progress.Bar(clock.step, config.train.steps, hidden=not distributed.is_first())
@@ -186,13 +120,15 @@ def loop(
     setup: Setup, state: TrainState, clock: Clock, bar: progress.Bar
 ) -> tuple[Clock, int | None]:
     """Calls of `train.steps_per_call` steps, and after each of them whatever is due."""
-    run, signals = setup.run, setup.run.signals
+    run = setup.run
+    signals = run.signals
     total = setup.config.train.steps
     table = setup.strategy.place(setup.windows.table)
     window = []  # calls since the last line of metrics
     for num_steps, inputs, waited in inputs_of_calls(setup, clock.step):
-        # The steps. The state's memory is reused: the old one is gone.
-        start, before = time.perf_counter(), clock.step
+        # The steps. The call reuses the memory of the old state, which is gone after it.
+        before = clock.step
+        start = time.perf_counter()
         state, metrics = setup.call(state, run.step_key, table, inputs)
         seconds = time.perf_counter() - start + waited
         is_first_call = clock.compile_seconds is None
@@ -203,18 +139,14 @@ def loop(
         refuse_non_finite(metrics, before)
         bar.update(num_steps)
 
-        # Metrics, evaluation, checkpoint.
+        # Metrics.
         due = lambda every: is_due(every, before, clock.step, total)  # noqa: B023
         if signals.received or due(setup.config.log.every):
             bar.show(loss=f"{run.log(window, clock):.4f}")
             window = []
-        score, is_evaluated = None, True
-        try:
-            score = run.evaluate(state, clock, before)
-        except Stopped:
-            is_evaluated = False
-        # The signal is read once: one that comes later waits for the next call. All processes
-        # stop at the same step.
+        score, is_evaluated = evaluate_unless_stopped(setup, state, clock, before)
+        # A checkpoint. The signal is read once, a later one waits for the next call. All processes
+        # agree on it, so that they stop at the same step.
         stop_signal = distributed.max_over_processes(signals.received or 0)
         save = bool(stop_signal) or clock.step >= total or due(setup.config.save.every)
         run.save(state, clock, score, due=save, unevaluated=not is_evaluated)
@@ -223,7 +155,20 @@ def loop(
     return clock, None
 
 
-def inputs_of_calls(setup: Setup, first_step: int):
+def evaluate_unless_stopped(
+    setup: Setup, state: TrainState, clock: Clock, before: int
+) -> tuple[Any, bool]:
+    """(the score of this step or None, whether all evaluators that were due ran to their end).
+
+    What a signal cuts short is done at the next start.
+    """
+    try:
+        return setup.run.evaluate(state, clock, before), True
+    except Stopped:
+        return None, False
+
+
+def inputs_of_calls(setup: Setup, first_step: int) -> Iterator[tuple[int, loader.Inputs, float]]:
     """(number of steps, inputs, seconds waited for them) of one call after another."""
     settings = setup.config.train
     make = functools.partial(
@@ -240,13 +185,13 @@ def report_start(setup: Setup, verbose: bool) -> None:
     """What is trained on, where the config lies, and what is suspicious in both."""
     if verbose:
         print(json.dumps(setup.config.to_dict(), indent=2), flush=True)
-    train, val = setup.data.train, setup.data.val
+    train = setup.data.train
     log.info(
         "%s: %d episodes to train on (%d steps), %d held out",
         train.source,
         len(train.ends),
         train.ends[-1],
-        len(val.ends),
+        len(setup.data.val.ends),
     )
     log.info("%s: the run, with its config in config.json (--verbose prints it)", setup.run.folder)
     rules.log_warnings(

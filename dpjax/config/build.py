@@ -41,6 +41,7 @@ def denoiser(config: ConfigDict, spec: Spec) -> Any:
     if config.condition == "inpaint":  # observations are denoised too, and condition nothing
         derived["features"] += sum(spec.numbers.values())
         derived["observed"] = 0
+    # A network without a field computes the same without it: a transformer has no "local".
     names = {field.name for field in dataclasses.fields(network)}
     derived = {name: value for name, value in derived.items() if name in names}
     fields = {name: value for name, value in config.denoiser.items() if name != "name"}
@@ -74,14 +75,25 @@ def policy(
         )
         spec = spec._replace(observations=observations, action=action)
 
+    # The two networks, in the arithmetic that the config asks for.
     dtype = choose(DTYPES, config.compute.dtype, "config.compute.dtype")
     encoder = base.encoder_of(
         cameras.encoder(config, spec), cameras.view(config.cameras, config.augment), dtype
     )
     network = base.denoiser_of(denoiser(config, spec), dtype)
 
+    # The method of training, in the representation that is learned.
+    make = _meanflow if config.method == "meanflow" else _diffusion
+    options = _shared_options(config, sampling_loop)
+    policy = make(config, encoder, network, normalizer, options)
+    return representations.wrap(policy, learned)
+
+
+def _shared_options(config: ConfigDict, sampling_loop: Callable) -> dict[str, Any]:
+    """Arguments that the policies of both methods take."""
     settings = config.sampler
-    options = dict(
+    conditioning = choose(CONDITIONINGS, config.condition, "config.condition")
+    return dict(
         horizon=config.horizon.predict,
         num_steps=settings.num_steps,
         spacing=settings.spacing,
@@ -90,23 +102,27 @@ def policy(
         unroll=settings.unroll,
         warm_start=settings.warm_start,
         sampling_loop=sampling_loop,
-        conditioning=choose(CONDITIONINGS, config.condition, "config.condition")(
-            config.horizon.obs
-        ),
+        conditioning=conditioning(config.horizon.obs),
     )
+
+
+def _meanflow(config, encoder, network, normalizer, options) -> Policy:
+    """MeanFlow: its schedule and its sampler are part of the method."""
+    options = {**options, "num_levels": config.schedule.num_levels, **config.meanflow}
+    return meanflow.meanflow_policy(encoder, network, normalizer, **options)
+
+
+def _diffusion(config, encoder, network, normalizer, options) -> Policy:
+    """Diffusion or flow matching: a schedule, and a sampler that follows its path."""
+    settings = config.sampler
     num_levels = config.schedule.num_levels
-    if config.method == "meanflow":
-        options.update(num_levels=num_levels, **config.meanflow)
-        made = meanflow.meanflow_policy(encoder, network, normalizer, **options)
-        return representations.wrap(made, learned)
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")(num_levels)
     sampler = choose(SAMPLERS, settings.name, "config.sampler.name")(settings.eta)
     schedule, sampler = diffusers_0_11.as_in(
         settings.diffusers, schedule, num_levels, settings.name, sampler, config.predict
     )
-    options.update(prediction_type=config.predict, sampler=sampler)
-    made = policies.diffusion_policy(encoder, network, schedule, normalizer, **options)
-    return representations.wrap(made, learned)
+    options = {**options, "prediction_type": config.predict, "sampler": sampler}
+    return policies.diffusion_policy(encoder, network, schedule, normalizer, **options)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

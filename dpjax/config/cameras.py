@@ -30,6 +30,7 @@ def check(cameras: ConfigDict, condition: str) -> None:
         for key in camera:
             if key not in KEYS:
                 raise UserError(f"{where}.{key} is unknown; {choices(key, KEYS)}.")
+        # Sizes are pairs; only `size` must be there.
         for key in KEYS:
             size = camera.get(key, ())
             if len(size) not in ((2,) if key == "size" else (0, 2)):
@@ -37,6 +38,7 @@ def check(cameras: ConfigDict, condition: str) -> None:
                     f"{where}.{key}={size!r} must be (height, width) in px"
                     f"{'' if key == 'size' else ', or () for none'}."
                 )
+        # The crop is cut from the image after resizing.
         full = tuple(camera.get("resize", ())) or tuple(camera["size"])
         crop = tuple(camera.get("crop", ()))
         if any(inner > outer for inner, outer in zip(crop, full)):
@@ -126,6 +128,7 @@ def encoder(config: ConfigDict, spec: Spec) -> Any:
     """The flax module from normalized observations to features [B, To, F]."""
     if not spec.cameras:
         return Concat(tuple(spec.observations))
+    # `weights` and `lr` are for the start and the optimizer, the others are fields of the module.
     fields = {name: x for name, x in config.encoder.items() if name not in ("weights", "lr")}
     fields.update(
         trained=config.encoder.lr > 0,
@@ -162,6 +165,7 @@ def what_it_sees(
     module = encoder(config, spec)
     newest = {key: x[:, -1:] for key, x in obs.items()}
     newest = view(config.cameras, config.augment)(newest)
+    # Pixels as a picture shows them, before they are normalized.
     crops = {key: jnp.round(newest[key][:, 0]).astype(jnp.uint8) for key in spec.cameras}
     if config.encoder.pool != "spatial_softmax":
         return crops, {key: jnp.zeros((len(x), 0, 2)) for key, x in crops.items()}

@@ -32,7 +32,9 @@ MEANFLOW = {  # the values that go with config.method "meanflow"
 
 def check(config: ConfigDict) -> None:
     """Raises UserError, one line, for a config that cannot be trained."""
+    # First each key by itself, so that the checks below find keys and types as they expect them.
     check_table(config)
+    # Then keys that must fit each other.
     check_training(config.optim.warmup, config.train.steps)
     check_denoiser(config.denoiser, config.condition)
     check_horizon(config.horizon, config.denoiser)
@@ -41,6 +43,8 @@ def check(config: ConfigDict) -> None:
     check_columns(config.task, config.data)
     check_method(config)
     check_sampling(config)
+    # The sampler's bound is in network units: a clip of 1 is the full range of the data after
+    # "limits", and one standard deviation after "gaussian".
     if config.normalize.action == "gaussian" and math.isfinite(config.sampler.clip):
         clip = config.sampler.clip
         raise UserError(
@@ -64,12 +68,14 @@ def check_table(config: Mapping) -> None:
 
 def check_keys(config: Mapping, table: keys.Table, prefix: str = "") -> None:
     """Refuses missing, unknown and wrongly typed keys of one section of the table."""
+    # Keys that the table does not have: an old name, or a misspelled one.
     for name in config:
         new = renamed.new_key(prefix + name)
         if new != prefix + name:
             raise UserError(f"config.{prefix}{name} is now config.{new}.")
         if name not in table:
             raise UserError(f"config.{prefix}{name} is unknown; {choices(name, table)}.")
+    # Keys that the table has: they must be there, and of the default's type.
     for name, entry in table.items():
         if name not in config:
             example = keys.defaults({name: entry})[name]
@@ -80,7 +86,7 @@ def check_keys(config: Mapping, table: keys.Table, prefix: str = "") -> None:
 
 
 def _check_entry(value: Any, entry: Key | keys.Table, path: str) -> None:
-    """One key, or one section."""
+    """One key, or one section; `path` is its dotted name."""
     is_section = isinstance(entry, Mapping) or isinstance(entry.default, Mapping)
     if is_section and not isinstance(value, Mapping):
         names = entry if isinstance(entry, Mapping) else entry.default
@@ -88,6 +94,8 @@ def _check_entry(value: Any, entry: Key | keys.Table, path: str) -> None:
             f"config.{path}={value!r} must be a section with the keys {', '.join(names)}."
         )
     if isinstance(entry, Mapping):
+        # The section of another network than the default one shares only some of its keys.
+        # `check_denoiser` looks at the others.
         if path in defaults.OPEN and value.get("name") != entry["name"].default:
             entry = {name: key for name, key in entry.items() if name in value}
             value = {name: value[name] for name in entry}
@@ -124,6 +132,8 @@ def check_horizon(horizon: ConfigDict, denoiser: ConfigDict) -> None:
 
 def check_denoiser(denoiser: ConfigDict, condition: str) -> None:
     """Refuses keys that the network does not have, and sizes that do not fit together."""
+    # The keys of config.denoiser are the fields of the flax module, with the types of their
+    # defaults.
     fields = components.denoiser_fields(denoiser.name)
     for name, value in denoiser.items():
         if name == "name":
@@ -153,7 +163,7 @@ def check_columns(task_name: str, data: ConfigDict) -> None:
     with names_keys():
         task = tasks.get(task_name)
     if not data.columns and not task.columns:
-        return
+        return  # all columns of the data, which is not read yet
     if ACTION not in data.columns:
         raise UserError(
             f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
@@ -188,6 +198,7 @@ def check_method(config: ConfigDict) -> None:
             f"config.sampler.warm_start={config.sampler.warm_start} does not go with "
             "config.condition='inpaint', whose last chunk lacks the observations: set it to 0."
         )
+    # diffusers had no flows in 0.11.
     version = config.sampler.diffusers
     is_flow = config.schedule.name == "flow" or config.method == "meanflow"
     if version != "current" and is_flow:
@@ -195,6 +206,7 @@ def check_method(config: ConfigDict) -> None:
             f"config.sampler.diffusers={version!r}: expected 'current', or '0.11' where neither "
             "config.schedule.name is flow nor config.method meanflow."
         )
+    # MeanFlow is derived for one schedule, one prediction type and deterministic Euler steps.
     values = keys.flatten(config.to_dict())
     for path, allowed in MEANFLOW.items():
         if config.method == "meanflow" and values[path] not in allowed:
@@ -216,6 +228,7 @@ def check_sampling(config: ConfigDict) -> None:
             f"{alpha**2:.2f}, far from the noise that sampling starts from: use 'cosine', or more "
             "levels (linear ones need about 1000)."
         )
+    # The path that sampling would take: building it finds the steps that are impossible.
     settings = config.sampler
     sampler = SAMPLERS[settings.name](settings.eta)
     schedule, sampler = diffusers_0_11.as_in(

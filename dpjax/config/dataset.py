@@ -41,6 +41,7 @@ class Data(NamedTuple):
 @names_keys()
 def read(config: ConfigDict) -> Data:
     """Reads the data sets, maps them to the task's observations, and splits them by episode."""
+    # Each data set by itself, then all end to end.
     weights = sources.directories(config.data)
     task = tasks.get(config.task)
     memory = cameras.image_memory(config.data.memory)
@@ -81,6 +82,7 @@ def split_ids(data: ConfigDict, count: int) -> tuple[np.ndarray, np.ndarray]:
     train_ids, val_ids = episodes_lib.split(count, data.val_fraction, data.val_seed)
     limit = data.max_episodes
     if limit and limit < len(train_ids):
+        # The first of a shuffle that does not depend on the limit: more episodes are a superset.
         order = np.random.default_rng(data.val_seed).permutation(len(train_ids))
         log.info("training on %d of %d episodes (config.data.max_episodes)", limit, len(order))
         train_ids = np.sort(train_ids[order[:limit]])
@@ -94,9 +96,11 @@ def parts(
 
     data: the section config.data. raw: columns as recorded. ids: of `split_ids`.
     """
+    # Only what is used, in the task's order.
     observed = tasks.observed_columns(task, data.columns)
     raw = raw._replace(columns={key: raw.columns[key] for key in (*observed, ACTION)})
     train, val = (episodes_lib.select(raw, part) for part in ids)
+    # Mirror images are for training alone: held-out episodes stay as they were recorded.
     if data.mirror:
         train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
     return tuple(with_goals(observe(task, part), data.goals) for part in (train, val))
@@ -147,6 +151,7 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
                 f"config.normalize.per_key.{key}: no such key; the data has "
                 f"{', '.join(episodes.columns)}."
             )
+    # The mode of each column: its own, or that of its kind.
     modes = {
         key: section.image if key in config.cameras else section.obs for key in episodes.columns
     }
@@ -188,6 +193,7 @@ def window_indices(
     source: name of the data set for a warning about episodes that are too short; None for none.
     """
     horizon = config.horizon
+    # At an episode's start To - 1 observed steps may be missing, at its end Ta - 1 actions.
     before = horizon.obs - 1
     after = horizon.act - 1
     return windows.window_indices(episodes.ends, horizon.predict, before, after, source=source)
@@ -226,5 +232,6 @@ def spec(data: Data) -> Spec:
         key: columns[key].shape[1:] if len(columns[key].shape) == 4 else columns[key].shape[-1]
         for key in data.obs_keys
     }
+    # Runs are resumed with the same data only, which the fingerprint tells.
     prints = [episodes_lib.fingerprint(part) for part in (data.train, data.val)]
     return Spec(observations, int(columns[ACTION].shape[-1]), "-".join(prints))

@@ -24,6 +24,7 @@ OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
 def run(main: Callable[[], int | None]) -> None:
     """`errors.run` of a command that compiles: what CPUs want, and the compilation cache."""
+    # Before anything logs; `force`, since absl has put its own handler there.
     logging.basicConfig(level=logging.INFO, format="dpjax: %(message)s", force=True)
     for name in ("absl", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -38,19 +39,23 @@ def parse(argv: list[str], usage: str, values: flags.FlagValues) -> ConfigDict |
     argv: the command first. usage: what --help prints before the keys. values: where the other
     flags of the command are defined, and get their values; `values.config` is the config, too.
     """
+    # The config file, before absl sees the command line.
     name, argv = take_config(renamed.arguments(argv))
     config = recipes.read(name) if name is not None else None
+    # --help lists the keys of that file.
     if set(HELP) & set(argv[1:]):
         print(usage)
         print(f"Keys (--config.key=value) of {name or 'a config'}, and their values:\n")
         print(page.terminal((config or get_config()).to_dict()))
         sys.exit(0)
+    # Overrides: new keys of open sections, then misspelled keys, then the values of known ones.
     if config is not None:
         argv = put_new_keys(argv, config)
         for text in argv[1:]:
             if override := OVERRIDE.fullmatch(text):
                 check_known(override[1], config)
     try:
+        # ml_collections makes a flag of each key that argv overrides, and sets it.
         if config is None:
             flags.DEFINE_string("config", None, "A recipe or a config file.", flag_values=values)
         else:
@@ -113,6 +118,7 @@ def check_known(path: str, config: Mapping) -> None:
 
 def _wrong_value(text: str, config: ConfigDict) -> str:
     """absl's complaint about a value, told with the type that the key has."""
+    # absl: "flag --config.train.steps=x: invalid literal for int() with base 10: 'x'".
     flag = re.match(r"flag --config\.([\w.]+)=(.*?): ", text, re.DOTALL)
     if not flag:
         return text

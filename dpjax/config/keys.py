@@ -109,10 +109,12 @@ def check_type(path: str, value: Any, example: Any) -> None:
         )
 
 
-def _has_type(value, example) -> bool:
+def _has_type(value: Any, example: Any) -> bool:
+    # bool first: Python counts True and False among the whole numbers.
     if isinstance(example, (bool, str)):
         return isinstance(value, type(example))
     if isinstance(example, tuple):
+        # JSON has lists only; the elements have the type of the default's first one.
         return isinstance(value, (tuple, list)) and all(_has_type(x, example[0]) for x in value)
     numbers = (int, float) if isinstance(example, float) else (int,)
     return isinstance(value, numbers) and not isinstance(value, bool)
@@ -131,6 +133,7 @@ def check_range(path: str, value: Any, allowed: Interval | tuple | None) -> None
     if allowed is None or value in allowed:
         return
     if isinstance(allowed, Interval):
+        # Infinity and NaN get a word of their own: "above 0" alone would not explain them.
         finite = "" if allowed.infinite or math.isfinite(value) else "finite and "
         raise UserError(f"config.{path}={value!r} must be {finite}{allowed}.")
     names = [str(choice) for choice in allowed]

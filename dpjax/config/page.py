@@ -35,10 +35,12 @@ def terminal(config: Mapping[str, Any]) -> str:
         for path, value in values.items()
         if path not in table and not path.startswith(defaults.OPEN_TEXTS + ("cameras",))
     ]
+    # Columns as wide as their contents, but for a few very long ones.
     widths = [max(len(row[column]) for row in [*rows, *others]) for column in range(2)]
     widths = [min(widths[0], 28), min(widths[1], 24), 24]
     line = "  {:{}}  {:{}}  {:{}}  ".format
     room = max(shutil.get_terminal_size((130, 24)).columns - sum(widths) - 8, 40)
+    # The meaning is wrapped to the terminal's width, indented to its column.
     lines = []
     for *columns, meaning in [*rows, *others]:
         start = line(*(part for pair in zip(columns, widths) for part in pair))

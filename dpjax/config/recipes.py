@@ -61,6 +61,7 @@ def read(text: str) -> ConfigDict:
     """
     name, colon, argument = text.partition(":")
     file = find(name)
+    # Errors in the file become one line; what dpjax itself refuses is one already.
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
         if get_config is None:

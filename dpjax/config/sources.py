@@ -59,9 +59,10 @@ def resolved(config: ConfigDict) -> ConfigDict:
     Where a task observes whatever there is and the config names no columns, they become the data
     set's observation/* and action, and images become cameras.
     """
-    config = config.copy_and_resolve_references()
+    config = config.copy_and_resolve_references()  # the caller's stays as it is
     if config.data.columns or tasks.get(config.task).columns:
         return config
+    # Of several data sets the first one decides; `mixture.join` refuses others that differ.
     directory = next(iter(directories(config.data)))
     usable = reader.usable(directory)
     shapes = {
@@ -75,6 +76,7 @@ def resolved(config: ConfigDict) -> ConfigDict:
             f"{', '.join(usable)}: name their paths, "
             "--config.data.columns.action=PATH --config.data.columns.NAME=PATH."
         )
+    # "observation/state" becomes the column "state", and an image a camera that is not cropped.
     with config.unlocked():
         for path, shape in shapes.items():
             name = path.removeprefix("observation/").replace("/", "_")

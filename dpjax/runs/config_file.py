@@ -37,6 +37,7 @@ def complete(config: dict) -> dict:
     The default of a new key is what dpjax did before it had the key.
     """
     config = renamed.upgrade(config)
+    # Open sections are taken as they are: their keys are the user's own.
     for section, values in defaults.get_config().to_dict().items():
         if section not in config:
             config[section] = values

@@ -18,6 +18,9 @@ from dpjax.evaluation.imitation import validate
 from dpjax.ops.transposed import inference_params
 from dpjax.training.signals import Signals
 
+# Numbers of `scores.summarize` that go into metrics.jsonl.
+REPORTED = ("score", "score_interval", "success", "success_interval", "episodes", "broken")
+
 
 class Evaluator(NamedTuple):
     """A function `(params) -> {name: number}`, run every so many steps and at the end.
@@ -85,7 +88,7 @@ def rollouts(config: ConfigDict, spec: Spec, signals: Signals) -> Callable | Non
     compiled = build.compiled_policy(few_steps, build.policy(few_steps, None, spec), spec)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
     seeds = range(simulator.selection_seeds, simulator.selection_seeds + config.eval.episodes)
-    horizon, kernels, seed = config.horizon, config.compute.kernels, config.seed
+    kernels = config.compute.kernels
 
     def evaluate(params: Params) -> dict[str, Any]:
         params = inference_params(params, [jax.default_backend()], kernels)
@@ -101,15 +104,14 @@ def rollouts(config: ConfigDict, spec: Spec, signals: Signals) -> Callable | Non
             sample_actions,
             label=task.name,
             seeds=seeds,
-            observed=horizon.obs,
-            executed=horizon.act,
+            observed=config.horizon.obs,
+            executed=config.horizon.act,
             num_envs=num_envs,
-            rng=jax.random.key(seed),
+            rng=jax.random.key(config.seed),
             keep=(),
         )
         numbers = scores.summarize(episodes)
         tqdm.write(f"{scores.line(numbers)} (selection seeds)")
-        names = ("score", "score_interval", "success", "success_interval", "episodes", "broken")
-        return {name: numbers[name] for name in names}
+        return {name: numbers[name] for name in REPORTED}
 
     return evaluate

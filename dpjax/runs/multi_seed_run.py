@@ -47,6 +47,7 @@ class MultiSeedRun:
         self.signals = signals
         self.seed = list(range(config.seed, config.seed + config.train.seeds))
         self._runs = []
+        # The config of each is that of a training by itself, so that it can be resumed alone.
         for number, seed in enumerate(self.seed):
             single = config.copy_and_resolve_references()
             with single.unlocked():

@@ -110,18 +110,8 @@ def load(
     Raises:
         UserError: if there is no run, no such checkpoint, or no such sampler.
     """
-    folder = outputs.shipped_folder(str(run))
-    is_name = len(Path(run).parts) == 1
-    if folder is None and is_name and not Path(run).exists():
-        raise UserError(
-            f"{run}: no such run folder, and no such policy comes with dpjax; "
-            f"{choices(str(run), shipped.names())}."
-        )
-    config, spec = read_config(folder or run)
-    if folder is None:
-        params, at = checkpoint.load_params(run, which=which, step=step)
-    else:
-        params, at = shipped.load_params(folder)
+    config, spec, params, at = _read(run, which, step)
+    # The policy, with the sampler that was asked for; parameters to the device.
     config = build.with_sampling(config, sampler=sampler, steps=steps, warm_start=warm_start)
     policy = build.policy(config, params["normalizer"], spec)
     params = jax.device_put(params)
@@ -134,3 +124,17 @@ def load(
         spec=spec,
         step=at,
     )
+
+
+def _read(run: str | Path, which: str, step: int | None) -> tuple[ConfigDict, Spec, Params, int]:
+    """Config, spec, parameters and their step, of a run folder or of a shipped policy."""
+    folder = outputs.shipped_folder(str(run))
+    if folder is not None:
+        return *read_config(folder), *shipped.load_params(folder)
+    is_name = len(Path(run).parts) == 1
+    if is_name and not Path(run).exists():
+        raise UserError(
+            f"{run}: no such run folder, and no such policy comes with dpjax; "
+            f"{choices(str(run), shipped.names())}."
+        )
+    return *read_config(run), *checkpoint.load_params(run, which=which, step=step)

@@ -69,6 +69,7 @@ def compiled_call(
     They are one program, a loop over its steps. With cameras on a CPU each step is a program of
     its own, since XLA's CPU is slow at convolutions in loops (`parallel.one_by_one`).
     """
+    # The strategy compiles on the first call, for the devices that it was made for.
     call = strategy.repeat(step, gather)
     is_slow = has_cameras and jax.default_backend() == "cpu"
     return parallel.one_by_one(call) if is_slow else call

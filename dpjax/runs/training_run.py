@@ -61,6 +61,7 @@ class TrainingRun:
 
         A folder that cannot be this run's is refused, and nothing in it is touched.
         """
+        # The evaluators first: a simulator that is missing leaves no folder behind.
         self._evaluators = evaluators.evaluators(self._config, self._spec, data, self.signals)
         self._lock = directory.claim(self.folder, self._config, self._spec)
 
@@ -84,6 +85,7 @@ class TrainingRun:
 
     def open(self, clock: Clock) -> Clock:
         """Starts to write metrics and checkpoints; the clock with the seconds of earlier starts."""
+        # Lines of steps after the checkpoint are of a start that was killed.
         self._metrics = metrics.Metrics(self.folder, clock.step)
         if self._metrics.removed:
             log.info("%d entries of metrics.jsonl are done again", self._metrics.removed)
@@ -103,6 +105,7 @@ class TrainingRun:
         The score is that of rollouts; for a task without a simulator it is what the validation
         calls "rank". Raises Stopped when a signal arrives.
         """
+        # Each evaluator that is due gets the averaged weights.
         values: dict[str, Any] = {}
         for every, evaluator in self._evaluators:
             if evaluator and evaluators.is_due(every, before, clock.step, self._config.train.steps):
@@ -122,6 +125,7 @@ class TrainingRun:
         """
         if self._checkpoints is None or not (due or score is not None):
             return
+        # What a resume and a loader need beside the arrays.
         extra = {"spec": self._spec._asdict(), "devices": jax.device_count()}
         extra.update(seconds=clock.seconds, owed=unevaluated)  # "owed" is its name in the file
         host_state = self._on_host(state)
@@ -130,6 +134,7 @@ class TrainingRun:
 
     def close(self) -> None:
         """Finishes the writing, and gives the folder back."""
+        # The checkpoints wait for a save that is being written; the lock goes last.
         for resource in (self._checkpoints, self._metrics, self._lock):
             if resource is not None:
                 resource.close()

@@ -44,7 +44,7 @@ def test_the_recipes_are_good(name):
 
 
 @pytest.mark.parametrize(
-    "key, value, said",
+    "key, value, message",
     [
         ("optim.lrr", 1.0, "config.optim.lrr is unknown; did you mean 'lr'?"),
         ("learning_rate", 1.0, "config.learning_rate is unknown"),
@@ -94,10 +94,10 @@ def test_the_recipes_are_good(name):
         ("task", "metaworld/pusht", "did you mean 'push'?"),
     ],
 )
-def test_a_wrong_value_is_named(key, value, said):
+def test_a_wrong_value_is_named(key, value, message):
     with pytest.raises(UserError) as error:
         checks.check(changed(key, value))
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def flow(predict="velocity"):
@@ -145,7 +145,7 @@ def test_every_sampler_fits_the_tiny_config(name):
 
 
 @pytest.mark.parametrize(
-    "key, value, said",
+    "key, value, message",
     [
         ("layer", 2, "config.denoiser.layer is unknown to 'transformer'; did you mean 'layers'?"),
         ("heads", 3, "config.denoiser.width=256 must be an even multiple"),
@@ -154,7 +154,7 @@ def test_every_sampler_fits_the_tiny_config(name):
         ("condition", "local", "config.condition='local' needs config.denoiser.name='unet1d'"),
     ],
 )
-def test_a_wrong_key_of_another_denoiser_is_named(key, value, said):
+def test_a_wrong_key_of_another_denoiser_is_named(key, value, message):
     config = recipes.load("pusht_state_transformer")
     with config.unlocked():
         section = config if key == "condition" else config.denoiser
@@ -163,7 +163,7 @@ def test_a_wrong_key_of_another_denoiser_is_named(key, value, said):
         section[key] = value
     with pytest.raises(UserError) as error:
         checks.check(config)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_mirror_that_the_task_lacks(monkeypatch):
@@ -193,7 +193,7 @@ def refused(tmp_path, args):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         ("trian.steps=3", "--config.trian.steps: config has no 'trian'; did you mean 'train'?"),
         ("train.step=3", "config.train has no 'step'; did you mean 'steps'?"),
@@ -213,13 +213,13 @@ def refused(tmp_path, args):
         ("data.goals.goal=state", "the simulator of task 'pusht' gives no goals"),
     ],
 )
-def test_a_wrong_override_is_one_line(tmp_path, change, said):
+def test_a_wrong_override_is_one_line(tmp_path, change, message):
     args = [f"--config={tiny.CONFIG}", f"--workdir={tmp_path}/run", f"--config.{change}"]
-    assert said in refused(tmp_path, args)
+    assert message in refused(tmp_path, args)
 
 
 @pytest.mark.parametrize(
-    "args, said",
+    "args, message",
     [
         ([], "give --config (a recipe, or a config file) and --workdir"),
         ([f"--config={tiny.CONFIG}"], "give --config"),
@@ -231,23 +231,23 @@ def test_a_wrong_override_is_one_line(tmp_path, change, said):
         (["--config"], "config"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(tmp_path, args, said):
-    assert said in refused(tmp_path, args)
+def test_a_wrong_command_line_is_one_line(tmp_path, args, message):
+    assert message in refused(tmp_path, args)
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("def get_config(:", "SyntaxError"),
         ("x = 1", "has no get_config()"),
         ("def get_config():\n    return missing\n", "line 2: NameError"),
     ],
 )
-def test_a_broken_config_file_is_one_line(tmp_path, text, said):
+def test_a_broken_config_file_is_one_line(tmp_path, text, message):
     path = tmp_path / "broken.py"
     path.write_text(text)
     run = tiny.Run([f"--config={path}", "--workdir=x"], log=tmp_path / "log").wait()
-    assert run.code == 2 and said in run.last_line and len(run.text().splitlines()) == 1
+    assert run.code == 2 and message in run.last_line and len(run.text().splitlines()) == 1
 
 
 def test_a_misspelled_key_in_a_config_file_is_refused(tmp_path):
@@ -294,7 +294,7 @@ def test_debug_shows_the_traceback():
     assert done.returncode != 0 and "Traceback" in done.stderr and "give --config" in done.stderr
 
 
-@pytest.mark.parametrize("key, value, said", [
+@pytest.mark.parametrize("key, value, message", [
     ("cameras.image.crop", (100, 84), "crop=(100, 84) is larger than the image it is cut from"),
     ("cameras.image.size", (96,), "config.cameras.image.size=(96,) must be (height, width) in px."),
     ("cameras.image.resize", (1, 2, 3), "must be (height, width) in px, or () for none"),
@@ -308,25 +308,25 @@ def test_debug_shows_the_traceback():
     ("normalize.image", "limits", "config.normalize.image='limits' is unknown"),
     ("condition", "inpaint", "which images can't be: use 'features'"),
 ])  # fmt: skip
-def test_wrong_cameras_are_one_line(key, value, said):
+def test_wrong_cameras_are_one_line(key, value, message):
     with pytest.raises(UserError) as caught:
         checks.check(changed(key, value, tiny_image))
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name, size, said", [
+@pytest.mark.parametrize("name, size, message", [
     ("image", (48, 96), "image: expected images of (48, 96) px, got (96, 96)"),
     ("state", (96, 96), "state: expected uint8 [H, W, 3], got float32 [5]: pixels are whole"),
     ("wrist", (96, 96), "config.cameras.wrist: no such column; choose one of action, image, state"),
 ])  # fmt: skip
-def test_cameras_that_the_data_has_not_are_one_line(tmp_path, name, size, said):
+def test_cameras_that_the_data_has_not_are_one_line(tmp_path, name, size, message):
     config = tiny_image.get_config()
     del config.cameras["image"]
     config.cameras[name] = dict(size=size)
     config.data.dir = str(tiny.write_images(tmp_path / "set"))
     with pytest.raises(UserError) as caught:
         dataset.read(config)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_no_steps_are_asked_for_and_not_taken_for_the_configs():

@@ -20,10 +20,10 @@ def write(directory, seed=0, lengths=(9, 12, 11, 10), camera=False, scale=1.0):
 
     def episode(length):
         pose = rng.normal(size=(length, 7)).astype(np.float32) * scale
-        made = {"pose": pose, "action": pose + 0.1}
+        columns = {"pose": pose, "action": pose + 0.1}
         if camera:
-            made["cam"] = rng.integers(0, 256, (length, 16, 16, 3), np.uint8)
-        return made
+            columns["cam"] = rng.integers(0, 256, (length, 16, 16, 3), np.uint8)
+        return columns
 
     observed = ["pose", "cam"] if camera else ["pose"]
     episodes = (episode(n) for n in lengths)
@@ -98,11 +98,11 @@ def test_goals_need_a_task_without_a_simulator():
 @pytest.mark.parametrize("camera", [False, True])
 def test_a_mixture_is_its_sets_end_to_end(tmp_path, camera):
     names = [write(tmp_path / f"set{i}", seed=i, camera=camera) for i in range(2)]
-    whole = dataset.read(config_of(",".join(names), weights="3,1"))
+    mixed = dataset.read(config_of(",".join(names), weights="3,1"))
     parts = [dataset.read(config_of(name)) for name in names]
     for side in ("train", "val"):
         both = [getattr(part, side) for part in parts]
-        got = getattr(whole, side)
+        got = getattr(mixed, side)
         np.testing.assert_array_equal(got.lengths, np.concatenate([e.lengths for e in both]))
         want = np.concatenate([episodes.columns["pose"] for episodes in both])
         np.testing.assert_array_equal(got.columns["pose"], want)
@@ -142,8 +142,8 @@ def test_weights_are_one_number_a_set(weights):
 def test_sets_of_a_mixture_have_the_same_columns(tmp_path):
     one = write(tmp_path / "one")
     rng = np.random.default_rng(0)
-    made = [{"pose": rng.normal(size=(9, 5)), "action": rng.normal(size=(9, 7))}] * 3
-    rlds.write(tmp_path / "two", made, observations=["pose"], description="other")
+    columns = [{"pose": rng.normal(size=(9, 5)), "action": rng.normal(size=(9, 7))}] * 3
+    rlds.write(tmp_path / "two", columns, observations=["pose"], description="other")
     with pytest.raises(
         UserError, match=r"two: pose: expected \[7\] per step as in .*one, got \[5\]"
     ):

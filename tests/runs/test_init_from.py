@@ -18,7 +18,7 @@ SHORT = ("train.steps=2", "optim.warmup=0", "val.every=0", "save.every=2")
 
 
 @pytest.fixture(scope="module")
-def began(data, cache, tmp_path_factory):
+def source(data, cache, tmp_path_factory):
     """A run of two steps."""
     workdir = tmp_path_factory.mktemp("began") / "run"
     tiny.finish(workdir, data, *SHORT, cache=cache)
@@ -28,38 +28,38 @@ def began(data, cache, tmp_path_factory):
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
     """Demonstrations that reach farther than those of `data`."""
-    made = list(tiny.episodes(seed=5))
-    made[0]["action"] = made[0]["action"] * 2
-    return tiny.write(tmp_path_factory.mktemp("others") / "set", made)
+    episodes = list(tiny.episodes(seed=5))
+    episodes[0]["action"] = episodes[0]["action"] * 2
+    return tiny.write(tmp_path_factory.mktemp("others") / "set", episodes)
 
 
 def test_a_run_begins_with_the_averaged_weights_and_the_units_of_another(
-    began, others, cache, tmp_path
+    source, others, cache, tmp_path
 ):
     workdir = tmp_path / "tuned"
-    options = (*SHORT, f"train.init_from={began}", "optim.lr=1e-30")
-    said = tiny.finish(workdir, others, *options, cache=cache).text()
-    assert "starting from step 2 of" in said and "its units instead of those" in said
-    assert "of the new data reaches" in said and "beyond config.sampler.clip=1" in said
-    want, got = (checkpoint.load_params(run)[0] for run in (began, workdir))
+    options = (*SHORT, f"train.init_from={source}", "optim.lr=1e-30")
+    output = tiny.finish(workdir, others, *options, cache=cache).text()
+    assert "starting from step 2 of" in output and "its units instead of those" in output
+    assert "of the new data reaches" in output and "beyond config.sampler.clip=1" in output
+    want, got = (checkpoint.load_params(run)[0] for run in (source, workdir))
     assert tiny.differences(want, got) == []
     raw = checkpoint.load_params(workdir, which="raw")[0]
     assert tiny.differences(want["denoiser"], raw["denoiser"]) == []
 
 
-def test_a_run_that_has_checkpoints_resumes_and_reads_no_other(began, data, cache):
-    config, spec = config_file.read_config(began)
+def test_a_run_that_has_checkpoints_resumes_and_reads_no_other(source, data, cache):
+    config, spec = config_file.read_config(source)
     config.train.init_from = "nowhere"
     with pytest.raises(UserError, match="nowhere: no config.json there"):
         init_from.initial_params(config, spec, None, None)
     strategy = parallel.mesh_strategy(jax.devices())
-    run = training_run.TrainingRun(config, began, spec, strategy, Signals())
+    run = training_run.TrainingRun(config, source, spec, strategy, Signals())
     assert run.has_checkpoints()
 
 
-def test_leaves_that_do_not_fit_are_named_and_nothing_is_made(began, others, cache, tmp_path):
+def test_leaves_that_do_not_fit_are_named_and_nothing_is_made(source, others, cache, tmp_path):
     workdir = tmp_path / "wider"
-    options = (*SHORT, f"train.init_from={began}", "denoiser.widths=(16,64)")
+    options = (*SHORT, f"train.init_from={source}", "denoiser.widths=(16,64)")
     refused = tiny.start(workdir, others, *options, cache=cache).wait()
     assert refused.code == 2 and not workdir.exists()
     assert "denoiser/blocks_2/block0/bias: (32,) there, (64,) in this config" in refused.last_line

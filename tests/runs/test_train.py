@@ -45,14 +45,14 @@ def test_the_loss_falls(run):
 
 
 def test_a_run_leaves_its_files(run, data):
-    workdir, said = run
+    workdir, output = run
     assert {path.name for path in workdir.iterdir()} == {
         *("config.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard")
     }
     config, spec = config_file.read_config(workdir)
     assert config.train.batch == 16 and config.data.dir == str(data)
-    assert "with its config in config.json" in said and '"batch": 16' not in said
-    assert f"{STEPS}/{STEPS}" in said and "compiling" in said and "loss=" in said
+    assert "with its config in config.json" in output and '"batch": 16' not in output
+    assert f"{STEPS}/{STEPS}" in output and "compiling" in output and "loss=" in output
     assert spec.observations == {"keypoints": 18, "agent_pos": 2} and spec.action == 2
     assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
 
@@ -99,8 +99,8 @@ def test_the_mirror_doubles_what_is_trained_on_and_nothing_held_out(run, data):
 def test_other_networks_and_conditions_train_and_act(data, cache, tmp_path, config, changes):
     workdir = tmp_path / "run"
     tiny.finish(workdir, data, *changes, config=config, cache=cache)
-    found = {key for entry in tiny.entries(workdir) for key in entry}
-    assert {"loss", "val_loss", "val_action_error"} <= found
+    entries = {key for entry in tiny.entries(workdir) for key in entry}
+    assert {"loss", "val_loss", "val_action_error"} <= entries
     loaded = run_lib.load(workdir)
     obs = {key: np.zeros((1, 2, size)) for key, size in loaded.spec.observations.items()}
     chunk = loaded.sample_actions(jax.random.key(0), obs)
@@ -116,14 +116,14 @@ def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tm
     cut.wait_until(lambda: (tmp_path / "cut" / "checkpoints" / "2").exists())
     cut.end()
     tiny.finish(tmp_path / "cut", data, *changes, config=config, cache=cache)
-    (whole, _), (again, _) = (tiny.saved(tmp_path / name) for name in ("whole", "cut"))
-    assert not tiny.differences(whole, again)
+    (uninterrupted, _), (again, _) = (tiny.saved(tmp_path / name) for name in ("whole", "cut"))
+    assert not tiny.differences(uninterrupted, again)
 
     loaded = run_lib.load(tmp_path / "whole")
     assert loaded.spec.cameras == {"image": (96, 96, 3)}
     obs = {"image": np.zeros((1, 2, 96, 96, 3), np.uint8), "agent_pos": np.zeros((1, 2, 2))}
     assert np.isfinite(loaded.sample_actions(jax.random.key(0), obs)).all()
-    for wrong, said in (
+    for wrong, message in (
         (
             {"image": obs["image"] / 255.0},
             "must be uint8 images .B, To, 96, 96, 3. .*, but is float64",
@@ -131,7 +131,7 @@ def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tm
         ({"image": np.moveaxis(obs["image"], -1, 2)}, r"but is uint8 \[1, 2, 3, 96, 96\]"),
         ({"image": obs["image"][:, :, :48]}, r"but is uint8 \[1, 2, 48, 96, 3\]"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             loaded.sample_actions(jax.random.key(0), {**obs, **wrong})
     with pytest.raises(UserError, match="obs: 'image' is missing; got agent_pos"):
         loaded.sample_actions(jax.random.key(0), {"agent_pos": obs["agent_pos"]})
@@ -171,9 +171,9 @@ def test_metrics_are_counted_and_timed(run):
 
 
 def test_held_out_demonstrations_are_scored(run):
-    found = [entry for entry in tiny.entries(run[0]) if "val_loss" in entry]
-    assert [entry["step"] for entry in found] == [STEPS // 2, STEPS]
-    for entry in found:
+    entries = [entry for entry in tiny.entries(run[0]) if "val_loss" in entry]
+    assert [entry["step"] for entry in entries] == [STEPS // 2, STEPS]
+    for entry in entries:
         assert 0 < entry["val_loss"] < 10
         assert 0 < entry["val_action_error_best"] <= entry["val_action_error"] < 512
 
@@ -245,20 +245,20 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(run, copy, data, cache):
     folder = copy / "checkpoints" / str(STEPS) / "denoiser"
     largest = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(b"\0" * largest.stat().st_size)
-    said = tiny.finish(copy, data, cache=cache).text()
-    assert f"checkpoint skipped: step {STEPS}: denoiser" in said
-    assert f"resuming from step {STEPS - 4}" in said
+    output = tiny.finish(copy, data, cache=cache).text()
+    assert f"checkpoint skipped: step {STEPS}: denoiser" in output
+    assert f"resuming from step {STEPS - 4}" in output
     assert tiny.differences(tiny.saved(copy)[0], tiny.saved(run[0])[0]) == []
     assert [e["step"] for e in tiny.entries(copy)] == [e["step"] for e in tiny.entries(run[0])]
 
 
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
-    made = list(tiny.episodes())
+    episodes = list(tiny.episodes())
     bad = tiny.LENGTHS.index(1)  # one window, so one step of the first epoch
-    made[bad]["action"][:] = 3e38
-    data = tiny.write(tmp_path / "set", made)
-    train_ids, _ = episodes_lib.split(len(made), 0.2, defaults.get_config().data.val_seed)
-    ends = np.cumsum([len(made[i]["state"]) for i in train_ids])
+    episodes[bad]["action"][:] = 3e38
+    data = tiny.write(tmp_path / "set", episodes)
+    train_ids, _ = episodes_lib.split(len(episodes), 0.2, defaults.get_config().data.val_seed)
+    ends = np.cumsum([len(episodes[i]["state"]) for i in train_ids])
     rows, _ = windows.window_indices(ends, 8, 1, 3)
     window = np.flatnonzero((rows == ends[list(train_ids).index(bad)] - 1).all(1))[0]
     seen = lambda seed: np.flatnonzero(
@@ -284,7 +284,7 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
     assert tiny.logged(workdir) < step
 
 
-def counting(*given):
+def counting(*args):
     """A training that says how often it has the widest kernel in memory."""
 
     def count(window, number):
@@ -293,15 +293,15 @@ def counting(*given):
         return averages(window, number)
 
     metrics_lib.averages = count
-    tiny.train(*given)
+    tiny.train(*args)
 
 
 def test_a_run_holds_its_state_once(data, cache, tmp_path):
     options = dict(cache=cache, command=counting)
-    said = tiny.finish(tmp_path / "run", data, "log.every=20", "eval.every=0", **options).text()
-    held = [line for line in said.splitlines() if "held: " in line]
-    assert len(held) == 3  # weights, average and Adam's two
-    assert all(line.endswith("held: 4") for line in held), held
+    output = tiny.finish(tmp_path / "run", data, "log.every=20", "eval.every=0", **options).text()
+    lines = [line for line in output.splitlines() if "held: " in line]
+    assert len(lines) == 3  # weights, average and Adam's two
+    assert all(line.endswith("held: 4") for line in lines), lines
 
 
 def test_two_devices_train_as_one(run, data, cache, tmp_path):
@@ -316,8 +316,8 @@ def test_two_devices_train_as_one(run, data, cache, tmp_path):
 
 
 def test_a_traced_run_is_the_same_run(run, data, cache, tmp_path):
-    said = tiny.finish(tmp_path / "traced", data, "--profile", cache=cache).text()
-    assert str(tmp_path / "traced" / "profile") in said
+    output = tiny.finish(tmp_path / "traced", data, "--profile", cache=cache).text()
+    assert str(tmp_path / "traced" / "profile") in output
     assert len(list((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))) == 1
     items, _ = tiny.saved(tmp_path / "traced")
     expected, _ = tiny.saved(run[0])

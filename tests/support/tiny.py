@@ -79,8 +79,8 @@ class Run:
         self.log = log
         self.log.parent.mkdir(parents=True, exist_ok=True)
         args = [str(text) for text in args]
-        given = (args, cache, env or {}, str(log))
-        self.process = fork.Process(target=command or train, args=given)
+        arguments = (args, cache, env or {}, str(log))
+        self.process = fork.Process(target=command or train, args=arguments)
         self.process.start()
 
     def wait(self, timeout=900):
