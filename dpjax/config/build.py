@@ -78,7 +78,9 @@ def policy(
     # The two networks, in the arithmetic that the config asks for.
     dtype = choose(DTYPES, config.compute.dtype, "config.compute.dtype")
     encoder = base.encoder_of(
-        cameras.encoder(config, spec), cameras.view(config.cameras, config.augment), dtype
+        cameras.encoder(config.encoder, config.compute, spec),
+        cameras.view(config.cameras, config.augment),
+        dtype,
     )
     network = base.denoiser_of(denoiser(config, spec), dtype)
 

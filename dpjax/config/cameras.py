@@ -124,16 +124,19 @@ def view(cameras: Mapping[str, Any], colors: Mapping[str, Any]) -> Callable:
     return functools.partial(augment.view_observation, views(cameras, colors))
 
 
-def encoder(config: ConfigDict, spec: Spec) -> Any:
-    """The flax module from normalized observations to features [B, To, F]."""
+def encoder(section: ConfigDict, compute: ConfigDict, spec: Spec) -> Any:
+    """The flax module from normalized observations to features [B, To, F].
+
+    section: config.encoder. compute: config.compute.
+    """
     if not spec.cameras:
         return Concat(tuple(spec.observations))
     # `weights` and `lr` are for the start and the optimizer, the others are fields of the module.
-    fields = {name: x for name, x in config.encoder.items() if name not in ("weights", "lr")}
+    fields = {name: x for name, x in section.items() if name not in ("weights", "lr")}
     fields.update(
-        trained=config.encoder.lr > 0,
-        remat=config.compute.remat,
-        kernels=config.compute.kernels,
+        trained=section.lr > 0,
+        remat=compute.remat,
+        kernels=compute.kernels,
     )
     return Cameras(tuple(spec.numbers), tuple(spec.cameras), **fields)
 
@@ -162,7 +165,7 @@ def what_it_sees(
     its spatial softmax looks, (x, y) in [-1, 1]; none, [B, 0, 2], where the pooling is another.
     obs: in the units of the data, rotations as the network sees them.
     """
-    module = encoder(config, spec)
+    module = encoder(config.encoder, config.compute, spec)
     newest = {key: x[:, -1:] for key, x in obs.items()}
     newest = view(config.cameras, config.augment)(newest)
     # Pixels as a picture shows them, before they are normalized.

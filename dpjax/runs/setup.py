@@ -73,7 +73,9 @@ def set_up(config: ConfigDict, workdir: Path, signals: Signals, profile: bool) -
     initial_state = state_function(policy, optimizer, backbone, example, start)
 
     # The compiled step, for all trainings of the run at once.
-    step = steps.step_function(config, policy, optimizer)
+    step = steps.step_function(
+        policy, optimizer, config.ema, config.optim.grad_clip, config.train.accumulate
+    )
     step, gather = run.vectorize(step, steps.gather_function(windows))
     call = steps.compiled_call(strategy, step, gather, has_cameras=bool(config.cameras))
     if profile:

@@ -42,17 +42,24 @@ def check_profile(num_steps: int, steps_per_call: int) -> None:
 
 
 def step_function(
-    config: ConfigDict, policy: Policy, optimizer: optax.GradientTransformation
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    ema: ConfigDict,
+    grad_clip: float,
+    accumulate: int,
 ) -> Callable:
-    """`step(state, rng, batch, axis=None) -> (state, metrics)`: one optimizer step."""
+    """`step(state, rng, batch, axis=None) -> (state, metrics)`: one optimizer step.
+
+    ema: the section config.ema. grad_clip, accumulate: see `train_step`.
+    """
     return functools.partial(
         train_step,
         policy,
         optimizer,
-        ema_power=config.ema.power,
-        ema_max=config.ema.max,
-        grad_clip=config.optim.grad_clip,
-        accumulate=config.train.accumulate,
+        ema_power=ema.power,
+        ema_max=ema.max,
+        grad_clip=grad_clip,
+        accumulate=accumulate,
     )
 
 

@@ -46,7 +46,14 @@ def training(name: str, batch: int):
     tx = build.optimizer(config)
     example = dataset.batch_of(data, np.zeros(1, np.int32))
     state = jax.jit(lambda rng: states.create(policy.init(rng, example), tx))(jax.random.key(0))
-    return config, steps.step_function(config, policy, tx), state, data
+    return (
+        config,
+        steps.step_function(
+            policy, tx, config.ema, config.optim.grad_clip, config.train.accumulate
+        ),
+        state,
+        data,
+    )
 
 
 def arithmetic(name: str) -> dict:

@@ -82,7 +82,9 @@ def trainer(config, policy, params, data, steps: int):
     """A call that makes `steps` optimizer steps as `dpjax.train` does, with averaged weights."""
     tx = build.optimizer(config)
     strategy = parallel.STRATEGIES[config.train.parallel](parallel.all_devices())
-    step = step_lib.step_function(config, policy, tx)
+    step = step_lib.step_function(
+        policy, tx, config.ema, config.optim.grad_clip, config.train.accumulate
+    )
     gather = step_lib.gather_function(data)
     call = step_lib.compiled_call(strategy, step, gather, has_cameras=bool(config.cameras))
     state = strategy.place(states.create(params, tx))

@@ -56,7 +56,7 @@ def test_average_pooling_goes_through_a_last_layer_that_changes_nothing(tmp_path
     rng = np.random.default_rng(0)
     obs = {key: rng.normal(size=(1, 2, 40, 40, 3)).astype(np.float32) for key in spec.cameras}
     obs["state"] = rng.normal(size=(1, 2, meta["state_dim"])).astype(np.float32)
-    network = cameras.encoder(config, spec)
+    network = cameras.encoder(config.encoder, config.compute, spec)
 
     @jax.jit
     def both(params):

@@ -83,7 +83,9 @@ def test_lerobots_policy_gives_lerobots_numbers(name, old, tmp_path, monkeypatch
 
     def both(params):
         seen = augment.view_observation(cameras.views(run.config.cameras, run.config.augment), obs)
-        cond = cameras.encoder(run.config, run.spec).apply({"params": params["encoder"]}, seen)
+        cond = cameras.encoder(run.config.encoder, run.config.compute, run.spec).apply(
+            {"params": params["encoder"]}, seen
+        )
         inputs = noise, jnp.asarray(arrays["timestep"]), cond
         network = build.denoiser(run.config, run.spec)
         return cond, network.apply({"params": params["denoiser"]}, *inputs)
