@@ -28,6 +28,7 @@ class UserError(ValueError):
 def choices(name: str, allowed: Iterable[str]) -> str:
     """The end of an error about an unknown name: the nearest spelling, then all that exist."""
     allowed = sorted(allowed)
+    # At most one hint: a list of guesses would only repeat the list that follows.
     near = difflib.get_close_matches(str(name), allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}choose one of {', '.join(allowed) or '(there are none)'}"
@@ -50,6 +51,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     debug = "--debug" in sys.argv
     if debug:
+        # The command has its own parser, which does not know this option.
         sys.argv.remove("--debug")
     try:
         sys.exit(main() or 0)
@@ -59,6 +61,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print("dpjax: error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        # 130 is what shells report after Ctrl-C: 128 + 2, the number of SIGINT.
         print("dpjax: stopped by the keyboard", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

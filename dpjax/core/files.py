@@ -25,16 +25,18 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     try:
         with open(temporary, "xb") as file:
             file.write(data)
+            # Without fsync the rename can reach the disk before the content does.
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt too: no temporary file is left behind
         temporary.unlink(missing_ok=True)
         raise
 
 
 def refuse_pointer(path: str | Path) -> None:
     """Raises UserError if the file is a Git LFS pointer and not the data that it points to."""
+    # The specification puts this line first in every pointer file.
     with open(path, "rb") as file:
         if file.read(64).startswith(b"version https://git-lfs"):
             raise UserError(f"{path}: a Git LFS pointer, not the data. Run git lfs pull.")

@@ -49,7 +49,7 @@ def _broadcast(table: Mapping[str, Array], key: str, x: Array) -> Array:
     """table[key] [D] with as many axes as x, so that it broadcasts to x [..., D]."""
     if key not in table:
         raise UserError(f"normalizer: no statistics for {key!r}; {choices(key, table)}.")
-    leaf = table[key]
+    leaf = table[key]  # [D]
     return jnp.reshape(leaf, (1,) * (x.ndim - leaf.ndim) + leaf.shape)
 
 
@@ -118,16 +118,19 @@ def fit(
     offset: dict[str, Array] = {}
     scale: dict[str, Array] = {}
     for key, x in columns.items():
+        # 1. Images have fixed statistics: their pixels are never read.
         _check_mode(key, modes[key], is_image=len(x.shape) == 4)
         if len(x.shape) == 4:
             offset[key], scale[key] = jnp.asarray(IMAGE_MODES[modes[key]], jnp.float32)
             continue
+        # 2. Numbers: center and half-range in float64, since sums over long columns lose digits.
         x = np.asarray(x, np.float64)
         center, half = MODES[modes[key]](x, quantile)
-        # A single outlier gives an otherwise constant dim a range, but leaves its quantiles
-        # (2 half) equal. So a dim counts as constant if either of the two is small.
+        # 3. Dims that are not scaled. A single outlier gives an otherwise constant dim a range,
+        # but leaves its quantiles (2 half) equal: a dim is constant if either is small.
         constant = np.minimum(np.ptp(x, axis=0), 2 * half) < min_range
         if fixed and key in fixed:
+            # Rotations keep their units, and a constant one is nothing to warn of.
             center = np.where(fixed[key], 0.0, center)
             half = np.where(fixed[key], 1.0, half)
             constant &= ~fixed[key]

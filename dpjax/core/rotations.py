@@ -39,6 +39,7 @@ def _unit(x: Array, floor: float = 1e-12) -> Array:
 def from_wxyz(q: Array) -> Array:
     """Quaternion [..., 4], real part first, of any length except 0 -> matrix [..., 3, 3]."""
     xp = _module(q)
+    # The standard formula for a unit quaternion, row by row.
     w, x, y, z = xp.moveaxis(_unit(q), -1, 0)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
@@ -78,12 +79,14 @@ def to_wxyz(matrix: Array) -> Array:
     squares = xp.stack([row[i] for i, row in enumerate(products)], -1)  # [..., 4]
     best = xp.argmax(squares, -1)[..., None, None]
     q = _unit(xp.take_along_axis(table, best, -2)[..., 0, :])
+    # q and -q are the same rotation; of the two, return the one with w >= 0.
     return xp.where(q[..., :1] < 0, -q, q)
 
 
 def from_axis_angle(v: Array) -> Array:
     """Axis times angle [..., 3] in rad -> matrix [..., 3, 3]."""
     xp = _module(v)
+    # The quaternion is (cos h, axis sin h), with h half the angle.
     half = xp.sqrt(xp.sum(v * v, -1, keepdims=True)) / 2
     # sin(h) / 2h, and its limit 1/2 where h is nearly 0.
     scale = xp.where(half > 1e-6, xp.sin(half) / xp.maximum(2 * half, 1e-12), 0.5)
@@ -94,6 +97,7 @@ def to_axis_angle(matrix: Array) -> Array:
     """Matrix [..., 3, 3] -> axis times angle [..., 3] in rad, the angle from 0 to π."""
     xp = _module(matrix)
     q = to_wxyz(matrix)
+    # arctan2 is accurate near 0 and near π, where arccos or arcsin would lose digits.
     sine = xp.sqrt(xp.sum(q[..., 1:] ** 2, -1, keepdims=True))
     angle = 2 * xp.arctan2(sine, q[..., :1])
     # angle / sin(angle / 2), and its limit 2 where the angle is nearly 0.
@@ -106,6 +110,7 @@ def from_rotation_6d(x: Array) -> Array:
     xp = _module(x)
     first = _unit(x[..., :3])
     second = x[..., 3:]
+    # Gram-Schmidt: the part of b that is orthogonal to a.
     second = _unit(second - xp.sum(first * second, -1, keepdims=True) * first)
     return xp.stack([first, second, xp.cross(first, second)], -2)
 

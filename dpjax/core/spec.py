@@ -18,6 +18,7 @@ class Spec(NamedTuple):
     @property
     def cameras(self) -> dict[str, tuple[int, int, int]]:
         """{key: (H, W, 3)} of the observations that are images."""
+        # Sizes of images are tuples (H, W, 3), sizes of vectors are whole numbers.
         return {key: x for key, x in self.observations.items() if isinstance(x, tuple)}
 
     @property

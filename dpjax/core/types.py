@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 ACTION = "action"  # the actions' key in the normalizer and in the data's columns
 
+# Names for what jax itself does not tell apart. A key is one of `jax.random.key`.
 Array = jax.Array
 PRNGKey = jax.Array
 Observation = dict[str, Array]  # {name: [B, To, ...]}
@@ -77,6 +78,7 @@ class Problem(NamedTuple):
 
 def cast(tree: Any, dtype: DTypeLike) -> Any:
     """The tree with its float32 leaves in another dtype; integers and booleans stay."""
+    # Other dtypes hold counts, levels or masks, which must stay exact.
     change = lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
     return jax.tree.map(change, tree)
 
@@ -88,4 +90,5 @@ def example_keys(rng: PRNGKey, index: Array) -> PRNGKey:
 
 def split_keys(keys: PRNGKey, num: int) -> PRNGKey:
     """Keys [B] -> keys [num, B], `num` independent ones per example."""
-    return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, num))(keys), 1, 0)
+    split = jax.vmap(lambda key: jax.random.split(key, num))(keys)  # [B, num]
+    return jnp.moveaxis(split, 1, 0)

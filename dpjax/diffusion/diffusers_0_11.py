@@ -26,7 +26,9 @@ def ddpm_schedule(current: Schedule, num_levels: int) -> Schedule:
         del spacing
         # All levels K - 1 … 0, each with a step to the level below it.
         every = current.path(num_levels, "leading")
+        # The stride is rounded down, so S = 16 of K = 100 gives 17 evaluations.
         steps = np.arange(0, num_levels, max(num_levels // num_steps, 1))[::-1]
+        # Level t is entry K - 1 - t of `every`, whose `to` is level t - 1.
         now, to = (level[num_levels - 1 - steps] for level in every)
         if now.alpha[0] ** 2 > MAX_FIRST_ALPHA_BAR:
             raise UserError(

@@ -64,6 +64,7 @@ def estimate(prediction_type: str, y: Array, x: Array, level: Level) -> Estimate
     alpha = expand(level.alpha, x)
     sigma = expand(level.sigma, x)
     a, b = PREDICTION_TYPES[prediction_type](alpha, sigma)
+    # Cramer's rule for x = α x_0 + σ ε and y = a x_0 + b ε.
     determinant = alpha * b - sigma * a
     return Estimate(x0=(b * x - sigma * y) / determinant, eps=(alpha * y - a * x) / determinant)
 
@@ -77,9 +78,11 @@ def check_prediction_type(prediction_type: str, path: Path) -> None:
     alpha = np.asarray(path.now.alpha)
     sigma = np.asarray(path.now.sigma)
     a, b = combination(alpha, sigma)
+    # The determinant of the linear system, at every level of the path.
     singular = np.flatnonzero(np.abs(alpha * b - sigma * a) < 1e-12)
     if len(singular):
         first = singular[0]
+        # Two times per level for MeanFlow: the first one is t.
         t = float(np.ravel(np.asarray(path.now.t)[first])[0])
         raise UserError(
             f"prediction_type={prediction_type!r} does not determine the data at level t={t:g} "

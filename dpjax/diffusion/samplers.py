@@ -94,6 +94,7 @@ class Sampler(NamedTuple):
 
 def posterior_std(now: Level, to: Level) -> Array:
     """The std of q(x_s | x_t, x_0), DDPM eq. 7 for any (α, σ); 0 in the last step."""
+    # Rounding can make the variance slightly negative.
     variance = now.sigma**2 - (now.alpha / to.alpha) ** 2 * to.sigma**2
     return to.sigma / now.sigma * jnp.sqrt(jnp.maximum(variance, 0.0))
 
@@ -125,9 +126,11 @@ def extrapolation_weight(path: Path) -> Array:
     """h / (2 h₋) of equation (5), [S]; 0 in the first step and where a λ is infinite."""
     log_snr = lambda level: jnp.log(level.alpha) - jnp.log(level.sigma)
     start = log_snr(path.now)
+    # λ of the levels, the step h, and the step before it (infinite for the first one).
     h = log_snr(path.to) - start
     h_before = jnp.diff(start, prepend=-jnp.inf)
     usable = jnp.isfinite(h) & jnp.isfinite(h_before)
+    # The inner `where` keeps infinite steps out of the division.
     return jnp.where(usable, h / (2 * jnp.where(usable, h_before, 1.0)), 0.0)
 
 
@@ -164,8 +167,10 @@ def heun_evaluations(path: Path) -> Evaluations:
     part_of = step - second
     start = path.now[part_of]
     end = path.to[part_of]
+    # The target of the second evaluation: as far beyond s as t lies before it.
     beyond = jax.tree.map(lambda s, t: 2 * s - t, end, start)
     to = jax.tree.map(lambda a, b: jnp.where(second, a, b), beyond, end)
+    # The second evaluations end their steps, and the only one of the last step ends that.
     last = np.append(np.flatnonzero(second), len(step) - 1)
     weight = jnp.where(second, -0.5, 0.0)
     return Evaluations(path.now[step], to, weight=weight, step=step, last=last)

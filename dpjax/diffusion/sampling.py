@@ -60,13 +60,16 @@ def step(
     draw: `() -> z [B, Tp, D]`, fresh noise; called only if the sampler needs it.
     clip: bound of |x̂_0|; infinity does not clip.
     """
+    # 1. The two halves of x: the clipped data, and the noise that goes with it.
     x0 = jnp.clip(estimate.x0, -clip, clip)
     eps = (x - now.alpha * x0) / now.sigma if sampler.rederive_eps else estimate.eps
     if sampler.x0_as_eps:
         eps = estimate.x0
+    # 2. Both at the next level. Without fresh noise γ is 0, and nothing is drawn.
     if sampler.fresh_noise is None:
         return to.alpha * x0 + to.sigma * eps
     gamma = sampler.fresh_noise(now, to)
+    # 3. γ of the noise is drawn afresh, so that its total std stays σ_s.
     kept = jnp.sqrt(jnp.maximum(to.sigma**2 - gamma**2, 0.0))
     return to.alpha * x0 + kept * eps + gamma * draw()
 
@@ -80,6 +83,7 @@ def draw(
     schedule: Schedule, level_keys: Array, noise_keys: Array, shape: tuple[int, ...]
 ) -> tuple[Level, Array]:
     """For training: a noise level [B] and noise [B, *shape], each example's from its keys."""
+    # One draw per key, so that an example does not depend on the others in its batch.
     level = jax.vmap(lambda key: schedule.draw(key, ()))(level_keys)
     return level, draw_noise(noise_keys, shape)
 
@@ -154,7 +158,9 @@ def _carry(sampler: Sampler, x: Array) -> tuple[Array, Array | None]:
 def _inputs(evaluations: Evaluations, prepared: Any, first: int = 0) -> tuple:
     """What the loop's iterations take, leaves [N, …]."""
     if evaluations.step is not None:
+        # Several evaluations use what was prepared for one level.
         prepared = jax.tree.map(lambda leaf: leaf[evaluations.step], prepared)
+    # The evaluation's number in the whole path, from which its noise is drawn.
     number = jnp.arange(first, first + evaluations.now.t.shape[0])
     return number, evaluations.now, evaluations.to, evaluations.weight, prepared
 
@@ -167,8 +173,10 @@ def _evaluation(
     def evaluate(carry: tuple, inputs: tuple) -> tuple:
         x, before = carry
         i, now, to, weight, prepared = inputs
+        # What the network says at this level.
         estimate = predict(x, now) if prepared is None else predict(x, now, prepared)
 
+        # Called during tracing, and only by samplers with fresh noise.
         def draw() -> Array:
             step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
             return draw_noise(step_keys, x.shape[1:])
@@ -198,6 +206,7 @@ def warm_start(sampling_loop: Callable[..., Array], last: Array, skipped: int) -
     """
 
     def warm(predict, x, path, keys, *, prepared=None, **options):  # type: ignore[no-untyped-def]
+        # The steps before and after step k, with what was prepared for each of them.
         head, head_prepared = jax.tree.map(lambda leaf: leaf[:skipped], (path, prepared))
         tail, tail_prepared = jax.tree.map(lambda leaf: leaf[skipped:], (path, prepared))
         x0, has_last = extend(last)
@@ -219,6 +228,7 @@ def warm_start(sampling_loop: Callable[..., Array], last: Array, skipped: int) -
 def extend(last: Array) -> tuple[Array, Array]:
     """Chunks [B, Tp, D] whose NaN steps repeat the last known step, and bool [B]: any known."""
     num_known = jnp.isfinite(last).all(-1).sum(-1)  # [B], they are the first ones
+    # [B, Tp], the step to read: itself where it is known, otherwise the last known one.
     step = jnp.clip(jnp.arange(last.shape[1]), 0, jnp.maximum(num_known - 1, 0)[:, None])
     has_last = num_known > 0
     repeated = jnp.take_along_axis(last, step[..., None], axis=1)

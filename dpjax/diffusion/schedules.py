@@ -110,6 +110,7 @@ def spaced_steps(alpha_bar: np.ndarray, num_steps: int, spacing: str) -> np.ndar
             argument="num_steps",
         )
     if spacing == "auto":
+        # Leading, as in published results, unless it would start too far from noise.
         steps = _leading(num_levels, num_steps)
         starts_in_noise = alpha_bar[steps[0]] <= MAX_FIRST_ALPHA_BAR
         divides = num_levels % num_steps == 0
@@ -140,6 +141,7 @@ def discrete(betas: np.ndarray) -> Schedule:
         alpha=np.sqrt(alpha_bar),
         sigma=np.sqrt(1 - alpha_bar),
     )
+    # Pure data, where every path ends. It is not a level of training.
     data = Level(
         t=np.zeros(1, np.int32),
         alpha=np.ones(1, np.float32),
@@ -147,6 +149,7 @@ def discrete(betas: np.ndarray) -> Schedule:
     )
 
     def draw(rng: Array, shape: tuple[int, ...]) -> Level:
+        # The table becomes a constant of the compiled step.
         index = jax.random.randint(rng, shape, 0, len(betas))
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], levels)
 
@@ -161,6 +164,7 @@ def discrete(betas: np.ndarray) -> Schedule:
 
 def cosine(num_levels: int = 100) -> Schedule:
     """The squared-cosine schedule of Nichol & Dhariwal (2021), eq. 17, betas ≤ 0.999."""
+    # f is ᾱ up to a constant; the betas follow from its ratios.
     f = np.cos((np.arange(num_levels + 1) / num_levels + 0.008) / 1.008 * np.pi / 2) ** 2
     return discrete(np.minimum(1 - f[1:] / f[:-1], 0.999))
 
@@ -198,7 +202,7 @@ def rectified_flow(num_levels: int = 100) -> Schedule:
 
     def path(num_steps: int, spacing: str = "auto") -> Path:
         check_even(num_steps, spacing)
-        u = np.linspace(1, 0, num_steps + 1).astype(np.float32)
+        u = np.linspace(1, 0, num_steps + 1).astype(np.float32)  # [S + 1], from noise to data
         return Path(now=level(u[:-1]), to=level(u[1:]))
 
     return Schedule(draw=lambda rng, shape: level(jax.random.uniform(rng, shape)), path=path)

@@ -74,6 +74,7 @@ class CompiledPolicy:
         for batch_size in batch_sizes:
             self._program_size(batch_size)  # refuses sizes that cannot run
             size = self._batch_size or batch_size
+            # Both kinds of call are compiled: with keys [B], and with one key that is folded.
             key = jax.random.key(0)
             self._program(params, size, key.dtype)
             _fold(key, np.arange(size)).block_until_ready()
@@ -95,9 +96,11 @@ class CompiledPolicy:
         Raises UserError if an observation is missing or has another shape, if the number of keys
         is wrong, or if the batch is too large.
         """
+        # 1. Check the observations before anything is compiled for them.
         obs, batch_size = self._check(obs)
         size = self._program_size(batch_size)
         keys = self._keys(rng, batch_size, size)
+        # 2. Pad to the size of the program, run it, and cut the padding off.
         program = self._program(params, size, keys.dtype)
         padded = {name: pad(x, size) for name, x in obs.items()}
         actions = program(params, keys, padded, self._previous(previous, size))
@@ -123,6 +126,7 @@ class CompiledPolicy:
             )
         if largest:
             return largest
+        # A program that was asked for by size may be smaller than the next power of two.
         upper = bucket(batch_size)
         sizes = (size for size, _ in self._programs)
         return min((size for size in sizes if batch_size <= size <= upper), default=upper)
@@ -130,6 +134,7 @@ class CompiledPolicy:
     def _program(self, params: Any, size: int, key_dtype: Any) -> Any:
         """The program of that size and dtype of keys, compiled if there is none."""
         if (size, key_dtype) not in self._programs:
+            # Shapes are enough to compile; the data comes later.
             obs = {
                 name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
                 for name, one in self._obs_shapes.items()
@@ -153,6 +158,7 @@ class CompiledPolicy:
                 f"rng must be made by jax.random.key, but these are {rng.dtype} numbers.",
                 argument="rng",
             )
+        # One key: the keys of the examples, and of the padding, are folded from it.
         if rng.ndim == 0:
             return _fold(rng, np.arange(size))
         if len(rng) != batch_size:
@@ -162,6 +168,7 @@ class CompiledPolicy:
             )
         if batch_size == size:
             return rng
+        # Fewer keys than the program takes: the padding repeats the last one.
         key_data: Any = pad(np.asarray(jax.random.key_data(rng)), size)
         return jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(rng))
 
@@ -186,6 +193,7 @@ class CompiledPolicy:
                     f"{one.shape[0]}, but is {x.dtype} {list(x.shape)}.",
                     argument="obs",
                 )
+            # float64 and integers become float32 here; images are uint8 already.
             checked[name] = np.asarray(x, one.dtype)
         batch_sizes = {name: len(x) for name, x in checked.items()}
         if len(set(batch_sizes.values())) != 1:

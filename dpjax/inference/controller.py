@@ -90,6 +90,7 @@ class Controller:
         self._is_fresh[indices] = True
         self._num_chunks[indices] = 0
         self._num_left[indices] = 0
+        # No warm start from the chunk of the episode before.
         if self.chunk is not None:
             self.chunk[indices] = np.nan
 
@@ -115,12 +116,15 @@ class Controller:
         """
         if self._key_data is None:
             raise UserError("Controller.act was called before reset(keys).")
+        # 1. Remember the observations. After this no environment is at its first one.
         for name, x in obs.items():
             self._observe(name, np.asarray(x)[None] if self._single else np.asarray(x))
         self._is_fresh = np.zeros_like(self._is_fresh)
+        # 2. Sample new chunks where a queue is empty.
         if (self._num_left == 0).any():
             self._refill()
         assert self.chunk is not None  # every queue was empty at the start
+        # 3. Take the next action of every queue. Queues may be at different places.
         first = self.observed - 1
         queue = self.chunk[:, first : first + self.executed]  # equation (1), [B, Ta, Da]
         actions = queue[np.arange(len(queue)), self.executed - self._num_left]
@@ -145,6 +149,7 @@ class Controller:
     def _refill(self) -> None:
         """Samples a chunk for every environment; those with an empty queue take theirs."""
         is_empty = self._num_left == 0
+        # A chunk's noise depends on the episode's key and on the number of chunks before it.
         keys = _fold(self._key_data, self._num_chunks, impl=self._key_impl)
         previous = None if self.chunk is None else advance(self.chunk, self.executed)
         chunk = np.array(self.sample_actions(keys, dict(self._history), previous))
@@ -171,6 +176,7 @@ class Controller:
                 f"steps are needed, but Tp = {chunk.shape[1]} are predicted. Lower executed.",
                 argument="executed",
             )
+        # Chunks that are ignored may be broken: they are not executed.
         broken = np.flatnonzero(is_empty & ~is_finite(chunk))
         if broken.size:
             raise UserError(

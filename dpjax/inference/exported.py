@@ -36,6 +36,7 @@ class Exported:
         self.about = about
         inputs = about["inputs"]
 
+        # Exported programs take the uint32 words of the keys in place of key arrays.
         def sample(params: tuple, keys: jax.Array, obs: dict, *previous: jax.Array) -> jax.Array:
             del params  # the program contains them
             return program.call(jax.random.key_data(keys), obs, *previous)
@@ -106,6 +107,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise UserError(
             f"{path.with_suffix('.json')}: not a file that dpjax.export wrote."
         ) from None
+    # The JSON describes one program only; a mixed-up pair would fail later, or act wrongly.
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path}: damaged, or of another export than the .json beside it.")
     return data, about

@@ -151,6 +151,7 @@ def encoder_of(
     """
 
     def init(rng: PRNGKey, obs: Observation) -> Any:
+        # A module without parameters has no "params" at all.
         return module.init(rng, obs).get("params", {})
 
     def apply(params: Any, obs: Observation, keys: PRNGKey | None = None) -> Array:
@@ -170,6 +171,7 @@ def denoiser_of(module: nn.Module, dtype: DTypeLike = jnp.float32) -> Denoiser:
     """
 
     def call(method: Callable, params: Any, x: Array, *others: Any) -> Any:
+        # Params and x in the compute dtype; `others` holds times and keys, which keep theirs.
         variables = {"params": cast(params, dtype)}
         return module.apply(variables, cast(x, dtype), *others, method=method)
 

@@ -43,8 +43,10 @@ def inpaint(observed: int) -> Conditioning:
     def conditioning(actions: Array, features: Array) -> Problem:
         horizon, action_dim = actions.shape[1:]
         x0 = jnp.concatenate([actions, _pad_steps(features, horizon)], axis=-1)  # [B, Tp, Da + F]
+        # The mask over entries [Da + F], and with the first To steps the one over [Tp, Da + F].
         is_observation = jnp.arange(x0.shape[-1]) >= action_dim
         known = (jnp.arange(horizon) < observed)[:, None] & is_observation
+        # The denoiser still gets a condition, of one step and no features.
         nothing = jnp.zeros((x0.shape[0], 1, 0), x0.dtype)
         return Problem(x0=x0, cond=nothing, known=known)
 

@@ -114,6 +114,7 @@ def diffusion_init(
     def init(rng: PRNGKey, batch: Batch) -> Params:
         assert normalizer is not None, "a policy without a normalizer can only be loaded"
         encoder_rng, denoiser_rng = jax.random.split(rng)
+        # Only shapes matter for the params: of the observations, and of a level of any time.
         obs = normalizer.normalize(encoder.view(batch.obs))
         params = {"encoder": encoder.init(encoder_rng, obs), "normalizer": normalizer}
         problem = batch_problem(encoder, conditioning, params, batch)
@@ -169,8 +170,7 @@ def diffusion_sample(
 ) -> Sample:
     """`sample` of a Policy: along the path, from noise or from the previous action chunk.
 
-    skipped: how many steps an example with a previous action chunk leaves out.
-    options: of the sampling loop.
+    skipped: how many steps a warm start leaves out. options: of the sampling loop.
     """
 
     def sample(
@@ -180,7 +180,7 @@ def diffusion_sample(
         features = encode(encoder, params, obs)
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
         batch_size = features.shape[0]  # not len(): in an exported program it is a symbol
-        unknown = jnp.zeros((batch_size, horizon, action_dim), features.dtype)
+        unknown = jnp.zeros((batch_size, horizon, action_dim), features.dtype)  # for its shape
         problem = conditioning(unknown, features)
         context = denoiser.prepare(params["denoiser"], problem.cond, jnp.asarray(path.now.t))
 
@@ -188,28 +188,41 @@ def diffusion_sample(
         keys = example_keys(rng, jnp.arange(batch_size)) if rng.ndim == 0 else rng
         start_keys, step_keys = split_keys(keys, 2)
 
-        def predict(x: Array, level: Level, per_level: Any) -> Estimate:
-            x = problem.insert_known(x)
-            y = denoiser.apply(params["denoiser"], x, Context(per_level, context.shared))
-            return parameterization.estimate(prediction_type, y, x, level)
+        noise = sampling.draw_noise(start_keys, problem.x0.shape[1:])
 
+        # 3. The sampling loop, and back to the units of the data. With a warm start, examples
+        #    that have a previous chunk start from it.
         loop = sampling_loop
         if skipped and previous is not None:
             last = params["normalizer"].normalize({ACTION: previous})[ACTION]
             loop = sampling.warm_start(sampling_loop, last, skipped)
-        noise = sampling.draw_noise(start_keys, problem.x0.shape[1:])
-
-        # 3. The sampling loop, and back to the units of the data.
+        predict = _predictor(denoiser, params["denoiser"], problem, context, prediction_type)
         x0 = loop(predict, noise, path, step_keys, prepared=context.per_level, **options)
-        return params["normalizer"].restore(ACTION, x0[..., :action_dim])
+        actions = x0[..., :action_dim]  # inpainting samples observations too, after them
+        return params["normalizer"].restore(ACTION, actions)
 
     return sample
+
+
+def _predictor(
+    denoiser: Denoiser, params: Any, problem: Problem, context: Context, prediction_type: str
+) -> sampling.Predict:
+    """What the sampling loop evaluates: `(x, level, per_level) -> Estimate`."""
+
+    def predict(x: Array, level: Level, per_level: Any) -> Estimate:
+        # Known entries are written into x before every evaluation.
+        x = problem.insert_known(x)
+        y = denoiser.apply(params, x, Context(per_level, context.shared))
+        return parameterization.estimate(prediction_type, y, x, level)
+
+    return predict
 
 
 def encode(
     encoder: Encoder, params: Params, obs: Observation, keys: PRNGKey | None = None
 ) -> Array:
     """The features [B, T, F] of observations in data units."""
+    # The view is in data units (pixels 0..255), the encoder in network units.
     normalized = params["normalizer"].normalize(encoder.view(obs, keys))
     return encoder.apply(params["encoder"], normalized, keys)
 

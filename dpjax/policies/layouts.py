@@ -82,10 +82,12 @@ def pair(action_parts: tuple[Part, ...], pose_parts: tuple[Part, ...], relative:
 
     Raises UserError if it does not begin with them.
     """
+    # The parts of the action that have no partner yet, the next one first.
     remaining = list(action_parts)
     pairs: list[Pair] = []
     for pose_part in pose_parts:
         part = remaining.pop(0) if remaining else Part("", 0)
+        # A rotation can be relative to a rotation of any form, plain numbers to plain numbers.
         same_kind = bool(part.form) == bool(pose_part.form)
         if not same_kind or (not part.form and part.size < pose_part.size):
             raise UserError(
@@ -113,6 +115,7 @@ def map_parts(
 
     sizes: how many numbers of x each part has.
     """
+    # Where the next part begins, in x and in the pose.
     start = 0
     pose_start = 0
     results = []

@@ -60,7 +60,7 @@ def intervals(num_levels: int, share: float) -> Schedule:
 
     def path(num_steps: int, spacing: str = "auto") -> Path:
         now, to = flow.path(num_steps, spacing)
-        times = np.stack([now.t, now.t - to.t], -1)
+        times = np.stack([now.t, now.t - to.t], -1)  # [S, 2], K t and K (t - r)
         return Path(dataclasses.replace(now, t=times), to)
 
     return Schedule(draw, path)
@@ -111,6 +111,7 @@ def meanflow_policy(
         conditioning=conditioning,
         **options,
     )
+    # Everything but the loss is a diffusion policy's.
     loss = meanflow_loss(encoder, denoiser, conditioning, schedule, num_levels, power, mask_padding)
     return policy._replace(loss=loss)
 
@@ -126,9 +127,9 @@ def meanflow_loss(
 ) -> diffusion.Loss:
     """`loss` of a Policy: equation (2), as a sum of squares with an adaptive weight each.
 
-    power: p of an example's weight 1/(‖error‖² + c)^p. 0 leaves the square, 1 makes it nearly
-        ‖error‖². The value of the loss says little for p = 1, where it stays near 1; its
-        gradient is what counts.
+    power: p of an example's weight 1/(‖error‖² + c)^p, a constant to the gradient. With p = 0
+        the loss is the plain square, with p = 1 its gradient is nearly that of log ‖error‖².
+        Its value then stays near 1, however well the network has learned.
     """
 
     def loss(params: Params, rng: PRNGKey, batch: Batch) -> tuple[Array, Metrics]:
@@ -154,11 +155,17 @@ def meanflow_loss(
         span = parameterization.expand(level.t[:, 1] / num_levels, v)  # t - r
         error = problem.mask_known(u - jax.lax.stop_gradient(v - span * du_dt))
 
-        # 4. Per example, the sum of squares and its adaptive weight.
+        # 4. Per example, the sum of squares with its weight.
         mask = batch.mask if mask_padding else jnp.ones_like(batch.mask)
-        square = jnp.sum(jnp.square(error).sum(-1) * mask, -1)  # [B], ‖error‖²
-        steps = mask.astype(square.dtype).sum(-1)  # [B]
-        weight = jax.lax.stop_gradient(steps / (square + FLOOR) ** power)
-        return jnp.sum(weight * square), {"weight": jnp.sum(steps)}
+        return _weighted_sum(error, mask, power)
 
     return loss
+
+
+def _weighted_sum(error: Array, mask: Array, power: float) -> tuple[Array, Metrics]:
+    """The sum of the examples' weighted squares, from error [B, Tp, D] and mask [B, Tp]."""
+    square = jnp.sum(jnp.square(error).sum(-1) * mask, -1)  # [B], ‖error‖²
+    steps = mask.astype(square.dtype).sum(-1)  # [B], how many steps are in each sum
+    # The weight is a constant to the gradient.
+    weight = jax.lax.stop_gradient(steps / (square + FLOOR) ** power)
+    return jnp.sum(weight * square), {"weight": jnp.sum(steps)}

@@ -71,10 +71,12 @@ def learned_sizes(
 
     Raises UserError where the representation does not fit the data.
     """
+    # 1. Everything that it names must be a column of numbers.
     for key in representation.layouts:
         _check_observation(key, f"layouts.{key}", observations, allow_action=True)
     if representation.relative:
         _check_observation(representation.relative, "relative", observations, allow_action=False)
+    # 2. The sizes; this refuses layouts of another size than the data.
     learned_size = lambda key, size: sum(
         part.learned_size for part in parts_of(representation, key, size)
     )
@@ -82,6 +84,7 @@ def learned_sizes(
         key: learned_size(key, size) if isinstance(size, int) else size
         for key, size in observations.items()
     }
+    # 3. The parts of the action must match those of the pose.
     if representation.relative:
         _pairs(representation, action, pose_size=observations[representation.relative])
     return sizes, learned_size(ACTION, action)
@@ -137,6 +140,7 @@ def decode_actions(
     representation: Representation, actions: AnyArray, pose: AnyArray | None
 ) -> AnyArray:
     """The inverse of `encode_actions`: [..., T, D] -> [..., T, Da]."""
+    # A layout tells the size in the data; without one it is the learned size.
     described = sum(part.size for part in representation.layouts.get(ACTION, ()))
     pairs = _pairs(representation, described or actions.shape[-1], _size_of(pose))
     learned_sizes = [part.learned_size for part, _ in pairs]
@@ -215,6 +219,7 @@ def wrap(policy: Policy, representation: Representation) -> Policy:
         params: Params, rng: PRNGKey, obs: Observation, previous: Array | None = None
     ) -> Array:
         pose = latest_pose(representation, obs)
+        # A previous chunk has to be relative to the present pose, as the new one will be.
         if previous is not None:
             previous = encode_actions(representation, previous, pose)
         actions = policy.sample(params, rng, encode_obs(representation, obs), previous)
