@@ -3,7 +3,8 @@
 python -m dpjax.config.page > docs/config.md
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import itertools
 import shutil
 import textwrap
 from typing import Any
@@ -19,35 +20,40 @@ Written by `python -m dpjax.config.page > docs/config.md` from the table in
 sampling steps, "K" the number of noise levels.
 """
 
+# Columns of --help: key, value, allowed values, unit; the meaning takes the rest.
+WIDTHS = (23, 19, 16, 12)
+GAP = 2
+
 
 def terminal(config: Mapping[str, Any]) -> str:
-    """The keys in aligned columns: key, its value in `config`, allowed values, unit and meaning."""
+    """The keys in aligned columns: key, its value in `config`, allowed values, unit, meaning."""
     values = keys.flatten(config)
     table = dict(keys.walk(defaults.KEYS))
     rows = [
-        (f"{path}", _value(values, path, key), keys.describe_range(key.range), _meaning(key))
+        (path, _value(values, path, key), keys.describe_range(key.range), key.unit, key.doc)
         for path, key in table.items()
         if path.partition(".")[0] != "denoiser" or path in values
     ]
-    # Keys of open sections, and those of another network than the default one.
-    others = [
-        (path, repr(value), "", "")
+    # Keys of another network than the default one have no entry in the table.
+    rows += [
+        (path, repr(value), "", "", "")
         for path, value in values.items()
-        if path not in table and not path.startswith(defaults.OPEN_TEXTS + ("cameras",))
+        if path not in table and path.startswith("denoiser.")
     ]
-    # Columns as wide as their contents, but for a few very long ones.
-    widths = [max(len(row[column]) for row in [*rows, *others]) for column in range(2)]
-    widths = [min(widths[0], 28), min(widths[1], 24), 24]
-    line = "  {:{}}  {:{}}  {:{}}  ".format
-    room = max(shutil.get_terminal_size((130, 24)).columns - sum(widths) - 8, 40)
-    # The meaning is wrapped to the terminal's width, indented to its column.
-    lines = []
-    for *columns, meaning in [*rows, *others]:
-        start = line(*(part for pair in zip(columns, widths) for part in pair))
-        first, *more = textwrap.wrap(meaning, room) or [""]
-        lines.append((start + first).rstrip())
-        lines += [" " * (sum(widths) + 8) + text for text in more]
-    return "\n".join(lines)
+    # The meaning gets what the terminal leaves.
+    room = shutil.get_terminal_size((130, 24)).columns - sum(WIDTHS) - GAP * len(WIDTHS)
+    widths = (*WIDTHS, max(room, 30))
+    return "\n".join(line for row in rows for line in _lines(row, widths))
+
+
+def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """A row of cells, each wrapped to its column."""
+    wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths)]
+    lines = itertools.zip_longest(*wrapped, fillvalue="")
+    gap = " " * GAP
+    return [
+        gap.join(f"{part:{width}}" for part, width in zip(line, widths)).rstrip() for line in lines
+    ]
 
 
 def _value(values: Mapping[str, Any], path: str, key: keys.Key) -> str:
@@ -57,11 +63,6 @@ def _value(values: Mapping[str, Any], path: str, key: keys.Key) -> str:
         return repr(inside)
     value = values[path]
     return repr(tuple(value) if isinstance(value, list) else value)
-
-
-def _meaning(key: keys.Key) -> str:
-    """ "[unit] doc"."""
-    return f"[{key.unit}] {key.doc}" if key.unit else key.doc
 
 
 def markdown() -> str:

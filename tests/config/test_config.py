@@ -264,7 +264,7 @@ def test_help_lists_the_keys(tmp_path):
     assert run.code == 0
     for text in ("--workdir", "SIGTERM saves"):
         assert text in run.text()
-    assert re.search(r"train\.batch +16 +above 0 +\[examples\] in the global batch", run.text())
+    assert re.search(r"train\.batch +16 +above 0 +examples +in the global batch", run.text())
     assert re.search(r"optim\.lr +0\.002 ", run.text())
 
 

@@ -60,6 +60,6 @@ def test_help_lists_values_units_and_the_keys_of_another_network():
     from dpjax.config import recipes
 
     text = page.terminal(recipes.load("pusht_state_dit").to_dict())
-    (line,) = [line for line in text.splitlines() if line.startswith("  train.batch ")]
+    (line,) = [line for line in text.splitlines() if line.startswith("train.batch ")]
     assert line.split()[:4] == ["train.batch", "256", "above", "0"]
     assert "denoiser.layers" in text and "denoiser.widths" not in text
