@@ -39,6 +39,7 @@ class Episodes(NamedTuple):
 
 def stack(episodes: list[dict[str, np.ndarray]], source: str) -> Episodes:
     """Episodes from a list of at least one {name: [T, ...]}."""
+    # All episodes have the keys of the first; whoever read them has checked it.
     columns = {key: np.concatenate([e[key] for e in episodes]) for key in episodes[0]}
     lengths = [len(next(iter(e.values()))) for e in episodes]
     return Episodes(columns, np.cumsum(lengths, dtype=np.int64), source)

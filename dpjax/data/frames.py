@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 1024  # frames that `merge` copies at a time
+# Frames that `merge` copies at a time: a data set's pixels may not fit into memory twice.
+BLOCK = 1024
 
 
 class Frames(NamedTuple):
@@ -142,6 +143,7 @@ class Store:
 
     def append(self, images: np.ndarray) -> None:
         """Adds images [T, H, W, 3] uint8, all of one size."""
+        # The digest is computed while the pixels are at hand; a memory map is never read for it.
         images = np.ascontiguousarray(images)
         self._hash.update(images.data)
         count = self.count
@@ -168,6 +170,7 @@ class Store:
         if self._file is not None:
             self._file.flush()
             self._pixels = np.memmap(self._file, np.uint8, "r", shape=self._shape)
+        # Every frame once, in the order in which they came, and none mirrored.
         indices = np.arange(len(self._pixels))
         mirrored = np.zeros(len(indices), bool)
         return Frames(self._pixels, indices, mirrored, self._hash.hexdigest())

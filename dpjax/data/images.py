@@ -37,6 +37,7 @@ def as_pixels(x: np.ndarray) -> np.ndarray | None:
 
 def size(payload: bytes) -> Size:
     """Height and width of an encoded image, from its header."""
+    # Pillow reads no pixels before they are asked for, and has the width first.
     with Image.open(io.BytesIO(payload)) as image:
         return image.size[::-1]
 

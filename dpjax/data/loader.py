@@ -67,6 +67,7 @@ class Windows(NamedTuple):
 
     def inputs(self, ids: np.ndarray) -> Inputs:
         """The input for the windows with ids [...]."""
+        # [..., To] steps of data, the same for every camera.
         steps = self.observed[ids]
         return Inputs(ids, {key: frames.read(steps) for key, frames in self.frames.items()})
 
@@ -109,6 +110,7 @@ def call_indices(
     position = first_step * batch_size  # in the stream of all epochs
     parts = []
     while remaining > 0:
+        # Every epoch has one permutation of all windows, whatever the batch size.
         epoch, offset = divmod(position, num_windows)
         part = permutation(num_windows, seed, epoch)[offset : offset + remaining]
         parts.append(part)
@@ -142,7 +144,8 @@ def feed(
             start = time.perf_counter()
             inputs = ahead.result()
             waited = time.perf_counter() - start
-            # The next call's inputs are begun before this one's are handed out.
+            # The next call's inputs are started before this one's are handed out: the caller is
+            # busy with the device until it asks again.
             if k + 1 < len(counts):
                 ahead = thread.submit(make, first + (k + 1) * size, counts[k + 1])
             yield count, inputs, waited
@@ -194,6 +197,7 @@ def gather(table: Table, inputs: Inputs, index: Array, num_observed: int) -> Bat
         index: [B], the examples' numbers in the global batch.
         num_observed: To (static). Actions are gathered for all Tp steps of a window.
     """
+    # Which steps of data each window has, and which of them the policy observes.
     steps = table.indices[inputs.ids]  # [B, Tp]
     observed = steps[:, :num_observed]  # [B, To]
     # [B, To, ...]; images were looked up on the host and come with the inputs.

@@ -41,6 +41,7 @@ def of_weights(counts: Sequence[int], weights: Sequence[float]) -> Mixture:
 
     Raises a UserError if a share is below one place in ROUND.
     """
+    # Places are whole numbers; how many of them a share is worth is not.
     exact = np.asarray(weights, np.float64) / np.sum(weights) * ROUND
     places = np.floor(exact).astype(int)
     # The places that rounding down left over go to the largest remainders.
@@ -102,6 +103,7 @@ def _round(mixture: Mixture, seed: int, number: int) -> np.ndarray:
     starts = np.cumsum((0, *mixture.counts))
     for i, (count, places) in enumerate(zip(mixture.counts, mixture.places)):
         k = number * places + np.arange(places)  # positions in the set's own stream
+        # A round of a small set may reach over several of its epochs.
         epochs = {int(e): permutation(count, seed, int(e), i) for e in np.unique(k // count)}
         ids[order == i] = [starts[i] + epochs[e][j] for e, j in zip(k // count, k % count)]
     return ids

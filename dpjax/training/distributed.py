@@ -65,6 +65,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
     Raises a UserError if only some of the three variables are set, or one makes no sense.
     """
+    # The address alone may be there for jax's own detection of a cluster.
     present = [name for name in (COUNT, INDEX) if name in environ]
     if not present:
         return {}
@@ -100,6 +101,7 @@ def wait_for(address: str, patience: float = PATIENCE) -> None:
 
     Raises a UserError after `patience` seconds; jax itself would end in a C++ trace.
     """
+    # An IPv6 address has colons too: the port follows the last one.
     host, _, port = address.rpartition(":")
     end = time.monotonic() + patience
     while True:
@@ -123,6 +125,7 @@ def is_first() -> bool:
 
 def max_over_processes(number: int) -> int:
     """The largest of all processes' numbers. All processes must call it; the first ones wait."""
+    # A collective: processes meet here, and none goes on before all have come.
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())

@@ -19,6 +19,7 @@ log = logging.getLogger("dpjax")
 
 def read(path: Path) -> list[dict]:
     """The entries of a metrics file; a last line that was cut off by a kill is left out."""
+    # Bytes that are not text (of a damaged disk) cost a line, not the file.
     entries = []
     text = path.read_text(errors="replace") if path.exists() else ""
     for line in text.splitlines():
@@ -67,6 +68,7 @@ def averages(window: Sequence[tuple], number: int | None = None) -> dict[str, fl
             call's seconds are None, since most of them were compilation; it has no speed.
         number: which training is meant, if the metrics are those of several, [steps, n].
     """
+    # Metrics of several trainings have an axis more: one column is one training.
     which = (slice(None),) if number is None else (slice(None), number)
     mean = lambda key: float(np.concatenate([sums[key][which] for sums, *_ in window]).mean())
     # Means over all steps, and the speed of the calls that have a time.
@@ -103,6 +105,7 @@ class Metrics:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Adds an entry {name: a number, or a list of numbers}; non-finite numbers become null."""
+        # JSON knows neither numpy's numbers nor NaN.
         values = {key: _plain(value) for key, value in values.items()}
         try:
             self._file.write(json.dumps({"step": step, **values}) + "\n")

@@ -26,6 +26,7 @@ def side_by_side(step: Callable, gather: Callable) -> tuple[Callable, Callable]:
         one = lambda state, rng, batch: step(state, rng, batch, axis=axis)
         return jax.vmap(one, in_axes=(0, 0, 1))(state, rng, batch)
 
+    # One data set for all: the table is not mapped, and neither are the examples' numbers.
     return step_all, jax.vmap(gather, in_axes=(None, 1, None), out_axes=1)
 
 

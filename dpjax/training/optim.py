@@ -35,6 +35,7 @@ def adamw(
     """
     # The rate per step, and which leaves decay.
     mask = {"all": None, "matrices": weight_matrices}[decay]
+    # From 0 to lr in `warmup` steps, then along a cosine to 0 at `steps`.
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps)
     adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
     if scales is None:

@@ -64,6 +64,7 @@ def all_devices() -> list[jax.Device]:
 def check_batch(batch_size: int, num_devices: int) -> None:
     """Raises a UserError if the devices cannot split a global batch evenly."""
     if batch_size % num_devices:
+        # The nearest multiple, and at least one example per device.
         near = max(1, round(batch_size / num_devices)) * num_devices
         raise UserError(
             f"batch_size={batch_size} cannot be split over {num_devices} devices: "
@@ -105,6 +106,7 @@ def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
         shape = (len(local), *leaf.shape)
         return jax.make_array_from_callback(shape, by_device, lambda _: leaf[None])
 
+    # pmap wants one axis of local devices in front.
     def split(leaf):
         """[n, b, ...] -> [local devices, n, b / local devices, ...]."""
         parts = leaf.reshape(len(leaf), len(local), -1, *leaf.shape[2:])
@@ -179,6 +181,7 @@ def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
 
 def scan(one: Callable, state: Any, inputs: Any) -> tuple[Any, Any]:
     """`one(state, inputs[i]) -> (state, metrics)` for all i in order; metrics are stacked."""
+    # One program for n steps: the host speaks to the device once per call.
     if len(jax.tree.leaves(inputs)[0]) > 1:
         return jax.lax.scan(one, state, inputs)
     # A single step needs no loop, in which some operations are slow (see `one_by_one`).

@@ -44,5 +44,6 @@ def create(params: Params, tx: optax.GradientTransformation) -> TrainState:
         # Copies: the step donates its state, and a buffer cannot be donated twice.
         ema=jax.tree.map(jnp.array, params),
         ema_count=jnp.zeros([], jnp.int32),
+        # Moments of the trained part alone: the normalizer has no gradient.
         opt_state=tx.init(trained(params)),
     )

@@ -68,6 +68,7 @@ def _leaves(feature: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     tfds = extras.require("tensorflow_datasets", extra="data")
     if not isinstance(feature, tfds.features.FeaturesDict):
         return [(prefix.rstrip("/"), feature)]
+    # Depth first, in the order of the description.
     items = feature.items()
     return [leaf for key, child in items for leaf in _leaves(child, f"{prefix}{key}/")]
 
@@ -104,6 +105,7 @@ def column(info: Any, path: str, leaves: Mapping[str, Any]) -> Parts:
 def _column(info: Any, path: str, leaf: Any) -> Column:
     """How one feature is stored; raises a UserError unless it is numbers or images."""
     tfds = extras.require("tensorflow_datasets", extra="data")
+    # The proto's keys are the paths of features; text and nested data sets have no shape.
     key = f"steps/{path}"
     shape = getattr(leaf, "shape", (None,))
     fixed = None not in shape

@@ -22,6 +22,7 @@ def example(
 
     metadata: scalars of the episode. where: names the episode in errors about them.
     """
+    # Episodes without metadata have no such key, and the features say the same.
     nested: dict[str, Any] = {"steps": _steps(columns, observations)}
     if metadata:
         nested["episode_metadata"] = _scalars(metadata, where)
@@ -39,6 +40,7 @@ def features(tree: Mapping[str, Any], of_step: bool) -> dict[str, Any]:
         elif isinstance(x, str):
             described[key] = tfds.features.Text()
         elif isinstance(x, list):  # of PNGs
+            # Every image has the size of the first; reading refuses others.
             height, width = images.size(x[0])
             described[key] = tfds.features.Image(
                 shape=(height, width, 3), dtype=np.uint8, encoding_format="png"

@@ -107,6 +107,8 @@ def write(out: Path, conversion: Conversion, verify: Callable[[Path, list[str]],
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Makes the folder and locks it against a second process."""
+    # The folder may be there from an interrupted conversion, with the lock of a process that is
+    # gone: such a lock is free.
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "a", encoding="utf-8")
@@ -165,6 +167,7 @@ def _write(folder: Path, conversion: Conversion, shards: list[Shard]) -> list[Sh
         for number in numbers:
             if len(journal.digests) >= SHARD_EPISODES or journal.size >= SHARD_BYTES:
                 shards = _close_shard(folder, path, conversion.request, shards, journal)
+            # Checked, serialized, and safe in the journal.
             columns = _read_checked(conversion, number, shapes)
             record = serializer(_example(conversion, number, columns))
             journal.append(digest(columns), record)
@@ -180,6 +183,7 @@ def _describe(path: Path, conversion: Conversion) -> tuple[Any, dict[str, tuple[
     """The data set's description and the shapes of a step, from its first episode."""
     if not conversion.num_episodes:
         raise UserError(f"{conversion.description}: expected at least 1 episode, got 0.")
+    # Read once more, and checked, in every start: the first episode sets keys, shapes and types.
     columns = _read_checked(conversion, 0, None)
     first = _example(conversion, 0, columns)
     info = writer.describe(path, NAME, conversion.description, first, conversion.set_metadata)
@@ -209,6 +213,7 @@ def _close_shard(
     folder: Path, path: Path, request: Mapping, shards: list[Shard], journal: Journal
 ) -> list[Shard]:
     """Turns the journal into a shard and starts the next journal."""
+    # The journal is empty if the last episode ended a shard.
     if not journal.digests:
         return shards
     # Shard and progress are on disk before the journal is deleted.

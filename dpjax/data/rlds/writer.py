@@ -22,7 +22,8 @@ from dpjax.data.rlds import examples as examples_lib
 DatasetInfo = Any
 
 VERSION = "1.0.0"
-EPISODES_PER_SHARD = 5000  # about 20 MB per shard of numbers
+# About 20 MB per shard of numbers: few files, and none too large to copy.
+EPISODES_PER_SHARD = 5000
 
 log = logging.getLogger("dpjax")
 
@@ -79,6 +80,7 @@ def write(
 def _write(path: Path, name: str, description: str, examples: Iterable[Mapping]) -> None:
     """Writes examples with tfds's own writer, made once the first one shows the features."""
     writer = None
+    # A generator: episodes are written while the source still makes the next ones.
     for example in examples:
         writer = writer or _writer(path, name, description, example)
         writer.add_examples({"train": [example]})
@@ -131,6 +133,7 @@ def describe(
 
 def serializer(info: DatasetInfo) -> Callable[[Mapping], bytes]:
     """A function example -> bytes of its proto, the same in every process."""
+    # Deterministic: a map of a proto has no order, and equal episodes must give equal bytes.
     tfds = extras.require("tensorflow_datasets", extra="data")
     encoder = tfds.core.example_serializer.ExampleSerializer(info.features.get_serialized_info())
 
@@ -145,6 +148,7 @@ def write_shard(path: Path, name: str, number: int, records: Iterable[bytes]) ->
     """Writes one ArrayRecord file of the split "train"; it is on disk when this returns."""
     module = extras.require("array_record.python.array_record_module", extra="data")
     file = path / f"{name}-train.array_record-{number:05d}"
+    # Groups of one record: any episode can be read without its neighbours.
     writer = module.ArrayRecordWriter(str(file), "group_size:1")
     try:
         for record in records:
@@ -171,6 +175,7 @@ def save_info(info: DatasetInfo, path: Path, lengths: list[int], size: int) -> N
         filetype_suffix="array_record",
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
     )
+    # How many episodes each file must have; `records.read_shards` compares.
     split = tfds.core.SplitInfo(
         name="train", shard_lengths=lengths, num_bytes=size, filename_template=template
     )
@@ -187,6 +192,7 @@ def _examples(
 ) -> Iterator[dict[str, Any]]:
     """Yields each episode as RLDS nests it, once it was checked against the first one."""
     shapes: dict[str, tuple[int, ...]] = {}
+    # An iterator over the same list that the episodes' generator may append to.
     items = None if metadata is None else iter(metadata)
     for number, episode in enumerate(episodes):
         where = f"{source}: episode {number}"

@@ -105,6 +105,7 @@ def write_arrays(directory: Path, leaves: Leaves) -> None:
     Orbax takes neither an empty tree nor an array of size 0. Both are in the table alone: the
     encoder {} of a policy that sees numbers only has no folder.
     """
+    # Orbax sees nested dicts of arrays and nothing else, whatever the tree was made of.
     filled = {path: x for path, x in leaves.items() if x.size}
     if filled:
         _orbax().save(directory.absolute(), args=ocp.args.PyTreeSave(nest(filled)))
@@ -176,6 +177,7 @@ def seal(content: Any) -> str:
 
 def read_sealed(path: Path) -> Any:
     """The content of a sealed file; `Damaged` if it is missing or not what was written."""
+    # Missing, unreadable and changed are three different faults for whoever looks at the disk.
     try:
         sealed = json.loads(path.read_text(encoding="utf-8"))
         intact = sealed["sha256"] == _text_hash(sealed["content"])

@@ -51,9 +51,11 @@ def items(state: TrainState) -> dict[str, Any]:
 
 def read_table(directory: Path) -> Table:
     """The digest table of a step; `Damaged` unless both of its JSON files are intact."""
+    # Folders of other programs and of interrupted copies may be empty.
     if not os.listdir(directory):
         raise Damaged("an empty folder")
     integrity.read_sealed(directory / META)
+    # The digests are sealed too, so that a flipped bit in them is not taken for one in an array.
     table = integrity.read_sealed(directory / DIGEST)
     if set(table) != set(ITEMS):
         raise Damaged(f"{DIGEST}: lists the items {sorted(table)}, not {sorted(ITEMS)}")
@@ -92,6 +94,7 @@ def list_steps(root: Path, warn: bool = False) -> list[int]:
 
 def steps(run_dir: PathLike) -> list[int]:
     """The steps that look complete, in ascending order; only reading them proves it."""
+    # Both JSON files are written after the arrays: with them, nothing is missing.
     complete = []
     for step in list_steps(folder(run_dir)):
         try:

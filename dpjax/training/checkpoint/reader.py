@@ -42,6 +42,7 @@ def restore_latest(
     expected = {name: integrity.by_path(tree) for name, tree in layout.items(like).items()}
 
     def read(step: int, directory: Path, table: Table) -> dict[str, integrity.Leaves]:
+        # Another tree is the user's mistake and stops here; damage goes on to the next step.
         _check_fit(f"checkpoint step {step} in {directory.parent}", table, expected)
         return layout.read_step(directory, table)
 
@@ -76,6 +77,7 @@ def load_items(
         if name not in layout.ITEMS:
             text = f"a checkpoint has no item {name!r}; {choices(name, layout.ITEMS)}."
             raise UserError(text, argument="names")
+    # Only the named items are read and compared: damage in others does not matter.
     read = lambda _, directory, table: layout.read_step(directory, table, names)
     valid = _newest_valid(run_dir, read, step)
     if valid is None:
@@ -111,6 +113,7 @@ def load_params(
 
 def _state_of(trees: dict[str, Any], like: TrainState) -> TrainState:
     """The training state of a checkpoint's items."""
+    # The normalizer is stored once and belongs to both.
     params = {key: trees[key] for key in ("encoder", "denoiser", "normalizer")}
     ema = {key: trees[f"ema_{key}"] for key in ("encoder", "denoiser")}
     return like.replace(

@@ -23,12 +23,14 @@ def lock(run_dir: PathLike) -> IO:
     # Opened without truncating: the file names its holder until the lock is ours.
     file = open(path, "a+", encoding="utf-8")
     if not files.try_lock(file):
+        # The file says who holds it, unless that process was killed while writing.
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
         raise UserError(
             f"{run_dir} is locked by {holder}: wait for it, stop it, or choose another workdir."
         )
+    # The lock is ours: the next process that asks will read this line.
     file.truncate(0)
     file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
     file.flush()

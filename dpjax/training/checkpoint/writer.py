@@ -32,6 +32,7 @@ from dpjax.training.checkpoint.integrity import Damaged, Leaves
 from dpjax.training.checkpoint.layout import ITEMS, TMP, PathLike, Table
 from dpjax.training.state import TrainState
 
+# Whose versions are in a checkpoint's meta.
 PACKAGES = ("dpjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 _passings: collections.Counter = collections.Counter()
@@ -98,6 +99,7 @@ class Checkpoints:
         # meta's own keys come last: extra cannot replace them.
         core = {"step": step, "score": score, "config": config, "versions": self._versions}
         text = integrity.seal({**(extra or {}), **core})
+        # The rest touches the disk, and the training goes on meanwhile.
         self._saving = self._thread.submit(self._write, step, leaves, text)
 
     def wait(self) -> None:
@@ -128,6 +130,7 @@ class Checkpoints:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             # The digests are those of the host copy, before Orbax sees it.
             table = {item: integrity.entries(leaves[item]) for item in ITEMS}
+            # A step that an evaluation scores later is saved twice: only its meta changes.
             if self._is_saved(step, table):
                 files.write_atomically(self._root / str(step) / layout.META, meta)
             else:
@@ -167,6 +170,7 @@ class Checkpoints:
         final = self._root / str(step)
         old = self._root / f"{step}{TMP}-old"
         _pass("before_commit")
+        # rename does not replace a folder that has files, so the old one makes room first.
         if final.exists():
             os.rename(final, old)
         os.rename(tmp, final)
@@ -175,6 +179,7 @@ class Checkpoints:
 
     def _delete_old(self, saved: int) -> None:
         """Deletes the steps that are neither the latest nor among the best."""
+        # Scores are read from the disk: an earlier process may have saved most of the steps.
         there = layout.steps(self._root.parent)
         score = {step: layout.read_meta(self._root.parent, step)["score"] for step in there}
         # Steps without a score rank below all others, newer ones above older ones.
@@ -208,6 +213,7 @@ def _check_finite(step: int, leaves: dict[str, Leaves]) -> None:
     """
     for item in set(ITEMS) - {"optimizer", "counters"}:
         for path, x in leaves[item].items():
+            # A checkpoint of NaNs would replace good ones.
             bad = integrity.count_non_finite(x)
             if bad:
                 raise UserError(
