@@ -134,4 +134,5 @@ def test_a_run_folder_gets_the_files_and_the_curves(run, short_episodes):
     assert evaluate.main([*argv, "--sampler", "ddim"]) == 0
     assert (run / "evaluation-ddim-2-ema-1.json").exists()
     page = (run / "report.html").read_text()
-    assert "Loss over steps" in page and page.count("data:image/png") >= 4
+    # The scores, the losses and the action chunks; no coverage, which is 0 after so few steps.
+    assert "Loss over steps" in page and page.count("data:image/png") == 3
