@@ -5,8 +5,8 @@
     python -m dpjax.convert lerobot   SRC OUT    LeRobot data sets v2 and v3, videos too
     python -m dpjax.convert arrays    SRC OUT    a folder of .npz, or of folders of .npy
 
-If it is killed and started again with the same arguments, it goes on where it was. OUT gets
-its name only after all of it has been read back.
+A conversion that was killed resumes when it is started again with the same arguments. OUT
+appears only after all of it has been written, read back and compared.
 """
 
 import argparse
@@ -33,19 +33,24 @@ from dpjax.core import errors
 from dpjax.core.errors import UserError
 from dpjax.data.rlds import resumable_writer
 
-CHILD = "DPJAX_CONVERT_CHILD"  # environment variable, set in the process that reads HDF5
+# Environment variable that marks the child process of `command`.
+CHILD = "DPJAX_CONVERT_CHILD"
 
 log = logging.getLogger("dpjax")
 
 
 class Format(NamedTuple):
-    """help: a line for --help. open_source: (args, stack) -> Source, open as long as `stack`."""
+    """A format that the command reads.
+
+    help: its line in --help.
+    open_source: (args, stack) -> Source. The source stays open until `stack` is closed.
+    """
 
     help: str
     open_source: Callable[[argparse.Namespace, ExitStack], Source]
 
 
-# To add a format, add a line; dpjax/convert/source.py says what its file has to do.
+# To add a format, add an entry; dpjax/convert/source.py describes what its function returns.
 FORMATS = {
     "zarr": Format(
         "replay buffers of Chi et al.'s code and UMI's: a zarr v2 directory or zip",
@@ -66,7 +71,8 @@ FORMATS = {
         lambda args, stack: arrays.open_source(args.source, stack),
     ),
 }
-# What errors of the library call an argument, and what the command calls it.
+# {regular expression: option}. Errors of the library name arguments of functions; the command
+# prints the option that sets each of them.
 OPTIONS = {
     r"\bkeys= ?": "--keys ",
     r"\bmapping=": "--mapping ",
@@ -76,22 +82,22 @@ OPTIONS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Converts, reads back what was written, and prints a table of it.
+    """Converts a source, reads the result back, and prints a table that describes it.
 
     Raises a UserError that names the command's options.
     """
-    # Formats log what they notice; progress bars and this go to stderr, the table to stdout.
+    # Log lines and progress bars go to stderr; stdout has the casts and the table.
     logging.basicConfig(format="dpjax: %(message)s")
     log.setLevel(logging.INFO)
     args = _parser().parse_args(argv)
-    # Before the source is read, which may take minutes.
+    # Wrong arguments are refused first: reading the source's headers may take minutes.
     if args.out.exists():
         raise UserError(f"{args.out} exists already. Remove it or write to another directory.")
     if not 0 <= args.fps < np.inf:
         raise UserError(f"--fps {args.fps}: expected a number above 0.")
     if not args.source.exists():
         raise UserError(f"{args.source}: no such file or directory.")
-    # Below this line errors name arguments of functions, and users know options only.
+    # Errors of the library that are about an argument get the option's name instead.
     try:
         print(_convert(args))
     except UserError as error:
@@ -102,11 +108,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command() -> int:
-    """Runs `main`, for HDF5 in a child: a broken file may crash the process that reads it."""
-    # The child has CHILD in its environment, and gets past this line.
+    """Runs `main`; for HDF5 in a child process, since a broken file can crash the HDF5 library."""
+    # The child runs this function too: CHILD in its environment sends it straight to `main`.
     arguments = sys.argv[1:]
     if arguments[:1] != ["robomimic"] or CHILD in os.environ:
         return main()
+    # A crash kills the child only, and the parent can report it in one line.
     try:
         child = subprocess.run(
             [sys.executable, "-m", "dpjax.convert", *arguments],
@@ -115,7 +122,8 @@ def command() -> int:
         )
     except KeyboardInterrupt:  # the child was interrupted too, and has printed so
         return 130
-    if child.returncode < 0:  # killed by this signal, negated
+    # A negative code: the child did not exit, it was killed by that signal (SIGSEGV, SIGKILL).
+    if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise UserError(
             f"{' '.join(arguments[1:2])}: the process that read it died ({name}): the file is "
@@ -125,8 +133,8 @@ def command() -> int:
 
 
 def _die_with_parent() -> None:
-    """Has Linux kill the child when the command is killed; elsewhere the child goes on."""
-    # Python has no function for it. It runs in the child, between fork and exec.
+    """Asks Linux to kill the child when the command dies; elsewhere the child runs to its end."""
+    # Called in the child, between fork and exec. Python has no function for prctl.
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
         libc.prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
@@ -138,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # Options of every format.
     formats = parser.add_subparsers(dest="format", required=True)
     for name, (text, _) in FORMATS.items():
         one = formats.add_parser(name, help=text, description=text)
@@ -148,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--fps", type=float, default=0.0, help="steps per second, if the source doesn't say"
         )
-    # Other formats have neither filter keys nor a convention for poses.
+    # Only robomimic has filter keys, and a fixed order of the numbers in a pose.
     one = formats.choices["robomimic"]
     one.add_argument("--filter", default="", help="demos of this filter key only (mask/<name>)")
     one.add_argument(
@@ -159,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _with_options(text: str) -> str:
     """Replaces the names of the library's arguments by those of the command's options."""
+    # "filter_key=x is not in mask/" -> "--filter x is not in mask/"
     for argument, option in OPTIONS.items():
         text = re.sub(argument, option, text)
     return text
@@ -166,12 +176,14 @@ def _with_options(text: str) -> str:
 
 def _convert(args: argparse.Namespace) -> str:
     """Converts the source, and returns the table of the data set."""
+    # Without --keys, None lets `select` take the source's defaults.
     mapping = _parse_mapping(args.mapping)
     keys = None if args.keys is None else _split(args.keys)
+    # Files of the source stay open until the data set is written.
     with ExitStack() as stack:
         source = FORMATS[args.format].open_source(args, stack)
         selected = selection.select(source, keys, mapping)
-        # Before hours of conversion, so that a wrong choice is noticed now.
+        # Printed before the conversion, which may take hours: a wrong choice is noticed early.
         for line in selection.describe_casts(source, selected):
             print(line)
         for key, reason in selected.left_out.items():
@@ -180,6 +192,7 @@ def _convert(args: argparse.Namespace) -> str:
 
 
 def _split(text: str) -> list[str]:
+    # Empty parts are dropped: "" gives [], and a comma at the end does no harm.
     return [part for part in text.split(",") if part]
 
 
@@ -187,6 +200,7 @@ def _parse_mapping(text: str) -> dict[str, str]:
     """{old: new} from "old=new,old=new"."""
     mapping = {}
     for pair in _split(text):
+        # Without "=", `new` is empty.
         old, _, new = pair.partition("=")
         if not old or not new:
             raise UserError(f"--mapping {text}: expected old=new, separated by commas.")
@@ -196,12 +210,13 @@ def _parse_mapping(text: str) -> dict[str, str]:
 
 def _write(args: argparse.Namespace, source: Source, selected: Selection) -> str:
     """Writes the data set, reads it back, and returns its table."""
-    # --fps is for sources that don't say; it does not override what a source says.
+    # --fps is for sources without a rate; it cannot override the rate of a source.
     if source.fps and args.fps and source.fps != args.fps:
         raise UserError(f"--fps {args.fps:g}: {source.path} says {source.fps:g}.")
     fps = source.fps or args.fps
     observations = [name for name in selected.names.values() if name != ACTION]
-    # A conversion that was interrupted goes on only if all of this is the same.
+    # An interrupted conversion resumes only if its `request` is unchanged: the same options, and
+    # source files of the same names, sizes and times.
     options = {key: str(value) for key, value in sorted(vars(args).items()) if key != "out"}
     conversion = resumable_writer.Conversion(
         request={
@@ -216,7 +231,8 @@ def _write(args: argparse.Namespace, source: Source, selected: Selection) -> str
         description=f"Converted from {args.source.name} ({args.format}).",
         set_metadata={"format": args.format, **({"fps": fps} if fps else {})},
     )
-    # The writer calls `verify` before the data set gets its name.
+    # The writer calls `verify` on a temporary directory, and renames that to args.out only if
+    # `verify` raises nothing.
     summaries = []
     verify = lambda path, digests: summaries.append(read_back(path, observations, digests))
     path = resumable_writer.write(args.out, conversion, verify)

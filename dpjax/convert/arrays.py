@@ -1,9 +1,9 @@
 """A folder of .npz files, or of folders of .npy files: one per episode, arrays [T, ...].
 
-    SRC/000.npz             the keys are the names in it
+    SRC/000.npz             its arrays' names are the keys
     SRC/000/<key>.npy
 
-Episodes come in natural order (2 before 10). Arrays of pickled objects are never loaded.
+Episodes are sorted in natural order (2 before 10). Arrays of pickled objects are never loaded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,28 +29,28 @@ from dpjax.convert.source import (
 from dpjax.core.errors import UserError
 from dpjax.core.files import refuse_pointer
 
-# Bytes at the start of a .npy file in which its header must end. numpy itself refuses headers of
-# more than 10,000 bytes, which it would have to evaluate.
+# Bytes that are read of a .npy file to parse its header. numpy refuses headers of more than 10,000
+# bytes anyway, because it parses them as a Python literal.
 HEADER_LIMIT = 2**16
 
 log = logging.getLogger("dpjax")
 
 
 class Header(NamedTuple):
-    """What the header of a .npy file says: shape and type of its array."""
+    """Shape and type of an array, from the header of its .npy file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
 def open_source(path: Path, stack: ExitStack) -> Source:
-    """The episodes of a folder; only headers are read here."""
+    """The episodes of a folder. Only headers are read here; `Source.read` reads the numbers."""
     del stack  # nothing stays open: a file is opened when its episode is read
     episodes = _list_episodes(path)
-    # All headers are read before anything is written, so that an episode that doesn't fit is
-    # noticed in seconds and not after hours.
+    # All headers are read before anything is written: an episode of another shape is reported
+    # within seconds, not after hours of conversion.
     headers = [_headers(episode) for episode in tqdm(episodes, desc="headers", unit=" episodes")]
-    # All episodes must have the features of the first one.
+    # The first episode sets keys, shapes and types; `_length` refuses episodes that differ.
     first = headers[0]
     features = {key: Feature(header.shape[1:], header.dtype) for key, header in first.items()}
     lengths = [_length(*pair, features) for pair in zip(episodes, headers)]
@@ -68,7 +68,7 @@ def _list_episodes(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"{path}: not a directory; expected a folder of .npz files.")
     entries = sorted(path.iterdir(), key=lambda entry: natural_order(entry.name))
-    # A folder without .npy files is not an episode: it may hold notes or films.
+    # A folder without .npy files is not an episode: it may hold notes or videos.
     files = [entry for entry in entries if entry.is_file() and entry.suffix == ".npz"]
     folders = [entry for entry in entries if entry.is_dir() and any(entry.glob("*.npy"))]
     if files and folders:
@@ -79,6 +79,7 @@ def _list_episodes(path: Path) -> list[Path]:
     episodes = files or folders
     if not episodes:
         raise UserError(f"{path}: expected .npz files, or folders of .npy files, got none.")
+    # Everything else is left alone, but named: it may be a file with a misspelt suffix.
     if others := [entry.name for entry in entries if entry not in episodes]:
         log.warning("%s: not read: %s", path, ", ".join(others))
     return episodes
@@ -87,18 +88,18 @@ def _list_episodes(path: Path) -> list[Path]:
 def _headers(episode: Path) -> dict[str, Header]:
     """{key: Header} of one episode."""
     headers = {}
-    # A folder of .npy files: a key per file.
+    # A folder: one key per .npy file.
     if episode.is_dir():
         for file in sorted(episode.glob("*.npy")):
-            refuse_pointer(file)
+            refuse_pointer(file)  # a small text that Git LFS leaves in place of the file
             with open(file, "rb") as opened:
                 start = opened.read(HEADER_LIMIT)
             headers[file.stem] = _parse(start, file.stat().st_size, str(file))
         return headers
-    # A .npz file is a zip of .npy files. Only the start of each is decompressed.
+    # A .npz file is a zip of .npy files, one per key. Only the start of each is decompressed.
     with untrusted_zip.open_zip(episode) as archive:
         for item in archive.infolist():
-            key = item.filename.removesuffix(".npy")
+            key = item.filename.removesuffix(".npy")  # "state.npy" -> "state"
             if key == item.filename:
                 raise UserError(f"{episode}: {item.filename}: expected .npy files in it.")
             size = min(HEADER_LIMIT, item.file_size)
@@ -110,12 +111,12 @@ def _headers(episode: Path) -> dict[str, Header]:
 
 
 def _parse(start: bytes, size: int, where: str) -> Header:
-    """Parses a header; raises a UserError if it claims another size than the file has.
+    """Parses a header; raises a UserError if the file's size does not match it.
 
     start: the first bytes of the file. size: bytes of the whole file.
     """
-    # Version 1.0 is what numpy writes; 2.0 if the header is longer than 64 KiB. 3.0 is for field
-    # names beyond Latin-1, and plain numbers have no fields.
+    # numpy writes version 1.0, or 2.0 if the header is longer than 64 KiB. Version 3.0 is for
+    # structured arrays with field names beyond Latin-1; plain numbers have no fields.
     stream = io.BytesIO(start)
     with as_user_error(f"{where}: not a .npy file"):
         version = np.lib.format.read_magic(stream)
@@ -124,12 +125,12 @@ def _parse(start: bytes, size: int, where: str) -> Header:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, _, dtype = read_header(stream)
-    # Objects are stored as a pickle, which runs code when it is loaded.
+    # Objects are stored as a pickle, and loading a pickle can run any code.
     if dtype.hasobject:
         raise UserError(f"{where}: expected numbers, got pickled objects, which are never loaded.")
     if not shape:
         raise UserError(f"{where}: expected an array [T, ...], got a single number.")
-    # The stream now stands where the numbers start.
+    # The stream's position is now the end of the header; the numbers fill the rest of the file.
     expected = stream.tell() + math.prod(shape) * dtype.itemsize
     if expected != size:
         raise UserError(
@@ -153,7 +154,7 @@ def _length(episode: Path, headers: Mapping[str, Header], features: Mapping[str,
                 f"{episode}: {key}: expected {expected.dtype} {list(expected.shape)} per step, got "
                 f"{got.dtype} {list(got.shape)}."
             )
-    # Every key has the same number of steps.
+    # The first axis is time, so all keys must agree on its length.
     lengths = {key: header.shape[0] for key, header in headers.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{n} of {key}" for key, n in lengths.items())
@@ -162,9 +163,11 @@ def _length(episode: Path, headers: Mapping[str, Header], features: Mapping[str,
 
 
 def _read(episode: Path, keys: Sequence[str]) -> Columns:
+    """{key: [T, ...]} of one episode."""
     if episode.is_dir():
         return {key: _load(episode / f"{key}.npy", f"{episode}: {key}") for key in keys}
-    # A file that was cut at the limit fails in numpy: its header promises more numbers.
+    # An array larger than the limit is cut off there, and numpy then refuses it: there are fewer
+    # numbers than the header promises.
     with untrusted_zip.open_zip(episode) as archive:
         files = {
             key: untrusted_zip.read(episode, archive, f"{key}.npy", EPISODE_LIMIT) for key in keys
@@ -173,5 +176,6 @@ def _read(episode: Path, keys: Sequence[str]) -> Columns:
 
 
 def _load(file: Path | IO[bytes], where: str) -> np.ndarray:
+    # allow_pickle=False: a header that claims objects raises instead of running their code.
     with as_user_error(f"{where}: can't be read"):
         return np.load(file, allow_pickle=False)

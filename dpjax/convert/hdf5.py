@@ -1,7 +1,8 @@
-"""HDF5 files from strangers: no link is followed, no hole is read.
+"""Reads HDF5 files from untrusted sources.
 
-HDF5 itself reads numbers that were never written as zeros, and follows links into other files
-or in circles. Here a dataset is complete and in the file itself, or it is refused.
+The HDF5 library returns zeros for numbers that were never written, and follows links to other
+files or in circles. Here a dataset must be complete and stored in the file itself; otherwise it
+is refused.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from dpjax.core.files import refuse_pointer
 if TYPE_CHECKING:
     import h5py
 
-# Bytes of one chunk, decoded. HDF5 decodes whole chunks, however little of them is read.
+# Largest chunk in bytes, decoded. HDF5 decodes a whole chunk even to read one number of it.
 CHUNK_LIMIT = 2**31
 
 
 def _h5py() -> ModuleType:
+    # Imported on use: h5py is in the extra "data", which not everybody installs.
     return extras.require("h5py", extra="data")
 
 
 def open_file(path: Path, expected: str) -> h5py.File:
     """Opens a file for reading. expected: what it should be, for messages."""
+    # Both would otherwise end in an HDF5 error that does not tell what happened: a directory, or
+    # the small text file that Git LFS leaves in place of a file that it did not download.
     if not path.is_file():
         raise UserError(f"{path}: not a file; expected {expected}.")
     refuse_pointer(path)
@@ -41,10 +45,10 @@ def open_file(path: Path, expected: str) -> h5py.File:
 
 
 def child(group: h5py.Group, name: str, path: Path) -> Any:
-    """What the group has under this name; raises a UserError if that is not a hard link."""
+    """The member of a group; raises a UserError if it is missing or not a hard link."""
     where = f"{path}: {group.name.rstrip('/')}/{name}"
-    # The link itself is looked at before it is followed. A soft link may lead in a circle, an
-    # external one into any file that the user may read.
+    # getlink=True returns the link without following it. A soft link may lead in a circle, and an
+    # external link into any file that the user may read. Only a hard link is the member itself.
     with as_user_error(f"{where}: can't be read"):
         link = group.get(name, getlink=True)
         if link is None:
@@ -55,7 +59,7 @@ def child(group: h5py.Group, name: str, path: Path) -> Any:
 
 
 def subgroup(group: h5py.Group, name: str, path: Path) -> h5py.Group:
-    """The group under this name."""
+    """The subgroup of this name; raises a UserError if it is anything but a group."""
     item = child(group, name, path)
     if not isinstance(item, _h5py().Group):
         raise UserError(f"{path}: {item.name}: expected a group, got a {type(item).__name__}.")
@@ -63,18 +67,22 @@ def subgroup(group: h5py.Group, name: str, path: Path) -> h5py.Group:
 
 
 def dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
-    """The dataset [T, ...] of numbers under this name, all of it stored in this file."""
+    """The dataset [T, ...] of this name.
+
+    Raises a UserError unless it holds numbers, all of which are stored in this file.
+    """
     item = child(group, name, path)
     where = f"{path}: {group.name}/{name}"
-    # A single number has the shape ().
+    # A scalar dataset has the shape (), so it has no steps.
     if not isinstance(item, _h5py().Dataset) or not item.shape:
         raise UserError(f"{where}: expected an array [T, ...], got a {type(item).__name__}.")
-    # Texts of variable length, and references.
+    # Strings of variable length and references are objects in h5py.
     if item.dtype.hasobject:
         raise UserError(f"{where}: expected numbers, got objects ({item.dtype}).")
-    # A virtual dataset is assembled from others, an external one lies in a file of raw bytes.
+    # A virtual dataset is assembled from other datasets; an external one is in a raw file beside.
     if item.is_virtual or item.external:
         raise UserError(f"{where}: expected the data, got a reference to other files.")
+    # Too few bytes or chunks: the copy was interrupted, or the recording was.
     if stored := _stored_too_little(item):
         raise UserError(
             f"{where}: expected {list(item.shape)} {item.dtype}, got {stored}, which HDF5 would "
@@ -84,17 +92,19 @@ def dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
 
 
 def _stored_too_little(item: h5py.Dataset) -> str:
-    """How much is stored of a dataset that is not complete; "" if it is."""
-    if 0 in item.shape:
+    """Describes what is stored of an incomplete dataset; "" if the dataset is complete."""
+    if 0 in item.shape:  # no numbers, so none can be missing
         return ""
-    # Contiguous: one block of bytes, which exists as soon as one number was written.
+    # Contiguous layout: one block of bytes, allocated in full when the first number is written.
     if item.chunks is None:
         size = math.prod(item.shape) * item.dtype.itemsize
         stored = item.id.get_storage_size()
         return "" if stored >= size else f"{stored} of {size} bytes"
+    # Chunked layout. Chunks may be compressed, so their decoded size has to be bounded.
     if math.prod(item.chunks) * item.dtype.itemsize > CHUNK_LIMIT:
         return f"chunks of {list(item.chunks)}, more than {CHUNK_LIMIT / 2**30:.0f} GiB each"
-    # Chunks are counted and not read: a header may claim 2^40 rows.
+    # Chunks are counted, not read: a header may claim 2^40 steps. Each axis is rounded up, since
+    # its last chunk may reach beyond the dataset.
     total = math.prod(-(-n // chunk) for n, chunk in zip(item.shape, item.chunks))
     stored = item.id.get_num_chunks()
     return "" if stored == total else f"{stored} of {total} chunks"
@@ -108,6 +118,6 @@ def read(item: h5py.Dataset) -> np.ndarray:
 
 def names(item: h5py.Dataset) -> Sequence[str]:
     """The strings of a dataset of names."""
-    # HDF5 has bytes for strings of fixed length.
+    # h5py returns strings of fixed length as bytes.
     values = np.ravel(read(item))
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]

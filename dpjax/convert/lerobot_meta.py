@@ -1,6 +1,6 @@
-"""What the folder meta/ of a LeRobot data set says: features, episodes, and where their files lie.
+"""Reads meta/ of a LeRobot data set: its features, its episodes, and the paths of their files.
 
-Nothing in it is trusted: numbers are checked, and paths must stay inside the data set.
+Nothing in meta/ is trusted: numbers are checked, and paths must stay inside the data set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,19 @@ from dpjax.convert.source import Feature, as_user_error
 from dpjax.core.errors import UserError
 from dpjax.core.files import refuse_pointer
 
-# Bytes of a JSON file of meta/. A line per episode is about 100 bytes: this is far beyond any set.
+# Largest JSON file of meta/ in bytes. At about 100 bytes per episode, that is 600,000 episodes.
 META_LIMIT = 2**26
-# 2.1 differs from 2.0 in its statistics only, which are not read.
+# v2.1 differs from v2.0 only in its statistics, which are not read here.
 VERSIONS = ("v2.0", "v2.1", "v3.0")
-# What a template of a path may contain, as in "data/chunk-{chunk_index:03d}/…".
+# Fields that a path's template may contain, as in "data/chunk-{chunk_index:03d}/…".
 FIELDS = ("episode_chunk", "episode_index", "video_key", "chunk_index", "file_index")
 
 
 class Info(NamedTuple):
-    """What meta/info.json says.
+    """The content of meta/info.json.
 
-    features: {key: Feature as it is read}. dtypes: {key: its "dtype" in the file}.
+    root: directory of the data set.
+    features: {key: shape and type of what is read}. dtypes: {key: its "dtype" in the file}.
     data_path, video_path: templates of the paths of parquet files and videos.
     chunk_size: episodes per folder (v2). episodes, frames: how many the data set has.
     """
@@ -52,9 +53,9 @@ class Info(NamedTuple):
 class Episode(NamedTuple):
     """One episode of the data set.
 
-    number: its episode_index. length: its steps. tasks: in words.
-    fields: what the template of its parquet file's path is filled with.
-    videos: {camera: (fields of the video's path, second at which the episode starts in it)}.
+    number: episode_index. length: number of steps. tasks: instructions in words.
+    fields: values for the template of the path of its parquet file.
+    videos: {camera: (values for the video's template, start of the episode in it in s)}.
     """
 
     number: int
@@ -68,7 +69,7 @@ def read_info(root: Path) -> Info:
     """Reads and checks meta/info.json."""
     file = root / "meta" / "info.json"
     content = _json(file)
-    # Whatever is missing or of another type ends in one line, which shows Python's own words.
+    # Any key may be missing or of another type. Python's own error says which one.
     try:
         features = {str(key): dict(feature) for key, feature in content["features"].items()}
         info = Info(
@@ -90,7 +91,7 @@ def read_info(root: Path) -> Info:
             f"{file}: codebase_version {info.version!r} isn't read; choose one of "
             f"{', '.join(VERSIONS)}."
         )
-    # A rate of 0 would put all frames at one time, and a chunk of 0 divides by 0 below.
+    # fps and chunks_size are divided by later. Without an episode there is nothing to convert.
     if not 0 < info.fps < np.inf or info.chunk_size < 1 or info.episodes < 1:
         raise UserError(
             f"{file}: expected fps, chunks_size and total_episodes above 0, got {info.fps:g}, "
@@ -100,19 +101,20 @@ def read_info(root: Path) -> Info:
 
 
 def read_episodes(info: Info) -> list[Episode]:
-    """The episodes in the order of their number; raises a UserError if meta/ is not consistent."""
-    # A feature "image" lies in the table itself; only "video" has files of its own.
+    """The episodes by number; raises a UserError if their count or length contradicts info.json."""
+    # Only features of the type "video" have files of their own; an "image" is in the table.
     cameras = [key for key, dtype in info.dtypes.items() if dtype == "video"]
     read = _episodes_v3 if info.version == "v3.0" else _episodes_v2
     episodes = sorted(read(info, cameras), key=lambda episode: episode.number)
-    # A gap, or a second episode of one number, is a set of which a part was lost or edited.
+    # A gap or a number that occurs twice means that a part of the set was lost or edited.
     numbers = [episode.number for episode in episodes]
-    # info.episodes may be hostile: only what was read is listed.
+    # Compared with a list as long as what was read: info.episodes may be hostile, and huge.
     if len(numbers) != info.episodes or numbers != list(range(len(numbers))):
         raise UserError(
             f"{info.file}: total_episodes: expected episodes 0 to {info.episodes - 1} in meta/, "
             f"got {len(numbers)} ({str(numbers)[:60]})."
         )
+    # The same for the steps, which v2 and v3 both call frames.
     frames = sum(episode.length for episode in episodes)
     if frames != info.frames:
         raise UserError(f"{info.file}: total_frames: expected {frames}, got {info.frames}.")
@@ -120,22 +122,24 @@ def read_episodes(info: Info) -> list[Episode]:
 
 
 def find_file(info: Info, name: str, fields: Mapping[str, Any]) -> Path:
-    """The file of an episode, by the template `name` ("data_path" or "video_path") of info.json.
+    """The path of an episode's parquet file or video.
 
-    Raises a UserError if the template leads out of the data set, or the file isn't there.
+    name: the template in info.json, "data_path" or "video_path". fields: values for it.
+    Raises a UserError if the path is outside of the data set, or if the file is missing.
     """
     template = getattr(info, name)
     where = f"{info.file}: {name}"
-    # Only known fields with a short format: str.format would also look up attributes
-    # ("{episode_index.__class__}") and pad to any width ("{episode_index:01073741824d}").
+    # str.format would also look up attributes ("{episode_index.__class__}") and pad to any width
+    # ("{episode_index:01073741824d}"). So only known fields padded to one digit's width are
+    # allowed: once they are removed, no brace may be left.
     rest = re.sub(r"\{(%s)(:0\dd)?\}" % "|".join(FIELDS), "", template)
     if "{" in rest or "}" in rest or not template:
         raise UserError(f"{where}: expected a path with {', '.join(FIELDS)}, got {template!r:.80}.")
     try:
         path = PurePosixPath(template.format(**fields))
-    except KeyError as error:
+    except KeyError as error:  # a known field that this version of LeRobot does not have
         raise UserError(f"{where}: {template!r:.80}: {error} is not known here.") from error
-    # An absolute path, or one with "..", would read files that are not part of the data set.
+    # An absolute path, or one with "..", would read files outside of the data set.
     if path.is_absolute() or ".." in path.parts or "\\" in template:
         raise UserError(f"{where}: expected a path inside the data set, got {str(path)!r:.80}.")
     file = info.root / path
@@ -146,10 +150,10 @@ def find_file(info: Info, name: str, fields: Mapping[str, Any]) -> Path:
 
 
 def _json(file: Path, lines: bool = False) -> Any:
-    """The content of a JSON file; lines: one item per line, as a list."""
+    """The content of a JSON file. lines: the file has one item per line; returns their list."""
     if not file.is_file():
         raise UserError(f"{file}: missing; expected a LeRobot data set (v2 or v3) there.")
-    # Data sets of the Hub are cloned with Git LFS, which leaves a pointer for what it didn't pull.
+    # A clone from the Hugging Face Hub has a small Git LFS pointer for each file not yet pulled.
     refuse_pointer(file)
     if file.stat().st_size > META_LIMIT:
         raise UserError(f"{file}: more than {META_LIMIT >> 20} MiB: not a file of LeRobot's.")
@@ -161,28 +165,31 @@ def _json(file: Path, lines: bool = False) -> Any:
 
 
 def _feature(key: str, feature: Mapping) -> Feature:
-    """Shape and type of a feature as it is read: images are [H, W, 3], whatever info.json says."""
+    """Shape and type of a feature as it is read.
+
+    Images are decoded to [H, W, 3], whichever order of the axes info.json has.
+    """
     shape = tuple(int(n) for n in feature["shape"])
     dtype = str(feature["dtype"])
-    if min(shape, default=1) < 0:
+    if min(shape, default=1) < 0:  # `read_info` turns it into a UserError
         raise ValueError(f"{key}: shape {shape}")
     if dtype not in ("image", "video"):
         try:
             return Feature(shape, np.dtype(dtype))
-        except TypeError:  # "string" or "language": not numbers, and left out later
+        except TypeError:  # "string" or "language": `selection` leaves objects out
             return Feature(shape, np.dtype(object))
-    # Some writers put the channels first.
+    # Some writers put the channels first: [3, H, W] -> [H, W, 3].
     if len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
         shape = (*shape[1:], shape[0])
-    # "video.is_depth_map" or "is_depth_map", depending on the writer. uint16 is not an image for
-    # dpjax, so depth is left out, and the reason is printed.
+    # The flag is "video.is_depth_map" or "is_depth_map", depending on the writer. dpjax has no
+    # images of uint16, so declaring that type leaves depth out, and the command prints why.
     details = dict(feature.get("info") or {})
     depth = any("depth" in str(name) and value is True for name, value in details.items())
     return Feature(shape, np.dtype(np.uint16 if depth else np.uint8))
 
 
 def _episodes_v2(info: Info, cameras: Sequence[str]) -> list[Episode]:
-    """The episodes of meta/episodes.jsonl: each has a parquet file and its videos to itself."""
+    """The episodes of meta/episodes.jsonl; none shares its parquet file or videos."""
     file = info.root / "meta" / "episodes.jsonl"
     episodes = []
     for number, item in enumerate(_json(file, lines=True)):
@@ -195,7 +202,7 @@ def _episodes_v2(info: Info, cameras: Sequence[str]) -> list[Episode]:
                 f"{file}: line {number + 1}: expected episode_index, length and tasks, got "
                 f"{str(item)[:80]}."
             ) from error
-        # Both templates have these fields; each video starts with its episode.
+        # Both templates have these fields. A video belongs to one episode, so it starts at 0 s.
         fields = {"episode_chunk": index // info.chunk_size, "episode_index": index}
         videos = {key: (fields, 0.0) for key in cameras}
         episodes.append(Episode(index, length, tasks, fields, videos))
@@ -203,16 +210,17 @@ def _episodes_v2(info: Info, cameras: Sequence[str]) -> list[Episode]:
 
 
 def _episodes_v3(info: Info, cameras: Sequence[str]) -> list[Episode]:
-    """The episodes of meta/episodes/: many of them share a parquet file and a video."""
+    """The episodes of meta/episodes/; several share a parquet file and a video per camera."""
     folder = info.root / "meta" / "episodes"
     files = sorted(folder.glob("chunk-*/file-*.parquet"))
     if not files:
         raise UserError(f"{folder}: expected chunk-*/file-*.parquet in it, got none.")
     # Columns "data/chunk_index", "videos/<camera>/file_index", "videos/<camera>/from_timestamp", …
     prefixes = {"data": "data"} | {key: f"videos/{key}" for key in cameras}
+    # A file is found by two numbers, its folder's ("chunk") and its own ("file").
     columns = [f"{prefix}/{n}_index" for prefix in prefixes.values() for n in ("chunk", "file")]
     columns += [f"videos/{key}/from_timestamp" for key in cameras]
-    # from_timestamp is where the episode starts in the shared video, in seconds.
+    # Each row is an episode; from_timestamp is its start in the shared video, in s.
     episodes = []
     for file in files:
         for row in parquet.read_rows(file, ["episode_index", "length", "tasks", *columns]):

@@ -1,4 +1,4 @@
-"""Columns of Parquet files as numpy arrays, read one row group at a time."""
+"""Reads columns of Parquet files as numpy arrays, one row group at a time."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-# Bytes of a row group, decoded. It is read as a whole, so this bounds the memory.
+# Largest row group in bytes, decoded. A row group is read as a whole, so this bounds the memory.
 GROUP_LIMIT = 2**32
-# The column by which rows of an episode are recognized in a file that several episodes share.
+# The column with the number of each row's episode, in a file that several episodes share.
 INDEX = "episode_index"
-# By numpy's dtype.kind. A float32 that was stored as a float64 is accepted, a text is not.
+# {numpy's dtype.kind: family}. Types of one family may differ in size: a column of float64 is
+# accepted for a feature of float32.
 FAMILIES = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
 
 
 def _open(file: Path, columns: Sequence[str]) -> pq.ParquetFile:
     """Opens a file; raises a UserError if it lacks one of the columns."""
     pq = extras.require("pyarrow.parquet", extra="data")
+    # Only the footer is read here.
     with as_user_error(f"{file}: not a Parquet file, or truncated"):
         opened = pq.ParquetFile(file)
         names = opened.schema_arrow.names
@@ -37,14 +39,15 @@ def _open(file: Path, columns: Sequence[str]) -> pq.ParquetFile:
     return opened
 
 
-# Episodes that follow each other share a row group: it is decoded once.
+# Consecutive episodes often share a row group: the last one is cached, so it is decoded once.
 @functools.lru_cache(maxsize=1)
 def _read_group(file: Path, modified: int, number: int, columns: tuple[str, ...]) -> pa.Table:
-    """Row group `number` of a file.
+    """The columns of row group `number` of a file.
 
-    modified: the file's time, only so that the cache doesn't return a group of an older file.
+    modified: the file's modification time. It is part of the cache's key, so that a file that was
+        written again is read again.
     """
-    # The footer has the size: nothing is decoded for this.
+    # The footer has the decoded size, so a group that is too large costs no memory.
     opened = _open(file, columns)
     size = opened.metadata.row_group(number).total_byte_size
     if size > GROUP_LIMIT:
@@ -58,11 +61,12 @@ def _read_group(file: Path, modified: int, number: int, columns: tuple[str, ...]
 
 def read_rows(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """All rows as dicts of Python values; raises a UserError if one of them is null."""
-    # Row group by row group, although all rows are kept: it is the check of sizes that matters.
+    # All rows are kept, but they are read by row group, because `_read_group` bounds the size.
     opened = _open(file, columns)
     rows = []
     for number in range(opened.num_row_groups):
         table = _read_group(file, file.stat().st_mtime_ns, number, tuple(columns))
+        # A null would become None, which no caller expects.
         for column in columns:
             if table[column].null_count:
                 raise UserError(f"{file}: {column}: expected a value in every row, got null.")
@@ -72,24 +76,24 @@ def read_rows(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def read_episode(file: Path, columns: Sequence[str], index: int | None, length: int) -> pa.Table:
-    """The rows of one episode.
+    """The rows of one episode, as a table of `columns`.
 
-    index: the episode's; None: the file has no other episode.
-    length: how many rows it must have, otherwise a UserError is raised.
+    index: number of the episode; None if the file holds this episode only.
+    length: number of rows by meta/; any other number raises a UserError.
     """
     pa = extras.require("pyarrow", extra="data")
     pc = extras.require("pyarrow.compute", extra="data")
-    # Each column once, and the index if rows are chosen by it.
+    # Each column once; the index too if rows have to be filtered by it.
     wanted = tuple(dict.fromkeys([*columns, *([] if index is None else [INDEX])]))
     opened = _open(file, wanted)
-    # An episode may be spread over several row groups, and share each with others.
+    # An episode may be spread over several row groups, and share each of them with other episodes.
     parts = []
     for number in range(opened.num_row_groups):
         if index is None or _may_have(opened, number, index):
             part = _read_group(file, file.stat().st_mtime_ns, number, wanted)
             parts.append(part if index is None else part.filter(pc.equal(part[INDEX], index)))
     table = pa.concat_tables(parts) if parts else opened.schema_arrow.empty_table()
-    # A row more or less would shift all that follow against the video.
+    # One row too many or too few would shift all later steps against the frames of the video.
     if len(table) != length:
         which = "" if index is None else f" of episode {index}"
         raise UserError(f"{file}: expected {length} rows{which} by meta/, got {len(table)}.")
@@ -97,8 +101,9 @@ def read_episode(file: Path, columns: Sequence[str], index: int | None, length: 
 
 
 def _may_have(opened: pq.ParquetFile, number: int, index: int) -> bool:
-    """Whether a row group may have rows of an episode, by the group's least and largest index."""
-    # Statistics are optional. Without them the group is read, and its rows are filtered.
+    """Whether a row group can contain an episode, by the footer's minimum and maximum index."""
+    # The footer describes a group column by column. Its statistics are optional: without them
+    # the group is read, and `read_episode` filters its rows.
     group = opened.metadata.row_group(number)
     columns = map(group.column, range(group.num_columns))
     statistics = next(column for column in columns if column.path_in_schema == INDEX).statistics
@@ -118,11 +123,12 @@ def to_array(column: pa.ChunkedArray, feature: Feature | None, where: str) -> np
     if not (types.is_integer(flat.type) or types.is_floating(flat.type)
             or types.is_boolean(flat.type)):  # fmt: skip
         raise UserError(f"{where}: expected numbers, got {flat.type}.")
-    # All numbers of all rows, one after the other. Bools are stored as bits and have to be copied.
+    # All numbers of all rows, flat. zero_copy_only=False, since bools are stored as bits, which
+    # numpy can only hold as a copy.
     values = flat.to_numpy(zero_copy_only=False)
     if feature is None:
         return values.astype(np.float64)
-    # A feature of shape [1] may be stored as plain numbers.
+    # A feature of shape [1] may be stored without lists.
     if shape != feature.shape and not (shape == () and feature.shape == (1,)):
         raise UserError(
             f"{where}: expected shape {list(feature.shape)} by info.json, got {list(shape)}."
@@ -133,18 +139,19 @@ def to_array(column: pa.ChunkedArray, feature: Feature | None, where: str) -> np
 
 
 def _flatten(column: pa.ChunkedArray, where: str) -> tuple[pa.Array, tuple[int, ...]]:
-    """The numbers in a column's nested lists, and the shape of one row.
+    """The numbers of a column of nested lists as one flat array, and the shape of one row.
 
-    Raises a UserError if there is a null, or if lists of one level differ in length.
+    Raises a UserError if there is a null, or if the lists of one level differ in length.
     """
     pa = extras.require("pyarrow", extra="data")
     pc = extras.require("pyarrow.compute", extra="data")
     flat = column.combine_chunks()
     shape: list[int] = []
-    while True:  # one turn per level of lists
+    # Each pass removes the outermost level of lists, and its length becomes one axis of a row.
+    while True:
         if flat.null_count:
             raise UserError(f"{where}: expected a number in every row, got null.")
-        # Hugging Face's datasets wrap arrays of several dimensions into a type of their own.
+        # Hugging Face datasets wrap arrays of several dimensions in an extension type.
         if isinstance(flat, pa.ExtensionArray):
             flat = flat.storage
         elif isinstance(flat, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)):
@@ -158,9 +165,9 @@ def _flatten(column: pa.ChunkedArray, where: str) -> tuple[pa.Array, tuple[int, 
 
 
 def image_bytes(column: pa.ChunkedArray, where: str) -> list[bytes]:
-    """The encoded images of a column {bytes, path}, one per row."""
+    """The encoded images of a column of structs {bytes, path}, one per row."""
     pa = extras.require("pyarrow", extra="data")
-    # The type of Hugging Face's images, {bytes, path}. A path alone would lead to another file.
+    # Hugging Face's type of images. Only its bytes are used: a path may lead to any file.
     array = column.combine_chunks()
     if isinstance(array, pa.ExtensionArray):
         array = array.storage

@@ -25,12 +25,12 @@ from dpjax.core.errors import UserError, choices
 if TYPE_CHECKING:
     import h5py
 
-# What the policy is to output. robomimic's own are deltas of the controller.
+# The actions. In robomimic's own files they are deltas for the controller.
 ACTIONS = "actions"
-# Poses beside the deltas, as newer files of robomimic have them.
+# The same actions as absolute poses, which newer files have beside the deltas.
 ABSOLUTE = "actions_abs"
-POSE = 7  # numbers of an arm's absolute action: position 3, axis-angle 3, gripper 1
-POSE_6D = 10  # the same with a 6-D rotation
+POSE = 7  # numbers in an arm's absolute action: position 3, axis-angle 3, gripper 1
+POSE_6D = 10  # the same with a 6-D rotation: 3 + 6 + 1
 
 log = logging.getLogger("dpjax")
 
@@ -38,14 +38,14 @@ log = logging.getLogger("dpjax")
 def open_source(
     path: Path, stack: ExitStack, *, filter_key: str = "", absolute: bool = False
 ) -> Source:
-    """The demos of a file in numeric order.
+    """The demos of a file in natural order.
 
     filter_key: read only the demos that mask/<filter_key> names; "": all.
-    absolute: actions are poses, [position 3, axis-angle 3, gripper 1] per arm, and become
-        [position 3, 6-D rotation, gripper 1]. They are read from `actions_abs` if the file has
-        it, otherwise from `actions`.
+    absolute: actions are poses, [position 3, axis-angle 3, gripper 1] per arm. They are
+        converted to [position 3, rotation 6, gripper 1], and read from `actions_abs` if the file
+        has it, otherwise from `actions`.
     """
-    # The file stays open: `read` below is called later, one episode at a time.
+    # The file stays open, since `read` below is called later, one episode at a time.
     file = stack.enter_context(hdf5.open_file(path, "robomimic's .hdf5"))
     with as_user_error(f"{path}: can't be read"):
         data = hdf5.subgroup(file, "data", path)
@@ -65,12 +65,13 @@ def open_source(
         metadata=lambda e: _metadata(demos[e], environment, f"{path}: {demos[e].name}"),
         defaults=[key for key in features if key != ABSOLUTE],
     )
-    # `actions_abs` is not an observation: without `absolute` it is left out.
+    # Without `absolute`, `defaults` leaves `actions_abs` out: it is not an observation.
     return _with_6d_rotations(source) if absolute else source
 
 
 def _list_demos(file: h5py.File, data: h5py.Group, filter_key: str, path: Path) -> list[h5py.Group]:
-    """The groups of the demos that are converted."""
+    """The groups of the demos to convert."""
+    # HDF5 sorts demo_10 before demo_2.
     names = sorted(data, key=natural_order)
     if filter_key:
         names = _filtered(file, filter_key, names, path)
@@ -87,7 +88,7 @@ def _filtered(file: h5py.File, filter_key: str, demos: Sequence[str], path: Path
             f"filter_key={filter_key} is not in mask/ of {path}; {choices(filter_key, masks)}.",
             argument="filter_key",
         )
-    # The order is that of the demos, not of the mask.
+    # The result keeps the order of the demos; the mask may have another one.
     chosen = set(hdf5.names(hdf5.child(masks, filter_key, path)))
     if missing := sorted(chosen - set(demos)):
         raise UserError(
@@ -97,12 +98,12 @@ def _filtered(file: h5py.File, filter_key: str, demos: Sequence[str], path: Path
 
 
 def _datasets(demo: h5py.Group, path: Path) -> dict[str, h5py.Dataset]:
-    """{key: dataset} of a demo's observations and actions; nothing is read."""
-    # next_obs, rewards, dones and states are not converted: imitation doesn't need them.
+    """{key: dataset} of a demo's observations and actions; no numbers are read."""
+    # next_obs, rewards, dones and states are not converted: imitation learning needs none of them.
     obs = hdf5.subgroup(demo, "obs", path)
     datasets = {key: hdf5.dataset(obs, key, path) for key in obs}
     for key in (ACTIONS, ABSOLUTE):
-        # An observation of that name would be replaced by the actions.
+        # Observations and actions share one dict, so an observation must not use these names.
         if key in datasets:
             raise UserError(f"{path}: {obs.name}/{key}: expected no observation of that name.")
         if key in demo or key == ACTIONS:
@@ -111,13 +112,18 @@ def _datasets(demo: h5py.Group, path: Path) -> dict[str, h5py.Dataset]:
 
 
 def _feature(item: h5py.Dataset) -> Feature:
+    # The first axis is time.
     return Feature(tuple(item.shape[1:]), item.dtype)
 
 
 def _length(
     demo: h5py.Group, datasets: Mapping[str, h5py.Dataset], features: Mapping[str, Feature]
 ) -> int:
-    """The steps of a demo; raises a UserError if its keys, shapes, types or lengths differ."""
+    """The number of steps of a demo.
+
+    Raises a UserError if its keys, shapes or types differ from `features`, or if its arrays
+    differ in length.
+    """
     where = f"{demo.file.filename}: {demo.name}"
     if datasets.keys() != features.keys():
         raise UserError(
@@ -131,7 +137,7 @@ def _length(
                 f"{where}: {key}: expected {expected.dtype} {list(expected.shape)} per step, got "
                 f"{got.dtype} {list(got.shape)}."
             )
-    # num_samples may be missing; if it is there, it must agree.
+    # Every array must be as long as the actions. num_samples may be missing, but not differ.
     length = datasets[ACTIONS].shape[0]
     lengths = {"num_samples": demo.attrs.get("num_samples", length)}
     lengths |= {key: item.shape[0] for key, item in datasets.items()}
@@ -145,6 +151,7 @@ def _json(text: Any, where: str) -> dict:
     """The JSON object in an attribute; {} if there is no attribute."""
     if text is None:
         return {}
+    # JSON also has lists and numbers, which would fail later without a hint to the file.
     with as_user_error(f"{where}: not JSON"):
         value = json.loads(text)
         if not isinstance(value, dict):
@@ -154,15 +161,15 @@ def _json(text: Any, where: str) -> dict:
 
 def _fps(environment: Mapping) -> float:
     """Steps per second, from the environment's control frequency; 0 if the file has none."""
-    # robosuite's environments have it; those of others may have no such key, or no kwargs.
+    # robosuite's environments have control_freq; others may lack it, or env_kwargs.
     options = environment.get("env_kwargs")
     rate = options.get("control_freq") if isinstance(options, dict) else None
     return float(rate) if isinstance(rate, (int, float)) and rate > 0 else 0.0
 
 
 def _metadata(demo: h5py.Group, environment: Mapping, where: str) -> dict[str, str]:
-    """A demo's name, and its task: in words if the file has them, otherwise by its name."""
-    # ep_meta is robocasa's, with the instruction in words.
+    """A demo's name and its task: the instruction if there is one, otherwise the environment."""
+    # RoboCasa writes the attribute ep_meta, which has the instruction under "lang".
     with as_user_error(f"{where}: can't be read"):
         words = _json(demo.attrs.get("ep_meta"), f"{where}: ep_meta").get("lang")
     task = words or environment.get("env_name") or ""
@@ -170,11 +177,11 @@ def _metadata(demo: h5py.Group, environment: Mapping, where: str) -> dict[str, s
 
 
 def _with_6d_rotations(source: Source) -> Source:
-    """The same source, with actions as poses whose rotations are 6-D (Zhou et al. 2019)."""
-    # Imported here: it brings jax, which takes a second.
+    """The same source with its poses' axis-angle rotations converted to 6-D (Zhou et al. 2019)."""
+    # Imported here, because it imports jax, which takes a second.
     from dpjax.core import rotations
 
-    # The numbers of one arm are 7 in a row; two arms have 14.
+    # An arm's 7 numbers are consecutive; two arms have 14.
     key = ABSOLUTE if ABSOLUTE in source.features else ACTIONS
     shape, dtype = source.features[key]
     if len(shape) != 1 or shape[0] % POSE or not shape[0] or dtype.kind != "f":
@@ -188,15 +195,16 @@ def _with_6d_rotations(source: Source) -> Source:
     def read(e: int, keys: Sequence[str]) -> Columns:
         columns = source.read(e, keys)
         if key in columns:
-            # [T, arms, 7] -> [T, arms * 10]; in float64, so that nothing is lost before the cast.
+            # [T, arms * 7] -> [T, arms, 7], in float64 to round only once, in the cast below.
             poses = columns[key].astype(np.float64).reshape(len(columns[key]), arms, POSE)
             rotation = rotations.convert(poses[..., 3:6], "axis_angle", "rotation_6d")
+            # [T, arms, 3 + 6 + 1] -> [T, arms * 10]
             parts = [poses[..., :3], rotation, poses[..., 6:]]
             actions = np.concatenate(parts, -1).reshape(len(poses), -1)
             columns[key] = actions.astype(np.float32)
         return columns
 
-    # The deltas are dropped if there are poses: the data set has one action.
+    # A data set has one action: with `actions_abs`, the deltas are dropped.
     observations = {
         name: feature
         for name, feature in source.features.items()
@@ -204,7 +212,7 @@ def _with_6d_rotations(source: Source) -> Source:
     }
     features = {**observations, key: Feature((arms * POSE_6D,), np.dtype(np.float32))}
     log.info(
-        "%s: taken as poses, axis-angle turned into 6-D rotations: %d numbers -> %d",
+        "%s: read as poses, axis-angle converted to 6-D rotations: %d numbers -> %d",
         key, shape[0], arms * POSE_6D,
     )  # fmt: skip
     return source._replace(features=features, read=read, names={key: ACTION}, defaults=None)

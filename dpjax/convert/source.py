@@ -1,17 +1,17 @@
-"""The contract of every format: demonstrations that are read one episode at a time.
+"""The interface of every format: demonstrations that are read one episode at a time.
 
 To add a format, write one file in this folder and one line in `FORMATS` (__main__.py). The file
 has a function `open_source(path, stack, ...) -> Source`, which
 
-1. reads headers only, and refuses what is missing, damaged or hostile in one line that names
-   the file (`as_user_error` makes such lines out of a library's exceptions);
+1. reads headers only, and refuses missing, damaged or hostile files with a one-line error that
+   names the file (`as_user_error` turns a library's exceptions into such errors);
 2. returns a `Source`: shape and type of every key, the length of every episode, and a function
-   that reads one episode. What has to stay open meanwhile is entered into `stack`;
-3. tells people what they should know through `logging.getLogger("dpjax")`;
-4. imports a library of its own with `dpjax.core.extras.require`, inside its functions.
+   that reads one episode. Files that must stay open for that function are entered into `stack`;
+3. logs what users should know with `logging.getLogger("dpjax")`;
+4. imports optional libraries with `dpjax.core.extras.require`, inside its functions.
 
-Everything else is the same for all formats: keys are chosen and renamed (selection.py), numbers
-are cast (here), the data set is written and read back (__main__.py).
+The rest is the same for all formats: selection.py chooses and renames keys, this module casts
+numbers, and __main__.py writes the data set and reads it back.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,15 +31,15 @@ from dpjax.data.rlds.columns import exact
 
 # The name of the actions in every data set; everything else is an observation.
 ACTION = "action"
-# Bytes of an episode's columns. One episode is in memory at a time, so this bounds the memory of a
-# conversion, whatever the headers of a source claim.
+# Largest episode in bytes, all its columns together. Only one episode is in memory at a time, so
+# this bounds the memory of a conversion, whatever a source's headers claim.
 EPISODE_LIMIT = 2**32
 
 Columns = dict[str, np.ndarray]
 
 
 class Feature(NamedTuple):
-    """Shape of one step, and type, of a key's numbers, as the source has them."""
+    """Shape of one step of a key, and the type of its numbers in the source."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -49,13 +49,13 @@ class Source(NamedTuple):
     """Demonstrations in another format.
 
     path: the file or directory, for messages.
-    features: {key: Feature} of all keys, also of those that can't be converted.
+    features: {key: Feature} of all keys, including those that can't be converted.
     lengths: [E] steps of each episode.
     read: (e, keys) -> {key: [T, ...]} of episode e, in the source's own types.
-    names: {key: name in the data set}, for keys that get another name than their own.
+    names: {key: name in the data set}, for keys that are renamed.
     fps: steps per second; 0 if the source doesn't say.
-    metadata: e -> {name: scalar} that is kept with episode e.
-    defaults: keys that are converted if the user names none; None: all of them.
+    metadata: e -> {name: scalar}, which is stored with episode e.
+    defaults: keys that are converted unless the user names keys; None: all of them.
     """
 
     path: Path
@@ -69,8 +69,8 @@ class Source(NamedTuple):
 
 
 def check_size(source: Source, e: int, keys: Sequence[str]) -> None:
-    """Raises a UserError if episode e is empty or larger than memory; none of it is read."""
-    # An empty episode has no step to learn from.
+    """Raises a UserError if episode e is empty or exceeds EPISODE_LIMIT; reads none of it."""
+    # An episode without steps has nothing to learn from, and RLDS cannot hold it.
     length = int(source.lengths[e])
     if length < 1:
         raise UserError(f"{source.path}: episode {e}, empty: expected at least 1 step, got 0.")
@@ -87,11 +87,11 @@ def check_size(source: Source, e: int, keys: Sequence[str]) -> None:
 
 
 def as_columns(source: Source, e: int, names: Mapping[str, str]) -> Columns:
-    """Episode e as it is written: {name: float32 [T, ...] or uint8 [T, H, W, 3]}.
+    """Reads and casts episode e: {name: float32 [T, ...] or uint8 [T, H, W, 3]}.
 
-    names: {key: name in the data set} of what is converted.
+    names: {key: name in the data set} of the keys to convert.
     """
-    # Size first: reading is what takes the memory.
+    # The size is checked before anything is read into memory.
     check_size(source, e, tuple(names))
     columns = source.read(e, tuple(names))
     where = f"{source.path}: episode {e}"
@@ -100,15 +100,16 @@ def as_columns(source: Source, e: int, names: Mapping[str, str]) -> Columns:
 
 def _as_column(values: np.ndarray, where: str) -> np.ndarray:
     """Numbers [T] or [T, ...] as float32 [T, ...], images as uint8 [T, H, W, 3]."""
-    # [T, H, W, 3]: `conversion_problem` lets no other array of four dimensions through.
+    # Four dimensions are images [T, H, W, 3]: `selection.conversion_problem` refuses all others.
     if values.ndim == 4:
         return _as_pixels(values, where)
     if values.ndim == 1:
-        values = values[:, None]  # a scalar per step: [T, 1]
-    with np.errstate(over="ignore", invalid="ignore"):  # both are refused below, with the step
+        values = values[:, None]  # one scalar per step: [T] -> [T, 1]
+    # numpy's warnings are off: numbers that don't fit are refused below, with their step.
+    with np.errstate(over="ignore", invalid="ignore"):
         floats = values.astype(np.float32, copy=False)
 
-    # An integer beyond 2^24 may fall between two float32 numbers: it would change silently.
+    # An integer beyond 2^24 may lie between two float32 numbers; rounding would change it silently.
     if values.dtype.kind in "iu":
         wrong = np.argwhere(~exact(values, floats))
         if len(wrong):
@@ -116,7 +117,7 @@ def _as_column(values: np.ndarray, where: str) -> np.ndarray:
             raise UserError(
                 f"{where}: step {wrong[0][0]}: expected an integer that float32 has, got {value}."
             )
-    # A float64 beyond 3.4e38 would become infinite.
+    # A float64 beyond 3.4e38 becomes infinite in float32.
     if values.dtype.kind == "f" and values.dtype.itemsize > 4:
         wrong = np.argwhere(np.isinf(floats) & np.isfinite(values))
         if len(wrong):
@@ -129,7 +130,7 @@ def _as_pixels(values: np.ndarray, where: str) -> np.ndarray:
     """Images [T, H, W, 3] as uint8; refuses fractions and numbers beyond 0 to 255."""
     pixels = values if values.dtype == np.uint8 else images.as_pixels(values)
     if pixels is None:
-        # Which step it is is looked up only now: good data is checked in one go.
+        # All steps were checked at once. The first wrong one is looked up only for the message.
         t = next(t for t, frame in enumerate(values) if images.as_pixels(frame) is None)
         raise UserError(
             f"{where}: step {t}: expected whole numbers from 0 to 255, got {values[t].min():g} to "
@@ -139,17 +140,17 @@ def _as_pixels(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by that puts demo_2 before demo_10."""
-    # "demo_10" -> ["demo_", "10", ""]. Numbers and texts can't be compared with each other: a text
-    # becomes (-1, text), which is before every number.
+    """A sort key for names with numbers: demo_2 comes before demo_10."""
+    # "demo_10" -> ["demo_", "10", ""]. Python cannot compare a number with a string, so a number
+    # becomes (number, "") and a string (-1, string), which sorts before every number.
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def files_digest(path: Path) -> str:
-    """16 hex digits of the names, sizes and times of all the source's files."""
-    # Contents are not read, which would take as long as the conversion. A file that is written
-    # again has another time.
+    """A hash of the names, sizes and modification times of a source's files, in 16 hex digits."""
+    # Contents are not hashed: reading them would take as long as the conversion. A file that was
+    # changed has another modification time.
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     for file in files:
@@ -162,14 +163,15 @@ def files_digest(path: Path) -> str:
 
 @contextlib.contextmanager
 def as_user_error(message: str) -> Iterator[None]:
-    """Turns what a library raises while it reads a file into a UserError of one line.
+    """Turns any exception that a library raises in the block into a one-line UserError.
 
     message: what was read and what is wrong with it; the library's text follows in parentheses.
     """
     try:
         yield
     except UserError:
-        raise  # it says more precisely what is wrong
+        raise  # already one line, and more precise
     except Exception as error:  # a parser of hostile bytes may raise anything
+        # The library's text may have several lines, and quote much of the file.
         text = " ".join(str(error).split())[:160]
         raise UserError(f"{message} ({type(error).__name__}: {text}). Copy it again.") from error

@@ -1,4 +1,4 @@
-"""Zip files from strangers: names are checked, sizes are bounded, nothing is extracted."""
+"""Reads untrusted zip files: names are checked, sizes are bounded, nothing is extracted."""
 
 from collections.abc import Iterator
 import contextlib
@@ -13,7 +13,7 @@ from dpjax.core.files import refuse_pointer
 
 @contextlib.contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip; raises a UserError unless each name is unique and lies inside the zip."""
+    """Opens a zip; raises a UserError if a name in it is not unique, relative and printable."""
     refuse_pointer(path)
     with as_user_error(f"{path}: not a zip file"):
         archive = zipfile.ZipFile(path)
@@ -23,8 +23,9 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
-    # Nothing is extracted, so a bad name could do no harm here. It is refused all the same: a zip
-    # that has one was made to harm somebody.
+    """Raises a UserError for a name that leads out of the zip, occurs twice or can't be printed."""
+    # Nothing is extracted, so such a name could do no harm here. It is refused all the same: a zip
+    # that has one was crafted to attack a program that does extract it.
     seen = set()
     for item in archive.infolist():
         name = PurePosixPath(item.filename)
@@ -32,10 +33,10 @@ def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
         if name.is_absolute() or ".." in name.parts or "\\" in item.filename or link:
             kind = "a symbolic link" if link else "a name that leads out of it"
             raise UserError(f"{path}: {item.filename!r} is {kind}: expected files inside.")
-        # Two files of one name: which one is read would depend on the reader.
+        # Two files of one name: programs differ in which of the two they read.
         if item.filename in seen:
             raise UserError(f"{path}: {item.filename!r} is in it twice, expected once.")
-        # A line feed would break the line of a later error in two.
+        # A line feed in a name would break a later error message into two lines.
         if not item.filename.isprintable():
             raise UserError(f"{path}: {item.filename!r} is not a name: expected printable letters.")
         seen.add(item.filename)
@@ -44,9 +45,9 @@ def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
 def read(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """Returns at most the first limit + 1 bytes of a file in the zip.
 
-    More than `limit` bytes tell the caller that the file is too large. zipfile checks the CRC
-    of a file that is read to its end.
+    If the caller gets more than `limit` bytes, the file is too large. zipfile checks the CRC of
+    a file that is read to its end.
     """
-    # The size in the zip's directory may lie: only reading shows how much is there.
+    # The zip's directory has a size as well, but it may be wrong: only reading shows the real one.
     with as_user_error(f"{path}: {name} can't be read"), archive.open(name) as file:
         return file.read(limit + 1)

@@ -1,8 +1,8 @@
-"""The files of a zarr v2 hierarchy, in a directory or a zip, and the numbers in its chunks.
+"""Reads arrays of a zarr v2 hierarchy in a directory or a zip.
 
-zarr itself reads a missing chunk as zeros, without a warning, and gives a compressed chunk as
-much memory as the chunk claims to need. Here a missing chunk is refused, and none becomes larger
-than its array's description says.
+The zarr library reads a missing chunk as zeros, without a warning, and allocates as much memory
+as a compressed chunk claims to need. Here a missing chunk is an error, and no chunk is
+decompressed to more than its array's description says.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,17 +21,17 @@ from dpjax.convert import untrusted_zip, zarr_codecs
 from dpjax.convert.source import as_user_error
 from dpjax.core.errors import UserError
 
-# Bytes of the chunks that share their first index, decoded. They are decoded together, since a step
-# has numbers in each of them.
+# Largest block in bytes, decoded. A block is all chunks that share their first index: they are
+# decoded together, since every step has numbers in each of them.
 BLOCK_LIMIT = 2**31
-META_LIMIT = 2**20  # bytes of a .zarray, which is a few hundred bytes of JSON
+META_LIMIT = 2**20  # largest .zarray in bytes; usual ones are a few hundred bytes of JSON
 
 
 class Store(NamedTuple):
     """The files of a hierarchy.
 
-    path: for messages. names: of its files.
-    read: (name, limit) -> at most limit + 1 bytes of that file.
+    path: the directory or zip, for messages. names: relative paths of the files in it.
+    read: (name, limit) -> the first bytes of that file, at most limit + 1.
     """
 
     path: Path
@@ -40,7 +40,12 @@ class Store(NamedTuple):
 
 
 class Array(NamedTuple):
-    """What an array's .zarray says. codec: of its chunks, {} for none."""
+    """An array's description, from its .zarray.
+
+    store, name: where its files are. shape, chunks: of the array and of one chunk.
+    order: of the numbers in a chunk, as in numpy. codec: "compressor"; {} for none.
+    separator: between the indices in a chunk's file name.
+    """
 
     store: Store
     name: str
@@ -58,7 +63,7 @@ class Array(NamedTuple):
 @contextlib.contextmanager
 def open_store(path: Path) -> Iterator[Store]:
     """The store in a directory or a zip file."""
-    # Names are listed once: whether a chunk is there is then a look into a set.
+    # Names are listed once, so that looking up a chunk does not access the disk.
     if path.is_dir():
         files = (file for file in path.rglob("*") if file.is_file())
         names = frozenset(file.relative_to(path).as_posix() for file in files)
@@ -79,7 +84,7 @@ def _read_file(file: Path, limit: int) -> bytes:
 
 def read_array(store: Store, name: str) -> Array:
     """An array's description, from <name>/.zarray; none of its numbers are read."""
-    # {"shape": [N, ...], "chunks": [...], "dtype": "<f4", "compressor": {"id": "blosc", ...}, ...}
+    # {"shape": [N, ...], "chunks": [...], "dtype": "<f4", "compressor": {"id": "blosc"}, ...}
     where = store.path / name / ".zarray"
     with as_user_error(f"{where}: can't be read"):
         meta = json.loads(store.read(f"{name}/.zarray", META_LIMIT))
@@ -95,12 +100,13 @@ def read_array(store: Store, name: str) -> Array:
         )
     shape = array.shape
     chunks = array.chunks
-    # Python's integers: shapes may be hostile, and nothing is allocated by them here.
+    # The numbers may be hostile. They are Python integers, which don't overflow, and nothing is
+    # allocated by them here.
     if len(shape) != len(chunks) or not shape or min(chunks) < 1 or min(shape) < 0:
         raise UserError(f"{where}: shape {list(shape)} and chunks {list(chunks)} don't fit.")
     if meta.get("zarr_format") != 2 or array.order not in "CF" or array.separator not in "./":
         raise UserError(f"{where}: expected zarr format 2, order C or F, separator . or /.")
-    # Objects are pickles, and a filter may run code as well.
+    # Objects are decoded by unpickling, which can run code; so can some filters.
     if array.dtype.hasobject or meta.get("filters") or not isinstance(array.codec, dict):
         raise UserError(
             f"{where}: dtype {meta['dtype']!r} with filters {meta.get('filters')} can't be read: "
@@ -111,17 +117,17 @@ def read_array(store: Store, name: str) -> Array:
 
 def check_chunks(array: Array) -> None:
     """Raises a UserError if a chunk's file is missing, or if chunks are too large for memory."""
-    # zarr can leave out chunks that are all "fill_value", but replay buffers have every chunk: a
-    # missing one was lost in a copy.
+    # The format allows a writer to omit chunks that equal "fill_value". Replay buffers are written
+    # with all chunks, so a missing one was lost, most likely in an interrupted copy.
     counts = _counts(array)
     total = math.prod(counts)
     prefix = f"{array.name}/"
-    pattern = re.compile(r"\d+([./]\d+)*")
+    pattern = re.compile(r"\d+([./]\d+)*")  # a chunk's file: "3", "3.0.0" or "3/0/0"
     files = [name.removeprefix(prefix) for name in array.store.names if name.startswith(prefix)]
     present = sum(pattern.fullmatch(name) is not None for name in files)
 
-    # One name at a time up to the first that is missing: a header may claim 2^40 chunks, and they
-    # must cost neither time nor memory.
+    # Generators, which stop at the first missing name: a header may claim 2^40 chunks, and must not
+    # cost time or memory.
     indices = (np.unravel_index(k, counts) for k in range(total))
     names = (_chunk_name(array, tuple(map(int, index))) for index in indices)
     missing = next((name for name in names if name not in array.store.names), None)
@@ -130,7 +136,7 @@ def check_chunks(array: Array) -> None:
             f"{array}: expected {total} chunk files, {total - present} are missing, the first is "
             f"{missing.removeprefix(prefix)}. zarr would read them as zeros: copy the buffer again."
         )
-    # Known by now: as many files as chunks. What one block of them takes is checked last.
+    # All chunks exist; now the memory of one block is checked.
     shape = _block_shape(array)
     if math.prod(shape) * array.dtype.itemsize > BLOCK_LIMIT:
         raise UserError(
@@ -140,59 +146,62 @@ def check_chunks(array: Array) -> None:
 
 
 def _counts(array: Array) -> list[int]:
-    """How many chunks there are along each axis."""
-    # Rounded up: the last chunk of an axis may be partly beyond the array.
+    """The number of chunks along each axis."""
+    # Rounded up: the last chunk of an axis may reach beyond the array.
     return [-(-n // chunk) for n, chunk in zip(array.shape, array.chunks)]
 
 
 def _chunk_name(array: Array, index: tuple[int, ...]) -> str:
+    # "data/img/3.0.0.0" with the separator ".", "data/img/3/0/0/0" with "/".
     return f"{array.name}/{array.separator.join(map(str, index))}"
 
 
 def _block_shape(array: Array) -> tuple[int, ...]:
-    """The shape of a block: all chunks that share their first index, side by side."""
+    """The shape of a block: all chunks that share their first index, joined along the others."""
     sizes = [count * chunk for count, chunk in zip(_counts(array), array.chunks)]
     return (array.chunks[0], *sizes[1:])
 
 
 def reader(array: Array) -> Callable[[int, int], np.ndarray]:
-    """Returns a function (start, end) -> steps start to end of the array, [end - start, ...].
+    """Returns a function (start, end) -> array[start:end], [end - start, ...].
 
-    The block that was decoded last is kept: episodes that follow each other share blocks.
+    The last decoded block is cached, since consecutive episodes often share a block.
     """
     cached_block = functools.lru_cache(maxsize=1)(lambda i: _block(array, i))
 
     def read(start: int, end: int) -> np.ndarray:
-        # Blocks start // size to (end - 1) // size, the first and the last of them cut.
+        # Steps start to end are in blocks start // size to (end - 1) // size. Of the first and the
+        # last block only a part is needed.
         size = array.chunks[0]
         parts = [
             cached_block(i)[max(start - i * size, 0) : end - i * size]
             for i in range(start // size, -(-end // size))
         ]
-        # A single part is a view of the cached block: copy it.
+        # A single part is a view of the cached block, so it is copied.
         return np.concatenate(parts) if len(parts) != 1 else parts[0].copy()
 
     return read
 
 
 def _block(array: Array, i: int) -> np.ndarray:
-    """The chunks whose first index is i, [chunks[0], *array.shape[1:]]."""
-    # Written block by block, and each chunk to its place in it.
+    """Decodes the chunks whose first index is i: [chunks[0], *array.shape[1:]]."""
+    # Each chunk is decoded and copied to its place in the block.
     counts = _counts(array)[1:]
     block = np.empty(_block_shape(array), array.dtype)
-    for index in product(*map(range, counts)):  # as many as there are files
+    for index in product(*map(range, counts)):
         name = _chunk_name(array, (i, *index))
         place = [slice(k * n, (k + 1) * n) for k, n in zip(index, array.chunks[1:])]
         block[(slice(None), *place)] = _decode(array, name)
-    # The last chunk of each axis is padded to its full size: the padding is cut off.
+    # The last chunk along each axis is padded to its full size. The padding is cut off, except on
+    # the first axis, where no episode reaches into it.
     return block[(slice(None), *(slice(n) for n in array.shape[1:]))]
 
 
 def _decode(array: Array, name: str) -> np.ndarray:
-    """One chunk, [*array.chunks]."""
+    """Reads and decodes one chunk, [*array.chunks]."""
     size = math.prod(array.chunks) * array.dtype.itemsize
-    limit = 2 * size + 2**16  # noise grows a little when it is compressed
-    # One byte more than the limit is read from a file that is too large, so it is noticed.
+    limit = 2 * size + 2**16  # generous, since compressing noise makes it a little larger
+    # `read` returns at most limit + 1 bytes, so that a file that is too large is noticed below.
     raw = array.store.read(name, limit)
     chunk = name.removeprefix(array.name + "/")
     with as_user_error(f"{array}: a chunk can't be decoded: {chunk}"):
@@ -201,5 +210,5 @@ def _decode(array: Array, name: str) -> np.ndarray:
         flat = zarr_codecs.decompress(raw, array.codec, size, array.dtype, str(array))
         if flat.nbytes != size:
             raise ValueError(f"{flat.nbytes} bytes, not {size}")
-        # "F" is the order of Fortran: the first index changes fastest.
+        # "C": the last index changes fastest; "F", as in Fortran: the first one.
         return np.frombuffer(flat, array.dtype).reshape(array.chunks, order=array.order)
