@@ -60,6 +60,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="a config key, such as horizon.act=8, that replaces what SRC says or does not say",
     )
     args = parser.parse_args(argv)
+    # Checked here, before a large file is read.
     args.task = task_named(args.task)
     usual = OBSERVATIONS.get(args.task, {})
     numbers = {key: size for key, size in usual.items() if isinstance(size, int)}
@@ -123,6 +124,7 @@ def read_policy(args: argparse.Namespace) -> ImportedPolicy:
     """The policy in the source, with the observations of the task's simulator."""
     with names_options():
         policy = imported_run.read(Path(args.source), args.observations, args.set)
+    # A simulator gives fixed observations; a task without one takes any.
     expected = OBSERVATIONS.get(args.task, policy.observations)
     if policy.observations != expected:
         raise UserError(
@@ -143,6 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     # What the warnings say is kept in the checkpoint, beside the source and its digest.
     with imported_run.recorded_warnings() as warnings:
         policy = read_policy(args)
+    # The digest is the fingerprint of the run's data: evaluations name it.
     sha256 = imported_run.digest(source)
     config = imported_run.config_for(policy, args.task, args.set)
     spec = Spec(policy.observations, policy.action_size, f"imported, sha256 {sha256}")
@@ -150,6 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     imported = {"source": source.name, "sha256": sha256, "said": warnings}
     imported_run.write(out, config, spec, params, imported)
 
+    # The last line says how large the policy is.
     leaves = jax.tree.leaves([params["encoder"], params["denoiser"]])
     count = sum(leaf.size for leaf in leaves)
     print(f"{out}: {count:,} weights of {len(policy.tensors)} tensors from {source}")

@@ -46,6 +46,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def check(config: ConfigDict, spec: Spec) -> None:
     """Raises UserError, with its config key, for what LeRobot's policy cannot express."""
+    # The levels that the sampler visits decide whether LeRobot takes the same steps.
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")
     path = schedule(config.schedule.num_levels).path(
         config.sampler.num_steps, config.sampler.spacing
@@ -64,6 +65,7 @@ def units_of(normalizer: Normalizer) -> Units:
 
 def files_of(config: ConfigDict, spec: Spec, params: Params) -> tuple[dict, dict]:
     """({name: JSON}, {name: tensors}) of all files in the folder."""
+    # LeRobot's names and order of what the run observes, and our numbers in its units.
     settings = settings_from_config(config)
     features, parts = writer.features_of(spec.observations, spec.action)
     stats = writer.stats_of(features, parts, units_of(params["normalizer"]))

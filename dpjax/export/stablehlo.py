@@ -56,6 +56,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         number = getattr(args, name)
         if number is not None and number < 1:
             raise UserError(f"--{name} {number} must be at least 1.")
+    # argparse has no type for lists.
     args.platforms = args.platforms.split(",")
     if unknown := sorted(set(args.platforms) - set(PLATFORMS)):
         raise UserError(f"--platforms: {unknown[0]!r} is unknown; choose of {','.join(PLATFORMS)}.")
@@ -77,6 +78,7 @@ def write(run_name: str, out: str | None, data: bytes, description: dict[str, An
     try:
         path = Path(out) if names_file(out) else outputs.output_folder(run_name, out) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The program first: a JSON file without its program would describe nothing.
         files.write_atomically(path, data)
         text = json.dumps(description, indent=2) + "\n"
         files.write_atomically(path.with_suffix(".json"), text)
@@ -85,7 +87,7 @@ def write(run_name: str, out: str | None, data: bytes, description: dict[str, An
     return path
 
 
-def input_shapes(run: Run, batch) -> tuple:
+def input_shapes(run: Run, batch: Any) -> tuple:
     """Shapes and dtypes of the program's inputs: words of the keys, observations[, previous].
 
     batch: a number, or jax's symbol for any number.
@@ -111,6 +113,7 @@ def export(run: Run, batch: int | None, platforms: Sequence[str]) -> jax.export.
         keys = jax.random.wrap_key_data(words, impl="threefry2x32")
         return run.policy.sample(params, keys, obs, *previous)
 
+    # A symbol in the place of a number: the program then takes every batch size.
     size = batch or jax.export.symbolic_shape("batch")[0]
     program = jax.jit(sample_actions)
     return jax.export.export(program, platforms=platforms)(*input_shapes(run, size))
@@ -125,7 +128,7 @@ def describe(run: Run, args: argparse.Namespace, data: bytes) -> dict[str, Any]:
     batch = args.batch or "batch"
     describe_leaf = lambda leaf: {"shape": [batch, *leaf.shape[1:]], "dtype": str(leaf.dtype)}
     inputs = [jax.tree.map(describe_leaf, leaf) for leaf in input_shapes(run, 1)]
-    first = horizon.obs - 1
+    first = horizon.obs - 1  # the chunk begins with the oldest observed step
     return {
         "run": str(args.run),
         "checkpoint": run.step,

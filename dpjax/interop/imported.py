@@ -71,6 +71,7 @@ def refuse(source: str, key: str, expected: str, got: Any) -> UserError:
 
 def choose(source: str, key: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
     """Returns allowed[value]; raises UserError with the values that dpjax has for the key."""
+    # A list or dict of a hostile file cannot be looked up: it has no hash.
     if not isinstance(value, (str, int, float, bool, type(None))) or value not in allowed:
         names = " or ".join(repr(name) for name in allowed)
         raise refuse(source, key, f"{names}, which is what dpjax has", repr(value))
@@ -121,7 +122,7 @@ def _check_setting(source: str, setting: tuple[str, str], value: Any) -> None:
     group, name = setting
     largest = MAX_SMALL if group == "denoiser" and name in SMALL else MAX_SIZE
     for x in elements:
-        if isinstance(x, int) and not isinstance(x, bool):
+        if isinstance(x, int) and not isinstance(x, bool):  # True is an int in Python
             _check_size(source, setting, x, 0, largest)
 
 
@@ -140,6 +141,7 @@ def sampler_spacing(num_levels: Any, num_steps: Any) -> str:
     "auto" takes the same steps where num_steps divides num_levels, and unlike "leading" it
     also allows other numbers of steps later on.
     """
+    # Values of other types are refused later, by `check_sizes`.
     integers = isinstance(num_levels, int) and isinstance(num_steps, int) and num_steps > 0
     return "auto" if integers and num_levels % num_steps == 0 else "leading"
 
@@ -150,6 +152,7 @@ def feature_order(source_sizes: Mapping[str, int], keys: list[str], steps: int =
     source_sizes: {key: size} in the other library's order. keys: the same keys in our order.
     steps: number of observed steps, whose features follow each other.
     """
+    # Before anything is allocated: the sizes come from the file.
     if steps * sum(source_sizes.values()) > MAX_FEATURES:
         raise UserError(
             f"{steps} observed steps of {dict(source_sizes)} features: expected "
@@ -157,6 +160,7 @@ def feature_order(source_sizes: Mapping[str, int], keys: list[str], steps: int =
         )
     starts = dict(zip(source_sizes, np.cumsum([0, *source_sizes.values()])))
     ranges = [starts[key] + np.arange(source_sizes[key]) for key in keys]
+    # The empty range keeps the dtype of a policy without features.
     one_step = np.concatenate([np.zeros(0, int), *ranges])
     return (np.arange(steps)[:, None] * len(one_step) + one_step).reshape(-1)
 

@@ -2,7 +2,7 @@
 
 Each function receives the shapes of our network's leaves and returns its table. Optional
 parts, such as a shortcut, are in the table where our network has them. `order` is the index
-of each of our features among the other library's, which has its cameras elsewhere.
+of each of our features in the other library's vector of features.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dpjax.core.errors import choose
 from dpjax.interop.weight_map import Path, Shapes, Table, WeightEntry, linear, norm
 
 EPSILON = 1e-5  # added to the variance by torch's BatchNorm
@@ -36,7 +37,7 @@ CHI2023 = UNetNames(("blocks.0", "blocks.1"), "2.conv")
 LEROBOT = UNetNames(("conv1", "conv2"), "2")
 
 
-def conv(path: Path, name: str, axes=CONV1D, bias: bool = True) -> Table:
+def conv(path: Path, name: str, axes: tuple[int, ...] = CONV1D, bias: bool = True) -> Table:
     """Entries of a convolution."""
     kernel = WeightEntry((*path, "kernel"), f"{name}.weight", axes)
     return (kernel, WeightEntry((*path, "bias"), f"{name}.bias")) if bias else (kernel,)
@@ -66,6 +67,7 @@ def unet(
 
     order: of the numbers that the network is conditioned on, [To F].
     """
+    # Every halving of the steps has two leaves, kernel and bias.
     levels = 1 + sum(path[0].startswith("downs_") for path in shapes) // 2
     blocks = [(f"blocks_{i}", name) for i, name in enumerate(residual_blocks(levels))]
     if ("local_block", "block0", "bias") in shapes:
@@ -87,6 +89,7 @@ def unet(
         table += film(f"{name}.cond_encoder.1", slice(start, end), shapes, order)
         start = end
 
+    # The convolutions between the levels, the time embedding, and the output.
     for i in range(levels - 1):
         table += conv((f"downs_{i}",), f"{prefix}down_modules.{i}.{names.resize}")
         table += conv((f"ups_{i}",), f"{prefix}up_modules.{i}.{names.resize}", TRANSPOSED_CONV1D)
@@ -111,7 +114,7 @@ def film(name: str, columns: slice, shapes: Shapes, order: np.ndarray | None) ->
         WeightEntry(("film", "time"), f"{name}.weight", (1, 0), ours, time),
         WeightEntry(("film", "bias"), f"{name}.bias", index=(columns,)),
     ]
-    if obs_size:
+    if obs_size:  # torch's matrix has the observation's columns after those of the time
         rows = slice(time_size, time_size + obs_size) if order is None else time_size + order
         obs = (slice(None), rows)
         entries.append(WeightEntry(("film", "obs"), f"{name}.weight", (1, 0), ours, obs))
@@ -180,7 +183,8 @@ def attention(block: str, name: str, width: int, cross: bool) -> Table:
 
 def chi2023_denoiser(network: str, order: np.ndarray | None) -> Callable[[Shapes], Table]:
     """Shapes of our leaves -> table of the denoiser of Chi et al.'s code."""
-    table = {"unet1d": unet, "transformer": transformer}[network]
+    tables = {"unet1d": unet, "transformer": transformer}
+    table = choose(tables, network, "network")
     return functools.partial(table, prefix="model.", order=order)
 
 
@@ -236,6 +240,7 @@ def fold_batch_norms(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name in tensors:
         layer, _, part = name.rpartition(".")
         others = [f"{layer}.{other}" for other in ("running_var", "weight", "bias")]
+        # Each BatchNorm is met once, at its mean; other norms have no statistics.
         if part != "running_mean" or any(other not in tensors for other in others):
             continue
         var, weight, bias = (tensors[other] for other in others)

@@ -44,6 +44,7 @@ def from_chi2023(
     o = normalizer[f"{key}.offset"]
     check_numbers(source, f"{name}.scale", s, scale=s)
     check_numbers(source, f"{name}.offset", o)
+    # In float64, so that the result is the float32 nearest to the exact one.
     s = np.float64(s).reshape(-1)
     o = np.float64(o).reshape(-1)
     return np.float32(-o / s * unit), np.float32(unit / s)
@@ -64,7 +65,7 @@ def check_numbers(source: str, name: str, x: np.ndarray, scale: np.ndarray | Non
     """
     x = np.asarray(x).reshape(-1)
     bad = ~np.isfinite(x)
-    if scale is not None:
+    if scale is not None:  # a negative scale mirrors a dimension, which is allowed
         size = np.abs(np.asarray(scale, np.float64).reshape(-1))
         bad |= ~((size >= MIN_SCALE) & (size <= MAX_SCALE))
     if bad.any():
@@ -96,6 +97,7 @@ def from_lerobot(
         deviation = std if is_action else std + np.float32(EPSILON)
         return np.float32(mean * unit), np.float32(np.float64(deviation) * unit), []
 
+    # The modes with limits: [low, high] becomes [-1, 1].
     low_name, high_name = RANGES[mode]
     low = np.float64(_statistic(source, key, low_name, mode, stats, size))
     high = np.float64(_statistic(source, key, high_name, mode, stats, size))
@@ -130,6 +132,7 @@ def limits(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarra
     The third value lists the dimensions for which no such pair exists near by; they get the
     nearest pair. offset, scale: float32 [D].
     """
+    # All pairs of 9 candidates each, tried at once: arrays of shape [D, 9, 9].
     low = _neighbors(offset - np.float64(scale))[:, :, None]
     high = _neighbors(offset + np.float64(scale))[:, None, :]
     half = np.float32((np.float64(high) - low) / 2)
@@ -140,6 +143,7 @@ def limits(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def moments(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """float32 (mean, std) of an image, likewise."""
+    # As in `limits`, with the arithmetic of `from_lerobot` for MEAN_STD.
     mean = _neighbors(np.float64(offset) / PIXEL_MAX)[:, :, None]
     std = _neighbors(np.float64(scale) / PIXEL_MAX - EPSILON)[:, None, :]
     scale_again = np.float32(np.float64(std + np.float32(EPSILON)) * PIXEL_MAX)

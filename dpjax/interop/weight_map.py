@@ -45,8 +45,11 @@ class WeightEntry(NamedTuple):
 Table = tuple[WeightEntry, ...]
 
 
-def linear(path: Path, name: str, **indices) -> Table:
-    """Entries of a linear layer: weights are [out, in] in torch and [in, out] here."""
+def linear(path: Path, name: str, **indices: tuple) -> Table:
+    """Entries of a linear layer: weights are [out, in] in torch and [in, out] here.
+
+    indices: fields of the weights' entry.
+    """
     return (
         WeightEntry((*path, "kernel"), f"{name}.weight", (1, 0), **indices),
         WeightEntry((*path, "bias"), f"{name}.bias"),
@@ -69,10 +72,12 @@ def params_from(
     source: what errors call the file. shapes: of our leaves. Raises UserError where the
     tensors are not exactly those of the table.
     """
-    table = tuple(table)
+    table = tuple(table)  # it is read several times
+    # Names and shapes first: after this every index below is valid.
     check_tensors(source, table, shapes, tensors)
     leaves = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
     filled = dict.fromkeys(shapes, 0)  # numbers written into each leaf
+    # Copy each part into its leaf, and count the numbers to notice a leaf that stays incomplete.
     for entry in table:
         part = tensors[entry.name][entry.tensor_index]
         if entry.axes:
@@ -80,6 +85,7 @@ def params_from(
         leaves[entry.path][entry.index] = part
         filled[entry.path] += part.size
     incomplete = [path for path, count in filled.items() if count != math.prod(shapes[path])]
+    # A bug of the table and not of the file, so this is not a UserError.
     assert not incomplete, f"the table leaves out a part of {incomplete}"
     return traverse_util.unflatten_dict(leaves)
 
@@ -96,6 +102,7 @@ def tensors_from(
         if entry.axes:
             part = part.transpose(np.argsort(entry.axes))  # the inverse permutation
         tensors[entry.name][entry.tensor_index] = part
+    # Leaves of size 0, such as those of a policy without observations, need no entry.
     with_numbers = {path for path, leaf in leaves.items() if np.size(leaf)}
     unused = sorted(with_numbers - {entry.path for entry in table})
     assert not unused, f"no entry of the table reads {unused}"
@@ -112,6 +119,7 @@ def check_tensors(
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
+    # All three kinds at once, since one of them often explains the others.
     problems = {
         "missing": sorted(set(expected) - set(tensors)),
         "left over": sorted(set(tensors) - set(expected)),
@@ -141,6 +149,7 @@ def tensor_shapes(table: Iterable[WeightEntry], shapes: Shapes) -> dict[str, tup
 
 def _sizes_in_tensor(entry: WeightEntry, leaf_shape: tuple[int, ...]) -> list[int]:
     """How far the entry reaches along each axis of the tensor."""
+    # The shape of our part, of an array that takes no memory.
     part = list(np.broadcast_to(np.False_, leaf_shape)[entry.index].shape)
     if entry.axes:  # from the order of our axes to the order of the tensor's
         part = [part[entry.axes.index(axis)] for axis in range(len(part))]
@@ -177,6 +186,7 @@ def as_float32(source: str, arrays: Tensors) -> dict[str, np.ndarray]:
         if x.dtype.name not in (*EXACT, "float64"):
             raise UserError(f"{source}: {name}: expected floats, got {x.dtype.name}.")
         converted[name] = x.astype(np.float32)
+        # After the conversion, since a large float64 becomes infinite by it.
         bad = int(np.sum(~np.isfinite(converted[name])))
         if bad:
             raise UserError(f"{source}: {name}: {bad} of {x.size} numbers are not finite.")

@@ -104,6 +104,7 @@ def config_for(policy: ImportedPolicy, task_name: str, values: Mapping[str, Any]
 
     values: {config key: value} of the user.
     """
+    # The task, and the columns that a training on data of this policy would read.
     config = defaults.get_config()
     config.task = task_name
     if tasks.get(task_name).simulator is None:
@@ -111,6 +112,7 @@ def config_for(policy: ImportedPolicy, task_name: str, values: Mapping[str, Any]
         config.data.columns = ConfigDict({**columns, ACTION: "action"})
         config.eval.every = 0  # there is nothing to evaluate in
     config.denoiser = ConfigDict()  # the default's keys may be another network's
+    # Every setting at its config key. The user's come last and replace the policy's.
     settings = {
         config_key(group, name): value
         for group, names in policy.settings.items()
@@ -122,6 +124,7 @@ def config_for(policy: ImportedPolicy, task_name: str, values: Mapping[str, Any]
         value = restore_tuples(value)
         if key in examples:
             check_type(key, value, examples[key])
+        # Walk down to the section of the key; a new camera is a section of its own.
         *sections, name = key.split(".")
         section = config
         for section_name in sections:
@@ -151,6 +154,7 @@ def params_for(policy: ImportedPolicy, config: ConfigDict, spec: Spec) -> Params
     scales = {key: scale for key, (_, scale) in policy.units.items()}
     normalizer = Normalizer(offsets, scales)
     expected = param_shapes(config, spec, normalizer)
+    # One table for both networks, so that a tensor that neither has is found to be left over.
     table = []
     shapes = {}
     for item, network_table in (("encoder", policy.encoder), ("denoiser", policy.denoiser)):
@@ -186,6 +190,7 @@ def write(out: Path, config: ConfigDict, spec: Spec, params: Params, imported: d
     """
     with new_folder(out, "--run") as folder:
         write_config(folder, config, spec)
+        # Averaged and raw weights are the same; the optimizer's state is empty.
         state = TrainState(np.int32(0), params, params, np.int32(0), {})
         with contextlib.closing(Checkpoints(folder)) as checkpoints:
             checkpoints.save(state, config=config.to_dict(), extra={"imported": imported})
@@ -199,7 +204,7 @@ def digest(source: Path) -> str:
     sha256 = hashlib.sha256()
     with tqdm(total=total, unit="B", unit_scale=True, desc="reading", disable=None) as bar:
         for path in paths:
-            if is_folder:
+            if is_folder:  # so that two files that swap their names give another digest
                 sha256.update(path.name.encode())
             with open(path, "rb") as file:
                 while chunk := file.read(CHUNK):

@@ -1,14 +1,10 @@
-"""Image policies of Chi et al.'s code: their encoders as ours.
+"""Reads image policies of Chi et al.'s code: the settings and units of their cameras.
 
-    hybrid   robomimic's ResNet, spatial softmax and linear layer; a step's features are in the
-             order of shape_meta
-    multi    torchvision's ResNet and average pooling; here a last layer follows that is the
-             identity (the mean of a ReLU is never negative, so its own ReLU changes nothing)
-
-Our features are the numbers first, then the cameras; `feature_order` reorders the columns.
+Their encoders are read by `encoders`. Our features are the numbers first, then the cameras;
+`feature_order` reorders the columns of whatever reads them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 import functools
 import logging
 from typing import Any
@@ -18,6 +14,7 @@ import numpy as np
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import IMAGE_MODES
 from dpjax.interop import networks, normalization
+from dpjax.interop.chi2023 import encoders
 from dpjax.interop.chi2023.config import get
 from dpjax.interop.imported import (
     ImportedPolicy,
@@ -28,17 +25,19 @@ from dpjax.interop.imported import (
     feature_order,
     refuse,
 )
-from dpjax.interop.weight_map import Shapes, Table, WeightEntry
-
-IDENTITY = "(identity)"  # names of the last layer that a "multi" policy does not have
-ZEROS = "(zeros)"
-BUFFERS = ("pool.pos_x", "pool.pos_y")  # pixels' coordinates in robomimic's pooling: rebuilt here
-MULTI_PREFIX = "obs_encoder.key_model_map."
+from dpjax.interop.weight_map import Tensors
 
 log = logging.getLogger("dpjax")
 
 
-def image_policy(source, cfg, settings, tensors, normalizer, observations) -> ImportedPolicy:
+def image_policy(
+    source: str,
+    cfg: Mapping,
+    settings: Settings,
+    tensors: Tensors,
+    normalizer: Tensors,
+    observations: Mapping[str, int] | None,
+) -> ImportedPolicy:
     """A policy that observes cameras, and numbers with a normalizer key each."""
     meta = get(cfg, "shape_meta.obs", get(cfg, "policy.shape_meta.obs", {}))
     action = get(cfg, "shape_meta.action.shape", get(cfg, "policy.shape_meta.action.shape"))
@@ -47,16 +46,16 @@ def image_policy(source, cfg, settings, tensors, normalizer, observations) -> Im
     cameras = {key: x["shape"] for key, x in meta.items() if get(x, "type", "low_dim") == "rgb"}
     numbers = {key: x["shape"][0] for key, x in meta.items() if key not in cameras}
     our_names = renamed(source, numbers, observations)
-    multi = any(name.startswith(MULTI_PREFIX) for name in tensors)
+    multi = any(name.startswith(encoders.MULTI_PREFIX) for name in tensors)
     settings = {**settings, **camera_settings(source, cfg, cameras, tensors, multi)}
     check_sizes(source, settings)
 
+    # The columns of the denoiser that read the features, and the units of everything observed.
     keys = (*sorted(cameras), *sorted(numbers)) if multi else tuple(meta)  # in their order
     order = order_of(keys, numbers, cameras, settings)
     units = units_of(source, cfg, normalizer, numbers, cameras)
     normalization.check_keys(source, normalizer, (*meta, "action"))
-    prepare = prepare_multi if multi else prepare_hybrid
-    tensors, encoder = prepare(source, tensors, list(cameras), settings)
+    tensors, encoder = encoders.prepare(source, tensors, list(cameras), settings["encoder"])
     warn(cfg, settings, multi)
     return ImportedPolicy(
         source=source,
@@ -73,7 +72,9 @@ def image_policy(source, cfg, settings, tensors, normalizer, observations) -> Im
     )
 
 
-def order_of(keys: Iterable[str], numbers: Mapping, cameras: Mapping, settings) -> np.ndarray:
+def order_of(
+    keys: Iterable[str], numbers: Mapping, cameras: Mapping, settings: Settings
+) -> np.ndarray:
     """Index of each of our features among theirs, whose keys are given in their order."""
     size = settings["encoder"]["features"]
     sizes = {key: size if key in cameras else numbers[key] for key in keys}
@@ -96,7 +97,9 @@ def renamed(
     return dict(zip(numbers, observations or numbers))
 
 
-def camera_settings(source: str, cfg, cameras: Mapping, tensors: Mapping, multi: bool) -> Settings:
+def camera_settings(
+    source: str, cfg: Mapping, cameras: Mapping, tensors: Tensors, multi: bool
+) -> Settings:
     """The groups "encoder" and "cameras" of the settings."""
     where = "cfg.policy.obs_encoder" if multi else "cfg.policy"
     section = get(cfg, where.removeprefix("cfg."), {})
@@ -146,77 +149,17 @@ def crop_of(source: str, section: Mapping, key: str, where: str, multi: bool) ->
     """The crop (height, width) that a camera's network sees, () for the full image."""
     crop = get(section, "crop_shape")
     crop = crop.get(key) if isinstance(crop, dict) else crop
+    # Without random_crop the "multi" encoder crops nothing.
     if crop is None or (multi and not get(section, "random_crop", True)):
-        return ()  # without random_crop their encoder crops nothing
+        return ()
     if not isinstance(crop, list) or len(crop) != 2:
         raise refuse(source, f"{where}.crop_shape", "[height, width]", crop)
     return tuple(crop)
 
 
-Prepared = tuple[dict[str, np.ndarray], Callable[[Shapes], Table]]
-
-
-def prepare_hybrid(source: str, tensors: Mapping, cameras: list[str], _) -> Prepared:
-    """(the tensors without buffers and second names, the table) of robomimic's encoders."""
-    tensors = dict(tensors)
-    for key in cameras:
-        prefix = f"obs_encoder.obs_nets.{key}."
-        temperature = tensors.pop(f"{prefix}pool.temperature", np.ones(1))
-        if not np.all(temperature == 1):
-            raise refuse(source, f"{prefix}pool.temperature", "1", temperature)
-        for buffer in BUFFERS:
-            tensors.pop(prefix + buffer, None)
-        # The same modules are in a list too: nets.0 is the backbone, nets.1 the pooling.
-        for alias, name in (("nets.0.", "backbone."), ("nets.1.", "pool.")):
-            _drop_alias(source, tensors, prefix + alias, prefix + name)
-    return tensors, functools.partial(hybrid_table, cameras)
-
-
-def _drop_alias(source: str, tensors: dict, alias: str, prefix: str) -> None:
-    """Moves tensors under an alias to their own names; refuses two that differ."""
-    for second in [name for name in tensors if name.startswith(alias)]:
-        first = prefix + second.removeprefix(alias)
-        x = tensors.pop(second)
-        if first in tensors:
-            if not np.array_equal(tensors[first], x):
-                raise refuse(source, second, f"the numbers of {first}", "others")
-        elif not second.endswith(("temperature", "pos_x", "pos_y")):
-            tensors[first] = x
-
-
-def hybrid_table(cameras: list[str], shapes: Shapes) -> Table:
-    """The weight table of robomimic's encoders."""
-    table: list[WeightEntry] = []
-    for i, key in enumerate(cameras):
-        path = (f"encoders_{i}",)
-        name = f"obs_encoder.obs_nets.{key}"
-        backbone = (*path, "backbone")
-        table += networks.resnet(shapes, backbone, f"{name}.backbone.nets", networks.NUMBERED)
-        table += networks.keypoints(path, f"{name}.pool.nets", f"{name}.nets.3")
-    return tuple(table)
-
-
-def prepare_multi(_, tensors: Mapping, cameras: list[str], settings: Settings) -> Prepared:
-    """(the tensors and an identity as the last layer, the table) of torchvision's ResNets."""
-    size = settings["encoder"]["features"]
-    last_layer = {IDENTITY: np.eye(size, dtype=np.float32), ZEROS: np.zeros(size, np.float32)}
-    names = ["rgb"] if settings["encoder"]["shared"] else cameras
-    return {**tensors, **last_layer}, functools.partial(multi_table, names)
-
-
-def multi_table(names: list[str], shapes: Shapes) -> Table:
-    """The weight table of torchvision's ResNets."""
-    table: list[WeightEntry] = []
-    for i, name in enumerate(names):
-        path = (f"encoders_{i}",)
-        backbone = (*path, "backbone")
-        table += networks.resnet(shapes, backbone, MULTI_PREFIX + name, networks.TORCHVISION)
-        table.append(WeightEntry((*path, "out", "kernel"), IDENTITY))
-        table.append(WeightEntry((*path, "out", "bias"), ZEROS))
-    return tuple(table)
-
-
-def units_of(source: str, cfg, normalizer: Mapping, numbers: Mapping, cameras) -> Units:
+def units_of(
+    source: str, cfg: Mapping, normalizer: Tensors, numbers: Mapping, cameras: Mapping
+) -> Units:
     """{key: (offset, scale)} of everything observed, and of the action."""
     unit_of = functools.partial(normalization.from_chi2023, source, normalizer)
     units = {key: unit_of(key) for key in (*numbers, "action")}
@@ -238,7 +181,7 @@ def units_of(source: str, cfg, normalizer: Mapping, numbers: Mapping, cameras) -
     return units
 
 
-def warn(cfg, settings: Settings, multi: bool) -> None:
+def warn(cfg: Mapping, settings: Settings, multi: bool) -> None:
     """Logs in what the encoders differ from those of the checkpoint."""
     if settings["encoder"]["norm"] == "frozen":
         log.warning("BatchNorms are folded with their statistics: fine-tuning leaves them fixed")

@@ -31,7 +31,7 @@ from dpjax.interop.imported import (
     split_units,
 )
 from dpjax.interop.torch import archive as archive_lib
-from dpjax.interop.weight_map import as_float32, first_names
+from dpjax.interop.weight_map import Tensors, as_float32, first_names
 
 # Tensors that are not weights, and what they are instead.
 IGNORED = {
@@ -63,6 +63,7 @@ def read(
     network, observes = config_lib.policy_class(source, cfg)
     settings = config_lib.settings_from(source, cfg, network, observes)
 
+    # The tensors, and the settings that only they tell.
     state = without_ignored(state)
     tensors = load(archive, state)
     settings["denoiser"] = complete(settings["denoiser"], tensors)
@@ -70,11 +71,13 @@ def read(
     check_complete(source, settings)
     check_sizes(source, settings)
 
+    # Both follow from other settings, so they come after the user's overrides.
     sampler = settings["sampler"]
     sampler["diffusers"] = config_lib.diffusers_version(settings)
     levels = settings["schedule"]["num_levels"]
     sampler["spacing"] = sampler_spacing(levels, sampler["num_steps"])
 
+    # What is left now belongs to the two networks, tensor for tensor.
     normalizer, tensors = split_prefix(tensors, "normalizer.params_dict.")
     tensors = without_masks(source, tensors, settings)
     build = lowdim_policy if observes == "lowdim" else image_policy
@@ -86,6 +89,7 @@ def contents(source: str, archive: archive_lib.Archive) -> tuple[dict, dict]:
     content = archive.content
     if not isinstance(content, dict):
         raise refuse(source, "data.pkl", "a dict with cfg and state_dicts", type(content).__name__)
+    # A common mistake, worth a text of its own.
     if TORCHVISION <= set(content):
         raise UserError(
             f"{source}: weights of torchvision's ResNet, an encoder without a policy: save them "
@@ -197,9 +201,16 @@ def without_masks(source: str, tensors: dict, settings: Settings) -> dict:
     return {name: x for name, x in tensors.items() if name not in MASKS}
 
 
-def lowdim_policy(source, cfg, settings, tensors, normalizer, observations) -> ImportedPolicy:
+def lowdim_policy(
+    source: str,
+    cfg: Mapping,
+    settings: Settings,
+    tensors: Tensors,
+    normalizer: Tensors,
+    observations: Mapping[str, int] | None,
+) -> ImportedPolicy:
     """A policy that observes numbers, which its normalizer has under one key, "obs"."""
-    del cfg
+    del cfg  # the image policies' function takes it: they are called alike
     offset, scale = normalization.from_chi2023(source, normalizer, "obs")
     action = normalization.from_chi2023(source, normalizer, "action")
     normalization.check_keys(source, normalizer, ("obs", "action"))

@@ -79,6 +79,7 @@ def plain(source: str, x: Any) -> Any:
     count = itertools.count()
 
     def read(x, depth):
+        # Lists that contain each other would otherwise be read without end.
         if next(count) > MAX_VALUES or depth > MAX_LEVELS:
             raise UserError(f"{source}: cfg: more than {MAX_VALUES} values or {MAX_LEVELS} levels.")
         if isinstance(x, unpickler.InertCall):
@@ -101,7 +102,7 @@ def _is_unresolved(x: Any) -> bool:
 
 def get(tree: Any, path: str, default: Any = None) -> Any:
     """The value at a dotted path of nested dicts, or the default where there is none."""
-    for key in path.split("."):
+    for key in path.split("."):  # None counts as absent: `plain` writes it for unknown objects
         if not isinstance(tree, Mapping) or tree.get(key) is None:
             return default
         tree = tree[key]
@@ -152,6 +153,7 @@ def condition_of(source: str, policy: Mapping, observes: str) -> str:
         raise refuse(source, key, "True: images can't be denoised here", False)
     if chosen:
         return chosen[0]
+    # All flags are False: the observations are denoised beside the actions (inpainting).
     return "inpaint" if keys and observes == "lowdim" else "features"
 
 
@@ -168,6 +170,7 @@ def scheduler_from(source: str, policy: Mapping) -> tuple[dict, dict, str | None
     """(settings of the schedule, settings of the sampler, prediction type)."""
     scheduler = get(policy, "noise_scheduler", {})
     where = "cfg.policy.noise_scheduler"
+    # What dpjax does in one way only. An absent key has diffusers' default, which is that way.
     for key, allowed in FIXED.items():
         if (value := get(scheduler, key)) is not None:
             choose(source, f"{where}.{key}", value, dict.fromkeys(allowed))
@@ -177,6 +180,7 @@ def scheduler_from(source: str, policy: Mapping) -> tuple[dict, dict, str | None
         for key, beta in (("beta_start", 1e-4), ("beta_end", 0.02)):
             choose(source, f"{where}.{key}", get(scheduler, key, beta), {beta: beta})
 
+    # None stands for what the config does not say; the command then asks for it.
     levels = get(scheduler, "num_train_timesteps")
     predicted = get(scheduler, "prediction_type")
     target = str(get(scheduler, "_target_", "DDPMScheduler")).split(".")[-1]

@@ -25,11 +25,15 @@ def config_json(settings: Settings, features: Features) -> dict[str, Any]:
     clip = settings["sampler"]["clip"]
     return {
         "type": "diffusion",
+        # Sizes, horizons and levels.
         **{key: settings[group][name] for key, (group, name) in reader.KEYS.items()},
+        # What it observes and predicts, and how that is normalized.
         "input_features": {key: x for key, x in described.items() if key != "action"},
         "output_features": {"action": described["action"]},
         "normalization_mapping": MODES,
+        # LeRobot's own default: the last windows of an episode that would be padding mostly.
         "drop_n_last_frames": max(horizon["predict"] - horizon["act"] - horizon["obs"] + 1, 0),
+        # The noise schedule and the sampler.
         "noise_scheduler_type": _their_value(settings, ("sampler", "name")),
         "beta_schedule": _their_value(settings, ("schedule", "name")),
         "beta_start": 1e-4,
@@ -39,6 +43,7 @@ def config_json(settings: Settings, features: Features) -> dict[str, Any]:
         "clip_sample_range": float(clip) if np.isfinite(clip) else 1.0,
         "num_inference_steps": settings["sampler"]["num_steps"],
         "do_mask_loss_for_padding": settings["loss"]["mask_padding"],
+        # What LeRobot's loader asks for besides.
         "device": "cpu",
         "push_to_hub": False,
         **_camera_json(settings, features),

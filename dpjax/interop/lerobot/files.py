@@ -39,6 +39,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     files.refuse_pointer(path)
     try:
         arrays = load_file(path)
+        # The header is valid now, and no larger than the file.
         json.loads(_header(path), object_pairs_hook=_refuse_repeated_names)
     except Exception as error:  # safetensors raises its own type, AttributeError and others
         reason = " ".join(f"{type(error).__name__}: {error}"[:200].split())

@@ -30,7 +30,7 @@ from dpjax.interop.imported import (
 from dpjax.interop.lerobot import stats, tables
 from dpjax.interop.lerobot.files import read_json, read_safetensors
 from dpjax.interop.lerobot.stats import Features, our_name
-from dpjax.interop.weight_map import as_float32, first_names
+from dpjax.interop.weight_map import Tensors, as_float32, first_names
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -79,6 +79,7 @@ def read(
     normalizers = stats.read(folder, entries, features, buffers)
     named, units = stats.units_of(folder, features, normalizers, observations)
 
+    # Settings, the user's in the place of the file's; bounded before a network is built.
     settings = override(settings_from(source, entries, features, tensors), overrides or {})
     check_sizes(source, settings)
     if settings["encoder"].get("norm") == "frozen":
@@ -129,6 +130,7 @@ def features_of(source: str, entries: Mapping) -> Features:
     for feature_type in ("STATE", "ENV", "ACTION"):
         if types.count(feature_type) > 1:
             raise refuse(source, "features", f"one {feature_type}", types.count(feature_type))
+    # LeRobot concatenates by type, whatever the order in config.json.
     order = list(RANKS)
     return dict(sorted(features.items(), key=lambda item: order.index(item[1][0])))
 
@@ -145,7 +147,7 @@ def _feature(source: str, key: str, feature) -> tuple[str, tuple[int, ...]]:
     return feature["type"], tuple(shape)
 
 
-def settings_from(source: str, entries: Mapping, features: Features, tensors) -> Settings:
+def settings_from(source: str, entries: Mapping, features: Features, tensors: Tensors) -> Settings:
     """The settings of config.json; what dpjax does not have is refused."""
     for key in KEYS:
         if key not in entries:
@@ -161,6 +163,7 @@ def settings_from(source: str, entries: Mapping, features: Features, tensors) ->
     for key, (group, name) in KEYS.items():
         settings[group][name] = entries[key]
 
+    # The noise schedule and the sampler, both named by one scheduler class of diffusers.
     sampler = {"name": choice("noise_scheduler_type", SAMPLERS)}
     prediction_type = choice("prediction_type", PREDICTION_TYPES)
     if settings["schedule"]["name"] != "cosine":  # diffusers ignores both for the cosine schedule
@@ -179,7 +182,9 @@ def settings_from(source: str, entries: Mapping, features: Features, tensors) ->
     return settings
 
 
-def camera_settings(source: str, entries: Mapping, features: Features, tensors) -> Settings:
+def camera_settings(
+    source: str, entries: Mapping, features: Features, tensors: Tensors
+) -> Settings:
     """The groups "encoder" and "cameras" of the settings."""
     if (resize := entries.get("resize_shape")) is not None:
         raise refuse(source, "resize_shape", "none: dpjax resizes otherwise", resize)
@@ -190,6 +195,7 @@ def camera_settings(source: str, entries: Mapping, features: Features, tensors) 
     crop = entries.get("crop_shape") or []
     if not isinstance(crop, list) or len(crop) not in (0, 2):
         raise refuse(source, "crop_shape", "[height, width] or null", crop)
+    # config.json does not have the width of the ResNet; its first kernel does.
     stems = (x.shape[0] for name, x in tensors.items() if name.endswith("backbone.0.weight"))
     encoder = {
         "depth": depth,
@@ -208,8 +214,9 @@ def camera_settings(source: str, entries: Mapping, features: Features, tensors) 
     return {"encoder": encoder, "cameras": views}
 
 
-def uses_group_norm(source: str, entries: Mapping, tensors) -> bool:
+def uses_group_norm(source: str, entries: Mapping, tensors: Tensors) -> bool:
     """Whether the encoders have GroupNorms, as config.json and the tensors must both say."""
+    # A contradiction would otherwise show up as hundreds of missing tensors.
     group = entries.get("use_group_norm", True)
     has_statistics = any(name.endswith(".running_mean") for name in tensors)
     if not isinstance(group, bool) or group == has_statistics:

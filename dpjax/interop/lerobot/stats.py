@@ -55,6 +55,7 @@ def read(folder: Path, entries: Mapping, features: Features, buffers: Stats) -> 
 
     entries: config.json. buffers: the statistics in model.safetensors, of versions before 0.4.
     """
+    # Since version 0.4: two processors, which must agree on the action.
     if (folder / INPUTS).exists() or (folder / OUTPUTS).exists():
         modes, inputs = _read_processor(folder / INPUTS, NORMALIZER)
         output_modes, outputs = _read_processor(folder / OUTPUTS, UNNORMALIZER)
@@ -64,6 +65,7 @@ def read(folder: Path, entries: Mapping, features: Features, buffers: Stats) -> 
             raise refuse(source, key, modes.get("ACTION"), output_modes.get("ACTION"))
         _check_same(source, inputs, outputs)
         return Normalization(modes, inputs, outputs)
+    # Before version 0.4: modes in config.json, statistics among the weights.
     if not buffers:
         raise refuse(str(folder), INPUTS, "the file, or statistics in model.safetensors", "neither")
     source = str(folder / "config.json")
@@ -110,6 +112,7 @@ def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
     steps = read_json(path).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise refuse(source, "steps", "a list of steps", steps)
+    # Every step is checked, since an unknown one could change the numbers.
     matches = []
     for i, step in enumerate(steps):
         _check_step(source, f"steps.{i}", step)
@@ -119,6 +122,7 @@ def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
         raise refuse(source, "steps", f"one {wanted}", len(matches))
 
     where, step = matches[0]
+    # The options of the step that normalizes, and the file with its statistics.
     entries = step.get("config") or {}
     eps = entries.get("eps", normalization.EPSILON)
     choose(source, f"{where}.config.eps", eps, {normalization.EPSILON: None})
@@ -167,12 +171,14 @@ def units_of(
     sizes = split_numbers(str(folder), len(offset), names or usual)
     units = split_units(offset, scale, sizes)
 
+    # Numbers first, then the cameras, as in every spec of dpjax.
     observations: Observations = dict(sizes)
     cameras = [f for f, (feature_type, _) in features.items() if feature_type == "VISUAL"]
     for feature in cameras:
         channels, *size = features[feature][1]
         observations[our_name(feature)] = (*size, channels)
         units[our_name(feature)] = by_feature[feature]
+    # Two features may have got the same name, such as images.a_b and images.a.b.
     if len(units) != len(sizes) + len(cameras) or "action" in units:
         raise refuse(str(folder), "features", "names that differ here", ", ".join(features))
     return observations, {**units, "action": by_feature["action"]}
@@ -182,6 +188,7 @@ def _feature_units(
     source: str, feature: str, feature_type: str, shape: tuple, normalizers: Normalization
 ) -> normalization.Unit:
     """(offset, scale) of one feature."""
+    # Observations are normalized, the action is restored: each with a table of its own.
     is_action = feature_type == "ACTION"
     prefix = f"{feature}."
     table = normalizers.outputs if is_action else normalizers.inputs

@@ -42,6 +42,7 @@ def check(settings: Settings, observations: Observations, levels: np.ndarray) ->
     sampler visits.
     """
     cameras = {key: size for key, size in observations.items() if isinstance(size, tuple)}
+    # Settings with one possible value, then those with a few.
     for fixed in (FIXED, FIXED_WITH_CAMERAS if cameras else {}):
         for group, values in fixed.items():
             for name, value in values.items():
@@ -105,6 +106,7 @@ def features_of(
     """
     cameras = {key: size for key, size in observations.items() if isinstance(size, tuple)}
     numbers = [key for key in observations if key not in cameras]
+    # LeRobot wants a state, and beside it cameras or a state of the environment.
     parts = {"observation.state": numbers if cameras else numbers[:1]}
     if not cameras:
         parts["observation.environment_state"] = numbers[1:]
@@ -135,6 +137,7 @@ def tensors_of(settings: Settings, features: Features, params: Mapping) -> dict[
         if leaves:
             tensors.update(weight_map.tensors_from(table(shapes), leaves))
 
+    # Buffers that LeRobot's own modules register, and that its strict loading asks for.
     sizes = [shape[1:] for feature_type, shape in features.values() if feature_type == "VISUAL"]
     for i in range(count):
         crop = next(iter(settings["cameras"].values())).get("crop") or ()
@@ -179,6 +182,7 @@ def stats_of(features: Features, parts: Mapping[str, Iterable[str]], units: Unit
         keys = parts.get(feature, [stats_lib.our_name(feature)])
         offset = np.concatenate([np.asarray(units[key][0]) for key in keys])
         scale = np.concatenate([np.asarray(units[key][1]) for key in keys])
+        # Limits with low < high cannot express a mirrored dimension.
         if not (scale > 0).all():
             raise UserError(f"normalizer: {feature}: expected scales above 0, got {scale.min()}.")
         if feature_type == "VISUAL":

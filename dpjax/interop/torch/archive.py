@@ -8,23 +8,18 @@ Nothing is unpacked to the disk and nothing in the pickle is run (`unpickler`). 
 and strides are checked before an array is allocated.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 import math
 from pathlib import Path
-import stat
-import struct
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 import zipfile
 
 import ml_dtypes
 import numpy as np
 
-from dpjax.core import files
 from dpjax.core.errors import UserError
-from dpjax.interop.torch import unpickler
+from dpjax.interop.torch import unpickler, zip_file
 
-MAX_PICKLE = 2**24  # bytes of data.pkl; 500 tensors and their optimizer take 300 kB
-MAX_ENTRIES = 100_000  # of the zip
 MAX_RANK = 8
 LARGEST_RATIO = 4  # of the tensors' bytes to the file's: tensors may share bytes, up to a point
 STORAGES = {
@@ -73,10 +68,10 @@ class Archive(NamedTuple):
 
 def read(path: Path) -> Archive:
     """The content of a file of torch.save; raises UserError for any other file."""
-    _check_format(path)
+    zip_file.check_format(path)
     try:
         with zipfile.ZipFile(path) as file:
-            root = _check_entries(path, file)
+            root = zip_file.check_entries(path, file)
             order = f"{root}/byteorder"
             if order in file.namelist() and file.read(order) != b"little":
                 raise UserError(f"{path}: byteorder: expected little: save the file again.")
@@ -93,78 +88,6 @@ def read(path: Path) -> Archive:
     return Archive(path, root, content, unknown)
 
 
-def _check_format(path: Path) -> None:
-    """Refuses what is not a zip, by what it is instead."""
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "nothing"
-        raise UserError(f"{path}: expected a file that torch.save wrote, got {what}.")
-    files.refuse_pointer(path)
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if head[:1] == b"\x80" or head[257:262] == b"ustar":
-        raise UserError(
-            f"{path}: torch's format from before 1.6 (no zip) is not read: load the file with "
-            "torch and save it again."
-        )
-    if head[:4] != b"PK\x03\x04":
-        raise UserError(f"{path}: expected a zip that torch.save wrote, got {head[:4]!r}.")
-
-
-def _check_entries(path: Path, file: zipfile.ZipFile) -> str:
-    """The zip's root folder; raises UserError for entries that torch.save does not write."""
-    entries = file.infolist()
-    if len(entries) > MAX_ENTRIES:
-        raise UserError(f"{path}: {len(entries)} entries, {MAX_ENTRIES} at most.")
-    roots = {entry.filename.split("/")[0] for entry in entries}
-    names = {entry.filename for entry in entries}
-    root = min(roots, default="")
-    for entry in entries:
-        if problem := _entry_problem(entry):
-            raise UserError(f"{path}: entry {entry.filename[:80]!r}: {problem}.")
-    if len(roots) != 1 or len(names) != len(entries) or f"{root}/data.pkl" not in names:
-        raise UserError(
-            f"{path}: expected the entries of one torch.save, each once, data.pkl among them, got "
-            f"{len(entries)} entries, {len(names)} names, folders {sorted(roots)[:3]}."
-        )
-    size = file.getinfo(f"{root}/data.pkl").file_size
-    if size > MAX_PICKLE:
-        raise UserError(f"{path}: data.pkl has {size} bytes, {MAX_PICKLE} at most.")
-    _check_places(path, file.fp, entries)
-    return root
-
-
-def _entry_problem(entry: zipfile.ZipInfo) -> str:
-    """What is wrong with an entry of the zip, or ""."""
-    parts = entry.filename.split("/")
-    if entry.filename != entry.orig_filename or set(parts) & {"", ".", ".."} or len(parts) < 2:
-        return "expected a name such as archive/data/0"
-    if "\\" in entry.filename or ":" in parts[0]:
-        return "expected a name such as archive/data/0"
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        return "a link"
-    if entry.flag_bits & 1:
-        return "encrypted"
-    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-        return f"compressed to {entry.compress_size} of {entry.file_size} bytes; torch stores them"
-    return ""
-
-
-def _check_places(path: Path, file: BinaryIO, entries: Iterable[zipfile.ZipInfo]) -> None:
-    """Refuses entries that overlap or reach beyond the end of the file."""
-    end = 0
-    name = "the start of the file"
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
-        if entry.header_offset < end:
-            raise UserError(f"{path}: entry {entry.filename[:80]!r} overlaps {name[:80]!r}.")
-        file.seek(entry.header_offset)
-        head = file.read(30)  # the local header, which ends with the sizes of what follows it
-        sizes = struct.unpack("<HH", head[26:30]) if len(head) == 30 else (0, 0)
-        end = entry.header_offset + 30 + sum(sizes) + entry.file_size
-        name = entry.filename
-    if end > path.stat().st_size:
-        raise UserError(f"{path}: entry {name[:80]!r} ends at byte {end}, beyond the file's end.")
-
-
 def arrays(archive: Archive, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """{name: array} of the tensors, all of them checked before the first is read."""
     size = archive.path.stat().st_size
@@ -173,6 +96,7 @@ def arrays(archive: Archive, tensors: Mapping[str, Tensor]) -> dict[str, np.ndar
         for name, tensor in tensors.items():
             if problem := _tensor_problem(archive, sizes, tensor):
                 raise UserError(f"{archive.path}: {name}: {problem}.")
+        # Many tensors may refer to the same bytes, which would be copied for each of them.
         total = sum(math.prod(t.shape) * DTYPES[t.dtype].itemsize for t in tensors.values())
         if total > LARGEST_RATIO * size + 2**20:
             raise UserError(
@@ -187,6 +111,7 @@ def arrays(archive: Archive, tensors: Mapping[str, Tensor]) -> dict[str, np.ndar
 
 def _tensor_problem(archive: Archive, sizes: Mapping[str, int], tensor: Tensor) -> str:
     """What is wrong with a tensor's description, or ""; sizes: bytes of the zip's entries."""
+    # Types first: the pickle may hold anything in the place of a number.
     numbers = (tensor.count, tensor.offset, *tensor.shape, *tensor.strides)
     if any(type(x) is not int or x < 0 for x in numbers):
         return f"expected sizes and strides of 0 or more, got {_brief(numbers)}"
@@ -221,9 +146,10 @@ def _array(archive: Archive, file: zipfile.ZipFile, tensor: Tensor) -> np.ndarra
     if not math.prod(tensor.shape):
         return np.zeros(tensor.shape, dtype)
     flat = np.frombuffer(file.read(f"{archive.root}/data/{tensor.key}"), dtype)
+    # `_tensor_problem` has checked that no stride leaves the bytes.
     strides = [stride * dtype.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides)
-    return np.array(view, order="C")
+    return np.array(view, order="C")  # a copy, which owns its memory
 
 
 def _tensor(storage, offset, shape, strides, *_) -> Tensor:

@@ -63,6 +63,7 @@ class Machine(NamedTuple):
     unknown: dict
 
     def pop(self) -> Any:
+        """Removes and returns the value on top, which must lie above the last mark."""
         if not self.stack or (self.marks and len(self.stack) <= self.marks[-1]):
             raise Refused("an instruction without its operands")
         return self.stack.pop()
@@ -71,6 +72,7 @@ class Machine(NamedTuple):
         """Removes and returns all values above the last mark."""
         if not self.marks:
             raise Refused("an instruction without its mark")
+        # Marks lie beside the stack, so that no value can be taken for one.
         start = self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
