@@ -88,6 +88,7 @@ def train(
 
 def create_or_resume(setup: Setup) -> tuple[TrainState, dict]:
     """The state on the devices, and the metadata of the checkpoint that it comes from ({}: new)."""
+    # A checkpoint is restored into the tree that a new run would have.
     shapes = jax.eval_shape(setup.initial_state, jax.random.key(0))
     with distributed.fail_together():
         state, meta = setup.run.restore(shapes, jax.device_count())
@@ -106,10 +107,12 @@ def train_until_stopped(
     """
     run = setup.run
     config = setup.config
+    # Writers and the bar are the first process's.
     if distributed.is_first():
         clock = run.open(clock)
     bar = progress.Bar(clock.step, config.train.steps, hidden=not distributed.is_first())
     with contextlib.closing(bar), names_keys():
+        # The last start was stopped between its last step and the evaluation of it.
         if is_unevaluated:
             score = run.evaluate(state, clock, clock.step - config.train.steps_per_call)
             run.save(state, clock, score, due=True)
@@ -123,6 +126,7 @@ def loop(
     run = setup.run
     signals = run.signals
     total = setup.config.train.steps
+    # The columns of numbers stay on the devices; images come with the inputs of each call.
     table = setup.strategy.place(setup.windows.table)
     window = []  # calls since the last line of metrics
     for num_steps, inputs, waited in inputs_of_calls(setup, clock.step):
@@ -213,6 +217,7 @@ def report_end(clock: Clock, stop_signal: int | None) -> int:
 
 def main(argv: list[str]) -> int:
     """Parses the command line and trains; returns the exit code."""
+    # Flags of its own: other commands have some of the same names.
     args = flags.FlagValues()
     define = dict(flag_values=args)
     flags.DEFINE_string("workdir", None, "The run folder: new, or one to continue.", **define)

@@ -66,6 +66,7 @@ def names_keys(**arguments: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        # The caller knows best what its arguments come from.
         table = {**ARGUMENTS, **arguments}
         key = _key(error.argument, table) if error.argument else None
         if key is None:  # about something else, or told in names of keys already
@@ -81,9 +82,11 @@ def with_keys(text: str, argument: str, table: dict[str, str]) -> str:
     """
     key = _key(argument, table)
     text = re.sub(rf"^{re.escape(argument)}(?=[ :])", f"config.{key}", text)
+    # Longer names first: "warm_start" must not be found as "start".
     names = "|".join(sorted(map(re.escape, table), key=len, reverse=True))
     assigned = re.compile(rf"(?<![\w.])({names})((?:\.\w+)*)=")
     text = assigned.sub(lambda match: f"config.{_key(match[1] + match[2], table)}=", text)
+    # The key itself, not one that begins like it.
     if re.search(rf"config\.{re.escape(key)}(?!\.?\w)", text):
         return text
     return f"{text.rstrip('.')} (config.{key})."

@@ -60,6 +60,7 @@ def check_encoder(encoder: ConfigDict) -> None:
             f"config.encoder.width={encoder.width} must be a multiple of "
             f"{resnet.CHANNELS_PER_GROUP}, the channels of a GroupNorm's group."
         )
+    # torchvision's ResNets have these sizes, and BatchNorm.
     if encoder.weights and (encoder.norm, encoder.width) != ("frozen", 64):
         raise UserError(
             f"config.encoder.weights={encoder.weights!r} are of a ResNet of width 64 with "
@@ -82,6 +83,7 @@ def check_columns(cameras: Mapping[str, Any], raw: Episodes) -> None:
 
 def check_image(where: str, shape: tuple[int, ...], dtype: Any, size: tuple[int, int]) -> None:
     """Refuses an image of another shape or type than uint8 [*size, 3]."""
+    # First whether it is an image at all, then its size.
     why = checks.image_problem(tuple(shape), dtype)
     if not why and tuple(shape[:2]) != tuple(size):
         why = f"expected images of {tuple(size)} px, got {tuple(shape[:2])}"
@@ -172,6 +174,7 @@ def what_it_sees(
     crops = {key: jnp.round(newest[key][:, 0]).astype(jnp.uint8) for key in spec.cameras}
     if config.encoder.pool != "spatial_softmax":
         return crops, {key: jnp.zeros((len(x), 0, 2)) for key, x in crops.items()}
+    # The points are the means of the spatial softmax, one per map.
     normalized = params["normalizer"].normalize(newest)
     points = module.apply({"params": params["encoder"]}, normalized, method="points")
     return crops, {key: x[:, 0] for key, x in points.items()}

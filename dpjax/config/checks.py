@@ -61,7 +61,7 @@ def check_table(config: Mapping) -> None:
     flat = config.to_dict() if isinstance(config, ConfigDict) else config
     check_keys(flat, defaults.KEYS)
     values = keys.flatten(flat)
-    for path, key in keys.walk(defaults.KEYS):
+    for path, key in keys.entries(defaults.KEYS):
         if path in values:  # keys of another denoiser are those of its fields
             keys.check_range(path, values[path], key.range)
 
@@ -87,6 +87,7 @@ def check_keys(config: Mapping, table: keys.Table, prefix: str = "") -> None:
 
 def _check_entry(value: Any, entry: Key | keys.Table, path: str) -> None:
     """One key, or one section; `path` is its dotted name."""
+    # A section of the table, or an open one.
     is_section = isinstance(entry, Mapping) or isinstance(entry.default, Mapping)
     if is_section and not isinstance(value, Mapping):
         names = entry if isinstance(entry, Mapping) else entry.default
@@ -118,6 +119,7 @@ def check_training(warmup: int, steps: int) -> None:
 
 def check_horizon(horizon: ConfigDict, denoiser: ConfigDict) -> None:
     """Refuses chunks that are too short for what is executed, or that a U-Net cannot halve."""
+    # A chunk starts at the first observed step, and Ta steps from the last one on are executed.
     needed = horizon.obs - 1 + horizon.act
     if needed > horizon.predict:
         raise UserError(
@@ -125,6 +127,7 @@ def check_horizon(horizon: ConfigDict, denoiser: ConfigDict) -> None:
             f"{needed} steps are needed but horizon.predict={horizon.predict} are predicted. "
             "Raise horizon.predict or lower horizon.act."
         )
+    # Each level of a U-Net but the last halves the number of steps.
     if denoiser.name == "unet1d":
         with names_keys():
             unet1d.check_horizon(horizon.predict, denoiser.widths)
@@ -174,6 +177,7 @@ def check_columns(task_name: str, data: ConfigDict) -> None:
                 f"config.data.columns lacks {name!r}, which task {task_name!r} observes: "
                 f"add {name}=<path inside an RLDS step, such as observation/{name}>."
             )
+    # Options of the data that need something of the task.
     if data.mirror and task.mirror is None:
         raise UserError(
             f"config.data.mirror=True: task {task_name!r} has no mirror image (dpjax/tasks); "
@@ -193,6 +197,7 @@ def check_columns(task_name: str, data: ConfigDict) -> None:
 
 def check_method(config: ConfigDict) -> None:
     """Refuses keys that do not go with the method, or with each other."""
+    # A warm start begins at the last chunk, which holds actions only.
     if config.sampler.warm_start and config.condition == "inpaint":
         raise UserError(
             f"config.sampler.warm_start={config.sampler.warm_start} does not go with "
@@ -218,7 +223,8 @@ def check_method(config: ConfigDict) -> None:
 
 def check_sampling(config: ConfigDict) -> None:
     """Refuses a schedule that does not end in noise, and steps that the sampler cannot take."""
-    name, num_levels = config.schedule.name, config.schedule.num_levels
+    name = config.schedule.name
+    num_levels = config.schedule.num_levels
     schedule = SCHEDULES[name](num_levels)
     # One step with the spacing "trailing" starts at the noisiest level.
     alpha = schedule.path(1, "trailing").now.alpha[0]

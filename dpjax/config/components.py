@@ -41,7 +41,9 @@ CONDITIONINGS = {
     "local": lambda observed: conditioning.on_steps,
     "inpaint": conditioning.inpaint,
 }
+# config.compute.dtype -> what the networks compute in; parameters stay float32.
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# config.method, see `build.policy`.
 METHODS = ("diffusion", "meanflow")
 
 # Fields of the networks that follow from the data or from other keys (`build.denoiser`).

@@ -108,6 +108,7 @@ def parts(
 
 def observe(task: Task, raw: Episodes) -> Episodes:
     """Recorded columns -> the task's observations, and the action in float32."""
+    # The task's own function, the same in training and in rollouts.
     recorded = {key: x for key, x in raw.columns.items() if key != ACTION}
     try:
         obs = task.observe(recorded)
@@ -136,6 +137,7 @@ def with_goals(episodes: Episodes, goals: Mapping[str, str]) -> Episodes:
                 f"the observations {', '.join(known)}."
             )
         reached[goal] = frames.take(episodes.columns[key], last)
+    # The action stays the last column: the order of observations is that of the encoder.
     action = episodes.columns[ACTION]
     observations = {key: x for key, x in episodes.columns.items() if key != ACTION}
     return episodes._replace(columns={**observations, **reached, ACTION: action})

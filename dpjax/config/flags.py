@@ -67,14 +67,16 @@ def parse(argv: list[str], usage: str, values: flags.FlagValues) -> ConfigDict |
         raise UserError(f"{error}".strip("\"'")) from error
     if rest[1:]:
         raise UserError(
-            f"{rest[1]!r} is no option: give options as --workdir=… or --config.train.steps=…."
+            f"{rest[1]!r} is not an option: give options as --workdir=… or --config.train.steps=…."
         )
     return config
 
 
 def take_config(argv: list[str]) -> tuple[str | None, list[str]]:
     """(what --config names, argv without it); the last one counts, None without any."""
-    name, rest = None, argv[:1]
+    name = None
+    rest = argv[:1]
+    # An iterator, since `--config NAME` takes two words.
     words = iter(argv[1:])
     for text in words:
         if text in ("--config", "-config"):
@@ -93,7 +95,8 @@ def put_new_keys(argv: list[str], config: ConfigDict) -> list[str]:
 
     Such as --config.data.columns.pose=observation/pose: absl knows only keys that are there.
     """
-    rest, existing = argv[:1], flatten(config.to_dict())
+    rest = argv[:1]
+    existing = flatten(config.to_dict())
     for text in argv[1:]:
         override = OVERRIDE.fullmatch(text)
         section, _, key = override[1].rpartition(".") if override else ("", "", "")
@@ -107,13 +110,16 @@ def put_new_keys(argv: list[str], config: ConfigDict) -> list[str]:
 
 def check_known(path: str, config: Mapping) -> None:
     """Refuses a dotted key that the config does not have, with the nearest of its section."""
-    section, parent = config, "config"
+    # From section to section, along the dots.
+    section = config
+    parent = "config"
     for part in path.split("."):
         if not isinstance(section, (Mapping, ConfigDict)):
             raise UserError(f"--config.{path}: {parent} is one value, not a section.")
         if part not in section:
             raise UserError(f"--config.{path}: {parent} has no {part!r}; {choices(part, section)}.")
-        section, parent = section[part], f"{parent}.{part}"
+        section = section[part]
+        parent = f"{parent}.{part}"
 
 
 def _wrong_value(text: str, config: ConfigDict) -> str:

@@ -24,6 +24,7 @@ class Interval(NamedTuple):
 
     def __contains__(self, value: object) -> bool:
         """Whether a number lies in the interval; NaN lies in none."""
+        # Comparisons with NaN are false, so NaN lies outside.
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         return above and below and (self.infinite or math.isfinite(value))
@@ -37,6 +38,7 @@ class Interval(NamedTuple):
         return f"in {left}{self.low}, {self.high}{right}"
 
 
+# The two intervals that most keys have.
 ABOVE_0 = Interval(open_low=True)
 AT_LEAST_0 = Interval()
 
@@ -78,13 +80,13 @@ def defaults(table: Table) -> dict[str, Any]:
     }
 
 
-def walk(table: Table, prefix: str = "") -> Iterator[tuple[str, Key]]:
+def entries(table: Table, prefix: str = "") -> Iterator[tuple[str, Key]]:
     """(dotted path, key) of every key, in the order of the table."""
     for name, entry in table.items():
         if isinstance(entry, Key):
             yield prefix + name, entry
         else:
-            yield from walk(entry, f"{prefix}{name}.")
+            yield from entries(entry, f"{prefix}{name}.")
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
@@ -132,6 +134,7 @@ def check_range(path: str, value: Any, allowed: Interval | tuple | None) -> None
     """Raises UserError for a value that is not allowed: outside of an interval or of choices."""
     if allowed is None or value in allowed:
         return
+    # What is wrong, for numbers and for names.
     if isinstance(allowed, Interval):
         # Infinity and NaN get a word of their own: "above 0" alone would not explain them.
         finite = "" if allowed.infinite or math.isfinite(value) else "finite and "

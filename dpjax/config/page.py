@@ -28,7 +28,7 @@ GAP = 2
 def terminal(config: Mapping[str, Any]) -> str:
     """The keys in aligned columns: key, its value in `config`, allowed values, unit, meaning."""
     values = keys.flatten(config)
-    table = dict(keys.walk(defaults.KEYS))
+    table = dict(keys.entries(defaults.KEYS))
     rows = [
         (path, _value(values, path, key), keys.describe_range(key.range), key.unit, key.doc)
         for path, key in table.items()
@@ -73,7 +73,7 @@ def markdown() -> str:
     for section, table in sections.items():
         lines += [f"## {section or 'Keys without a section'}", ""]
         lines += ["| key | default | values | unit | meaning |", "|---|---|---|---|---|"]
-        for path, key in keys.walk(table, f"{section}." if section else ""):
+        for path, key in keys.entries(table, f"{section}." if section else ""):
             cells = (f"`{path}`", f"`{key.default!r}`", keys.describe_range(key.range))
             cells = (*cells, key.unit, key.doc)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

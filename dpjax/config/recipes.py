@@ -44,6 +44,7 @@ def demonstrations(name: str) -> str:
 
     `demonstrations/<name>` where the current folder has it, otherwise the one of the package.
     """
+    # In the current folder, in an installed wheel, in a checkout.
     here = Path("demonstrations", name)
     carried = PACKAGE / "demonstrations" / name
     in_checkout = PACKAGE.parent / "demonstrations" / name
@@ -82,9 +83,11 @@ def find(name: str) -> Path:
 
     Raises UserError if there is no such file, or no such recipe.
     """
+    # A file that exists is meant, even if its name is that of a recipe.
     file = Path(name)
     if file.is_file():
         return file
+    # A path without a file: another file of that folder may be meant, or a recipe.
     if file.suffix == ".py" or len(file.parts) > 1:
         near = sorted(str(other) for other in file.parent.glob("*.py"))
         hint = f"did you mean the recipe {file.stem!r}? " if file.stem in names() else ""

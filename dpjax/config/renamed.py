@@ -17,6 +17,7 @@ RENAMED = {  # key or section of keys -> its new name
 VALUES = {"task": {"own": "custom"}}  # key -> {value: its new name}
 RECIPES = {"own": "custom"}
 
+# --config=file, --config.key=value, --noconfig.key, each with one dash or two.
 OPTION = re.compile(r"(--?(?:no)?config)(?:\.([^=]+))?(?:=(.*))?", re.DOTALL)
 
 log = logging.getLogger("dpjax")
@@ -25,6 +26,7 @@ log = logging.getLogger("dpjax")
 def new_key(path: str) -> str:
     """The present name of a dotted key: "spaces.relative" -> "representation.relative"."""
     for old, new in RENAMED.items():
+        # A section takes its keys along.
         if path == old or path.startswith(f"{old}."):
             return new + path.removeprefix(old)
     return path
@@ -40,6 +42,7 @@ def upgrade(config: Mapping, prefix: str = "") -> dict:
     """The nested config of a run folder, every old name replaced by the present one."""
     upgraded = {}
     for name, value in config.items():
+        # Names change within their section only, so the tree keeps its form.
         path = new_key(prefix + name)
         key = path.rpartition(".")[2]
         if isinstance(value, Mapping):
@@ -78,6 +81,7 @@ def _argument(text: str) -> str:
 def _recipe(text: str) -> str:
     """A recipe's present name, or the file of it where the file of the old name is gone."""
     path, colon, argument = text.partition(":")
+    # A user's own file of that name is left alone.
     file = Path(path)
     if file.stem in RECIPES and not file.exists():
         path = str(file.with_name(RECIPES[file.stem] + file.suffix))

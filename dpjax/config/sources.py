@@ -27,6 +27,7 @@ def directories(data: ConfigDict) -> dict[str, float | None]:
         raise UserError("config.data.dir is empty: give an RLDS directory (--config.data.dir=…).")
     if len(set(names)) < len(names):
         raise UserError(f"config.data.dir={data.dir!r} names a directory twice.")
+    # A limit on episodes could be met in many ways by several sets.
     if len(names) > 1 and data.max_episodes:
         raise UserError(
             f"config.data.max_episodes={data.max_episodes} goes with one data set, and "
@@ -65,6 +66,7 @@ def resolved(config: ConfigDict) -> ConfigDict:
     # Of several data sets the first one decides; `mixture.join` refuses others that differ.
     directory = next(iter(directories(config.data)))
     usable = reader.usable(directory)
+    # A shape is None where the data set does not promise one.
     shapes = {
         path: shape
         for path, shape in usable.items()

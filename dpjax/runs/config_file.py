@@ -20,6 +20,7 @@ def write_config(run_dir: Path, config: ConfigDict, spec: Spec) -> None:
 
 def read_config(run_dir: str | Path) -> tuple[ConfigDict, Spec]:
     """The config, locked, and the spec that `write_config` wrote, with today's names and keys."""
+    # The one file that makes a folder a run.
     path = Path(run_dir) / "config.json"
     if not path.exists():
         raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
@@ -36,6 +37,7 @@ def complete(config: dict) -> dict:
 
     The default of a new key is what dpjax did before it had the key.
     """
+    # Old names first, so that no default takes the place of a value under its old name.
     config = renamed.upgrade(config)
     # Open sections are taken as they are: their keys are the user's own.
     for section, values in defaults.get_config().to_dict().items():

@@ -37,10 +37,11 @@ def claim(workdir: Path, config: ConfigDict, spec: Spec) -> Any:
     made.
     """
     try:
+        # Before the folder is made or locked: what is refused stays as it was.
         _changes(workdir, config, spec)
         workdir.mkdir(parents=True, exist_ok=True)
         lock = checkpoint.lock(workdir)
-        # Once more, now that no other process can write: one may have, in between.
+        # Once more: another process may have written before the lock was taken.
         changes = _changes(workdir, config, spec)
         if changes is None or changes:
             config_file.write_config(workdir, config, spec)
@@ -65,7 +66,9 @@ def _changes(workdir: Path, config: ConfigDict, spec: Spec) -> list[str] | None:
             )
         return None
     saved, saved_spec = config_file.read_config(workdir)
-    old, new = flatten(saved.to_dict()), flatten(config.to_dict())
+    # Key by key, those of later versions of dpjax among them (`config_file.complete`).
+    old = flatten(saved.to_dict())
+    new = flatten(config.to_dict())
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     wrong = [
         f"config.{key}: {old.get(key)!r} there, {new.get(key)!r} now"
@@ -107,6 +110,7 @@ def resume(
         return None, {}
     meta = checkpoint.read_meta(workdir, int(state.step))
     log.info("resuming from step %d of %s", meta["step"], workdir)
+    # Another number of devices adds the same numbers in another order.
     before = meta.get("devices", num_devices)
     if before != num_devices:
         log.warning(

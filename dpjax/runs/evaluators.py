@@ -81,9 +81,11 @@ def rollouts(config: ConfigDict, spec: Spec, signals: Signals) -> Callable | Non
     """
     if not config.eval.every:
         return None
+    # The simulator, and the seeds for selection: never those of published numbers.
     task = tasks.get(config.task)
     simulator = tasks.require_simulator(task, instead="set config.eval.every=0")
     simulator.make()  # a simulator that is missing is refused now, not in an hour
+    # Fewer steps than in the final evaluation, and one program for all rollouts of the run.
     few_steps = build.with_sampling(config, steps=config.eval.num_steps)
     compiled = build.compiled_policy(few_steps, build.policy(few_steps, None, spec), spec)
     num_envs = min(config.eval.num_envs, config.eval.episodes)
@@ -91,6 +93,7 @@ def rollouts(config: ConfigDict, spec: Spec, signals: Signals) -> Callable | Non
     kernels = config.compute.kernels
 
     def evaluate(params: Params) -> dict[str, Any]:
+        # The layout for inference, made once for all rollouts of this step.
         params = inference_params(params, [jax.default_backend()], kernels)
         compiled.compile(params, [num_envs])
 
@@ -98,6 +101,7 @@ def rollouts(config: ConfigDict, spec: Spec, signals: Signals) -> Callable | Non
             signals.stop_if_received()
             return compiled(params, key, obs, previous)
 
+        # No columns of the episodes are kept: only their scores count.
         episodes = rollout.rollout(
             simulator,
             task.observe,

@@ -39,12 +39,14 @@ def initial_params(
     spec, columns: of the new data, [N, …]. shapes: of the params of the new run's policy.
     Raises UserError where they do not fit; what fits but has another meaning is logged.
     """
+    # Only one of the two can give the encoders their weights.
     source = config.train.init_from
     if config.encoder.weights and config.cameras:
         raise UserError(
             f"config.train.init_from={source!r} and config.encoder.weights="
             f"{config.encoder.weights!r} both name the encoders' weights: give one."
         )
+    # What must fit: the observations, the actions, and each leaf of the parameters.
     source_config, source_spec = read_config(source)
     check_observations(source, source_spec, spec)
     params, step = checkpoint.load_params(source, which="ema")
@@ -55,6 +57,7 @@ def initial_params(
         step,
         source,
     )
+    # What may differ, but changes what the weights mean.
     warnings = differences(source_config, config)
     representation = config.representation
     if not (representation.layouts or representation.relative):
@@ -80,7 +83,8 @@ def check_observations(source: str, old: Spec, new: Spec) -> None:
 
 def check_leaves(source: str, params: Params, shapes: Params) -> None:
     """Refuses weights of which a leaf is missing, left over or of another shape, by name."""
-    old, new = _shapes(params), _shapes(shapes)
+    old = _shapes(params)
+    new = _shapes(shapes)
     names = sorted({*old, *new})
     wrong = [
         f"{name}: {old.get(name, 'none')} there, {new.get(name, 'none')} in this config"
@@ -106,7 +110,8 @@ def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
 
 def differences(source: ConfigDict, config: ConfigDict) -> list[str]:
     """A warning for each key of SEMANTIC that has another value in the source's config."""
-    old, new = flatten(source.to_dict()), flatten(config.to_dict())
+    old = flatten(source.to_dict())
+    new = flatten(config.to_dict())
     return [
         f"config.{path} was {old.get(path)!r} there and is {new.get(path)!r} now"
         for path in sorted({*old, *new})
@@ -122,6 +127,7 @@ def unreachable(
     normalizer: of the source. columns: {name: [N, …]} of the new data. clip: config.sampler.clip.
     """
     offset, scale = (np.asarray(part[ACTION]) for part in (normalizer.offset, normalizer.scale))
+    # In network units the sampler's x_0 lies in [-clip, clip].
     largest = np.abs((columns[ACTION] - offset) / scale).max(0)  # [Da]
     return [
         f"action[{dim}] of the new data reaches {largest[dim]:.2f} in the units that the weights "

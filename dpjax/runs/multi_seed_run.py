@@ -38,6 +38,7 @@ class MultiSeedRun:
         signals: Signals,
     ):
         """config.train.seeds trainings, of the seeds config.seed, config.seed + 1, …"""
+        # The folder holds runs, and is not one itself.
         if (folder / "config.json").exists():
             raise UserError(
                 f"--workdir {folder} is a run: config.train.seeds={config.train.seeds} makes a "
@@ -71,6 +72,7 @@ class MultiSeedRun:
 
         A kill between two of their saves leaves some runs a save behind. The others go back to it.
         """
+        # The newest checkpoint of each run by itself.
         folders = [run.folder for run in self._runs]
         restored = [directory.resume(folder, like, num_devices) for folder in folders]
         steps = [None if state is None else int(state.step) for state, _ in restored]
@@ -78,6 +80,7 @@ class MultiSeedRun:
             if set(steps) != {None}:
                 log.warning("%s has no checkpoint yet: all start anew", folders[steps.index(None)])
             return None, {}
+        # They differ where a kill came between two saves: all restore the same step instead.
         if len(set(steps)) > 1:
             step = newest_shared_step(folders, steps)
             restored = [directory.resume(folder, like, num_devices, step) for folder in folders]
@@ -99,6 +102,7 @@ class MultiSeedRun:
 
     def log(self, window: list[tuple], clock: Clock) -> float:
         """Writes each training's averages over a window of calls; the mean loss of all."""
+        # One bar shows all trainings, so it gets one number.
         losses = [run.log(window, clock) for run in self._runs]
         return sum(losses) / len(losses)
 
@@ -116,6 +120,7 @@ class MultiSeedRun:
         unevaluated: bool = False,
     ) -> None:
         """Writes a checkpoint of each training for which it is due, or that has a score."""
+        # Without scores a checkpoint is written where it is due.
         for run, one in zip(self._runs, score or [None] * len(self._runs)):
             run.save(state, clock, one, due=due, unevaluated=unevaluated)
 

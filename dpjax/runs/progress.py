@@ -26,6 +26,7 @@ class Clock(NamedTuple):
 
     def after_call(self, steps: int, seconds: float, waited: float) -> "Clock":
         """The clock after a call of so many steps and seconds."""
+        # The first call compiled, so it says nothing about the speed.
         clock = self._replace(step=self.step + steps, seconds=self.seconds + seconds)
         if self.compile_seconds is None:
             return clock._replace(compile_seconds=seconds)
@@ -60,7 +61,8 @@ class Bar:
         if not self._is_compiling:
             self._bar.update(steps)
             return
-        # The first call compiled: the bar's clock starts after it.
+        # The first call compiled. tqdm's speed is (n - initial) / (now - start_t): with both set
+        # anew its estimate of the remaining time is that of the calls to come.
         self._is_compiling = False
         if not self._bar.disable:
             self._bar.n += steps

@@ -131,6 +131,7 @@ def _read(run: str | Path, which: str, step: int | None) -> tuple[ConfigDict, Sp
     folder = outputs.shipped_folder(str(run))
     if folder is not None:
         return *read_config(folder), *shipped.load_params(folder)
+    # A word without a slash may be meant as the name of a shipped policy.
     is_name = len(Path(run).parts) == 1
     if is_name and not Path(run).exists():
         raise UserError(

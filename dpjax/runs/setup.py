@@ -47,6 +47,7 @@ def set_up(config: ConfigDict, workdir: Path, signals: Signals, profile: bool) -
     config = sources.resolved(config)
     checks.check(config)
     steps.check_devices(config.train.batch, config.train.accumulate, jax.device_count())
+    # A trace that would never be written is refused as early as the rest.
     if profile:
         steps.check_profile(config.train.steps, config.train.steps_per_call)
 

@@ -41,15 +41,18 @@ class TrainingRun:
         number: int | None = None,
     ):
         """number: which of several trainings side by side this is; None for a single one."""
+        # What the training loop reads.
         self.folder = folder
         self.seed = config.seed
         self.signals = signals
         self._init_key, self.step_key = jax.random.split(jax.random.key(config.seed))
+        # What this class needs to write and to evaluate.
         self._config = config
         self._spec = spec
         self._strategy = strategy
         self._number = number
         self._evaluators: list[evaluators.Evaluator] = []
+        # These exist in the first process only, once the run is claimed and opened.
         self._lock: Any = None
         self._metrics: metrics.Metrics | None = None
         self._checkpoints: checkpoint.Checkpoints | None = None
@@ -91,6 +94,7 @@ class TrainingRun:
             log.info("%d entries of metrics.jsonl are done again", self._metrics.removed)
         keep_best = self._config.save.keep_best
         self._checkpoints = checkpoint.Checkpoints(self.folder, keep_best=keep_best)
+        # A new run has no checkpoint that knows the seconds, but perhaps a metrics file.
         return clock._replace(seconds=clock.seconds or self._metrics.seconds)
 
     def log(self, window: list[tuple], clock: Clock) -> float:
@@ -108,9 +112,11 @@ class TrainingRun:
         # Each evaluator that is due gets the averaged weights.
         values: dict[str, Any] = {}
         for every, evaluator in self._evaluators:
+            # A signal stops between two evaluators, too.
             if evaluator and evaluators.is_due(every, before, clock.step, self._config.train.steps):
                 self.signals.stop_if_received()
                 values.update(evaluator(self._on_host(state.ema)))
+        # The rank orders checkpoints and is no metric.
         rank = values.pop("rank", None)
         if values:
             self._write(values, clock)

@@ -53,7 +53,7 @@ def test_other_errors_are_left_alone(argument):
 
 
 def test_the_table_names_keys_that_exist():
-    known = {path for path, _ in keys.walk(defaults.KEYS)}
+    known = {path for path, _ in keys.entries(defaults.KEYS)}
     of_transformers = {"denoiser.width", "denoiser.heads"}
     assert set(arguments.ARGUMENTS.values()) <= known | of_transformers
 

@@ -227,7 +227,7 @@ def test_a_wrong_override_is_one_line(tmp_path, change, message):
         (["--config=pusht_dem"], "no such file or recipe; did you mean 'pusht_demo'?"),
         (["--config=there/pusht_demo.py"], "did you mean the recipe 'pusht_demo'?"),
         (["--workdri=x"], "workdri"),
-        ([f"--config={tiny.CONFIG}", "config.train.steps=3"], "is no option"),
+        ([f"--config={tiny.CONFIG}", "config.train.steps=3"], "is not an option"),
         (["--config"], "config"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from dpjax.config import checks, components, defaults, keys, page
 from dpjax.core.errors import UserError
 
-TABLE = dict(keys.walk(defaults.KEYS))
+TABLE = dict(keys.entries(defaults.KEYS))
 ROOT = Path(__file__).parents[2]
 
 
