@@ -168,10 +168,7 @@ def diffusion_sample(
     skipped: int,
     options: dict[str, Any],
 ) -> Sample:
-    """`sample` of a Policy: along the path, from noise or from the previous action chunk.
-
-    skipped: how many steps a warm start leaves out. options: of the sampling loop.
-    """
+    """`sample` of a Policy. skipped: steps that a warm start leaves out. options: of the loop."""
 
     def sample(
         params: Params, rng: PRNGKey, obs: Observation, previous: Array | None = None
@@ -190,16 +187,15 @@ def diffusion_sample(
 
         noise = sampling.draw_noise(start_keys, problem.x0.shape[1:])
 
-        # 3. The sampling loop, and back to the units of the data. With a warm start, examples
-        #    that have a previous chunk start from it.
+        # 3. The sampling loop, from the previous chunk where there is one, and back to data units.
         loop = sampling_loop
         if skipped and previous is not None:
             last = params["normalizer"].normalize({ACTION: previous})[ACTION]
             loop = sampling.warm_start(sampling_loop, last, skipped)
         predict = _predictor(denoiser, params["denoiser"], problem, context, prediction_type)
         x0 = loop(predict, noise, path, step_keys, prepared=context.per_level, **options)
-        actions = x0[..., :action_dim]  # inpainting samples observations too, after them
-        return params["normalizer"].restore(ACTION, actions)
+        # Of inpainting, the sampled observations after the actions are dropped.
+        return params["normalizer"].restore(ACTION, x0[..., :action_dim])
 
     return sample
 
