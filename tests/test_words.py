@@ -36,12 +36,11 @@ RETIRED = {
     "window_rows": "window_indices",
     "begin_with": "init_from",
     "doctor": "check",
-    "walk": "sampling_loop",
     "pose_of": "a name of the representation",
 }
 # Forms of prose: a pattern, and what is written in its place.
 FORMS = {
-    r"\bis no (?!longer|more|such)": "is not a",
+    r"(?<![Tt]here )\bis no (?!longer|more|such)": "is not a",
     r", else ": "otherwise",
     r"\bdoctor\b": "check",
     r"\bbegin_with\b": "init_from",
