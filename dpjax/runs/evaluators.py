@@ -81,39 +81,36 @@ def rollouts(config: ConfigDict, spec: Spec, signals: Signals) -> Callable | Non
     """
     if not config.eval.every:
         return None
-    # The simulator, and the seeds for selection: never those of published numbers.
+    # The simulator; one that is missing is refused now, not in an hour.
     task = tasks.get(config.task)
     simulator = tasks.require_simulator(task, instead="set config.eval.every=0")
-    simulator.make()  # a simulator that is missing is refused now, not in an hour
-    # Fewer steps than in the final evaluation, and one program for all rollouts of the run.
+    simulator.make()
+    # One program for all rollouts of the run, with fewer steps than in the final evaluation.
     few_steps = build.with_sampling(config, steps=config.eval.num_steps)
     compiled = build.compiled_policy(few_steps, build.policy(few_steps, None, spec), spec)
-    num_envs = min(config.eval.num_envs, config.eval.episodes)
-    seeds = range(simulator.selection_seeds, simulator.selection_seeds + config.eval.episodes)
     kernels = config.compute.kernels
+    # The seeds are for selection: never those of published numbers.
+    seeds = range(simulator.selection_seeds, simulator.selection_seeds + config.eval.episodes)
+    options = dict(
+        label=task.name,
+        seeds=seeds,
+        observed=config.horizon.obs,
+        executed=config.horizon.act,
+        num_envs=min(config.eval.num_envs, config.eval.episodes),
+        rng=jax.random.key(config.seed),
+        keep=(),  # no columns of the episodes: only their scores count
+    )
 
     def evaluate(params: Params) -> dict[str, Any]:
         # The layout for inference, made once for all rollouts of this step.
         params = inference_params(params, [jax.default_backend()], kernels)
-        compiled.compile(params, [num_envs])
+        compiled.compile(params, [options["num_envs"]])
 
         def sample_actions(key, obs, previous=None):
             signals.stop_if_received()
             return compiled(params, key, obs, previous)
 
-        # No columns of the episodes are kept: only their scores count.
-        episodes = rollout.rollout(
-            simulator,
-            task.observe,
-            sample_actions,
-            label=task.name,
-            seeds=seeds,
-            observed=config.horizon.obs,
-            executed=config.horizon.act,
-            num_envs=num_envs,
-            rng=jax.random.key(config.seed),
-            keep=(),
-        )
+        episodes = rollout.rollout(simulator, task.observe, sample_actions, **options)
         numbers = scores.summarize(episodes)
         tqdm.write(f"{scores.line(numbers)} (selection seeds)")
         return {name: numbers[name] for name in REPORTED}
