@@ -1,4 +1,4 @@
-"""The adaLN-Zero denoiser: it begins as nothing, comes apart, and learns."""
+"""The adaLN-Zero denoiser: it starts as zero, comes in two parts, and learns."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from dpjax.core.types import row_keys
+from dpjax.core.types import example_keys
 from dpjax.nets.dit import DiT
 
 
 @pytest.fixture(scope="module")
-def made():
-    """(network, params as they begin, params with every leaf moved, x, t, cond)."""
+def network():
+    """(network, initial params, params with every leaf moved, x, t, cond)."""
     net = DiT(features=2, horizon=4, layers=2, heads=2, width=8, drop=0.3)
     x = jax.random.normal(jax.random.key(0), (3, 4, 2))
     t, cond = jnp.array([0, 5, 5]), jax.random.normal(jax.random.key(1), (3, 2, 3))
@@ -23,8 +23,8 @@ def made():
     return net, params, jax.tree.unflatten(tree, moved), x, t, cond
 
 
-def test_every_block_begins_as_the_identity_and_the_output_as_zero(made):
-    net, params, _, x, t, cond = made
+def test_every_block_starts_as_the_identity_and_the_output_as_zero(network):
+    net, params, _, x, t, cond = network
     y, inside = net.apply(params, x, t, cond, capture_intermediates=True)
     assert not y.any()
     tokens = inside["intermediates"]["action_in"]["__call__"][0]
@@ -33,38 +33,38 @@ def test_every_block_begins_as_the_identity_and_the_output_as_zero(made):
         np.testing.assert_array_equal(inside["intermediates"][f"blocks_{i}"]["__call__"][0], tokens)
 
 
-def test_a_plan_is_prepared_once_for_all_levels(made):
-    net, _, params, x, t, cond = made
+def test_a_chunk_is_prepared_once_for_all_levels(network):
+    net, _, params, x, t, cond = network
     context = net.apply(params, cond, jnp.array([0, 5]), method=net.prepare)
-    at_5 = context.replace(step=context.step[1])
+    at_5 = context.replace(per_level=context.per_level[1])
     got = net.apply(params, x, at_5, method=net.denoise)
     np.testing.assert_allclose(got[1:], net.apply(params, x, t, cond)[1:], rtol=1e-5, atol=1e-5)
     assert abs(got[0] - net.apply(params, x, t, cond)[0]).max() > 1e-2
 
 
-def test_all_of_the_input_counts(made):
-    net, _, params, x, t, cond = made
+def test_the_output_depends_on_every_input(network):
+    net, _, params, x, t, cond = network
     of_x, of_cond = jax.jacobian(lambda x, cond: net.apply(params, x, t, cond), (0, 1))(x, cond)
-    for row in range(3):
-        assert np.all(np.abs(of_x[row, :, :, row]).max((0, 1)) > 0)
-        assert np.all(np.abs(of_cond[row, :, :, row]).max((0, 1)) > 0)
+    for i in range(3):
+        assert np.all(np.abs(of_x[i, :, :, i]).max((0, 1)) > 0)
+        assert np.all(np.abs(of_cond[i, :, :, i]).max((0, 1)) > 0)
     other = net.apply(params, x, t + 40, cond)
     assert abs(other - net.apply(params, x, t, cond)).max() > 1e-2
 
 
-def test_a_rows_dropout_is_its_own(made):
-    net, _, params, x, t, cond = made
-    keys = row_keys(jax.random.key(7), jnp.arange(3))
+def test_dropout_depends_on_the_examples_key_alone(network):
+    net, _, params, x, t, cond = network
+    keys = example_keys(jax.random.key(7), jnp.arange(3))
     context = net.apply(params, cond, t, keys, method=net.prepare)
     drop = lambda x, context, keys: net.apply(params, x, context, keys, method=net.denoise)
-    whole = drop(x, context, keys)
+    all_examples = drop(x, context, keys)
     last = jax.tree.map(lambda leaf: leaf[2:], (x, context, keys))
-    np.testing.assert_allclose(drop(*last), whole[2:], rtol=1e-5, atol=1e-6)
-    assert abs(whole - drop(x, context, None)).max() > 1e-2
+    np.testing.assert_allclose(drop(*last), all_examples[2:], rtol=1e-5, atol=1e-6)
+    assert abs(all_examples - drop(x, context, None)).max() > 1e-2
 
 
-def test_it_learns_what_depends_on_time_and_observation(made):
-    net, params, _, x, t, cond = made
+def test_it_learns_what_depends_on_time_and_observation(network):
+    net, params, _, x, t, cond = network
     target = jnp.sin(x + cond[:, :1, :2] + t[:, None, None])
     tx = optax.adam(1e-2)
 

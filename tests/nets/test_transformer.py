@@ -1,4 +1,4 @@
-"""The transformer is the authors', forward and backward, and comes apart without a loss."""
+"""The transformer equals the authors', forward and backward, whole and in its two parts."""
 
 import json
 
@@ -28,7 +28,7 @@ def load(golden, name):
     arrays = golden(name)
     meta = json.loads(str(arrays["meta"]))
     weights = {key[6:]: value for key, value in arrays.items() if key.startswith("param/")}
-    params = jax.tree.map(jnp.asarray, torch_transformer.ours(weights, meta))
+    params = jax.tree.map(jnp.asarray, torch_transformer.params_from(weights, meta))
     x, t = jnp.asarray(arrays["in/sample"]), jnp.asarray(arrays["in/timestep"])
     cond = jnp.asarray(arrays.get("in/cond", np.zeros((len(x), 0, 0), np.float32)))
     return torch_transformer.network(meta), params, (x, t, cond), arrays, meta
@@ -54,12 +54,12 @@ def test_output_and_gradients_equal_the_authors(golden, name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_params_have_the_imported_shapes(golden, name):
     net, params, inputs, _, _ = load(golden, name)
-    made = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, made)
+    initial = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, initial)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_plan_is_prepared_once_for_all_levels(golden, name):
+def test_a_chunk_is_prepared_once_for_all_levels(golden, name):
     net, params, (x, t, cond), _, _ = load(golden, name)
     params = {"params": params}
 
@@ -74,7 +74,7 @@ def test_a_plan_is_prepared_once_for_all_levels(golden, name):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_an_action_looks_at_what_it_may():
+def test_an_action_attends_to_what_the_masks_allow():
     net = Transformer(features=2, horizon=6, observed=3, layers=1, heads=2, width=8)
     x, t, cond = jnp.ones((1, 6, 2)), jnp.zeros(1, int), jnp.ones((1, 3, 4))
     params = net.init(jax.random.key(0), x, t, cond)
@@ -87,7 +87,7 @@ def test_an_action_looks_at_what_it_may():
     np.testing.assert_array_equal(seen_obs, np.arange(6)[:, None] >= np.arange(3))
 
 
-def test_dropout_belongs_to_a_row_and_keeps_the_mean():
+def test_dropout_belongs_to_an_example_and_keeps_the_mean():
     keys = jax.random.split(jax.random.key(0), 64)
     x = jnp.ones((64, 500))
     drop = dropouts(0.25, keys)
@@ -100,8 +100,9 @@ def test_dropout_belongs_to_a_row_and_keeps_the_mean():
 
 @pytest.mark.parametrize("width, heads", [(10, 4), (0, 1), (8, 0), (12, 4)])
 def test_a_width_that_the_heads_cannot_split_is_refused(width, heads):
-    with pytest.raises(UserError, match="must be an even multiple of config.denoiser.heads"):
+    with pytest.raises(UserError, match="must be an even multiple of heads") as error:
         transformer.check_sizes(width, heads)
+    assert error.value.argument == "width"
 
 
 def small_policy(**options):
@@ -129,7 +130,7 @@ def batch_of(rows):
 
 
 @pytest.mark.parametrize("options", [{}, {"cond_layers": 1}, {"encoder_only": True}])
-def test_dropout_is_the_same_however_the_rows_are_spread(options):
+def test_dropout_is_the_same_however_examples_are_spread(options):
     policy = small_policy(drop=0.4, **options)
     params = policy.init(jax.random.key(0), batch_of(slice(6)))
     loss = jax.jit(lambda rng, batch: policy.loss(params, rng, batch)[0])

@@ -1,4 +1,4 @@
-"""The U-Net is the authors', forward and backward, and comes apart without a loss."""
+"""The U-Net equals the authors', forward and backward, whole and as `prepare` and `denoise`."""
 
 import json
 
@@ -11,7 +11,6 @@ from support import torch_unet
 from dpjax.core.errors import UserError
 from dpjax.nets import unet1d
 from dpjax.nets.unet1d import UNet1D
-from dpjax.ops import conv1d
 
 
 def load(golden, name):
@@ -19,7 +18,7 @@ def load(golden, name):
     arrays = golden(name)
     meta = json.loads(str(arrays["meta"]))
     weights = {key[6:]: value for key, value in arrays.items() if key.startswith("param/")}
-    params = jax.tree.map(jnp.asarray, torch_unet.ours(weights, meta))
+    params = jax.tree.map(jnp.asarray, torch_unet.params_from(weights, meta))
     x, t = jnp.asarray(arrays["in/sample"]), jnp.asarray(arrays["in/timestep"])
     if "in/local_cond" in arrays:
         cond = jnp.asarray(arrays["in/local_cond"])
@@ -38,13 +37,10 @@ def forward_and_gradient(net, params, inputs):
 
 
 @pytest.mark.parametrize("name", ["dp_unet1d_global_scale", "dp_unet1d_global_bias"])
-@pytest.mark.parametrize("way", ["matmul", "xla"])
-def test_output_and_gradients_equal_the_authors(golden, monkeypatch, name, way):
-    if way == "xla":  # what accelerators take, here on the CPU
-        monkeypatch.setattr(conv1d, "conv_matmul", conv1d.conv_xla)
-        monkeypatch.setattr(conv1d, "upsample_matmul", conv1d.upsample_xla)
+@pytest.mark.parametrize("kernels", ["auto", "xla"])
+def test_output_and_gradients_equal_the_authors(golden, name, kernels):
     net, params, inputs, arrays, meta = load(golden, name)
-    y, grads = forward_and_gradient(net, params, inputs)
+    y, grads = forward_and_gradient(net.clone(kernels=kernels), params, inputs)
     np.testing.assert_allclose(y, arrays["out"], rtol=1e-5, atol=1e-5)
     want = {key[9:]: value for key, value in arrays.items() if key.startswith("gradnorm/")}
     got = torch_unet.norms(grads, meta)
@@ -68,12 +64,12 @@ def test_local_conditioning_equals_the_authors(golden):
 
 def test_params_have_the_imported_shapes(golden):
     net, params, inputs, _, _ = load(golden, "dp_unet1d_global_scale")
-    made = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, made)
+    initial = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, initial)
 
 
 def test_a_large_batch_and_its_parts_equal_the_authors(golden):
-    # 18 rows: the short convolutions go another way; and `prepare` and `denoise` apart.
+    # 18 examples: short convolutions have another form; and `prepare` and `denoise` apart.
     net, params, inputs, arrays, _ = load(golden, "dp_unet1d_global_scale")
     x, t, cond = (jnp.tile(leaf, (6,) + (1,) * (leaf.ndim - 1)) for leaf in inputs)
 
@@ -98,13 +94,13 @@ def tiny_net():
     return tiny()
 
 
-def test_a_plan_is_prepared_once_for_all_levels(tiny_net):
+def test_a_chunk_is_prepared_once_for_all_levels(tiny_net):
     net, params, x, t, cond = tiny_net
 
     @jax.jit
     def both(params):
         context = net.apply(params, cond, jnp.array([0, 5]), method=net.prepare)
-        at_5 = context.replace(step=context.step[1])
+        at_5 = context.replace(per_level=context.per_level[1])
         return net.apply(params, x, at_5, method=net.denoise), net.apply(params, x, t, cond)
 
     got, want = both(params)
@@ -129,24 +125,38 @@ def test_forward_mode_goes_through_the_network(tiny_net):
 
 @pytest.mark.parametrize("horizon, levels, near", [(15, 2, 16), (10, 3, 8), (2, 3, 4)])
 def test_a_horizon_that_cannot_be_halved_is_refused_in_one_line(horizon, levels, near):
-    with pytest.raises(UserError, match=f"predict={horizon} .*such as {near}") as error:
+    with pytest.raises(UserError, match=f"horizon={horizon} .*such as {near}") as error:
         tiny(horizon, widths=(8, 16, 16)[:levels])  # before anything is compiled
-    assert "\n" not in str(error.value)
+    assert error.value.argument == "horizon" and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "widths, groups, said",
+    "widths, groups, message",
     [
         ((), 8, "widths is empty"),
-        ((16, 20), 8, "has 20, which config.denoiser.groups=8"),
+        ((16, 20), 8, "has 20, which groups=8"),
         ((12, 24), 4, "starts with 12"),
         ((16, 0), 8, "has 0"),
         ((16, 32), 0, "groups=0"),
     ],
 )
-def test_sizes_that_the_group_norms_cannot_split_are_refused(widths, groups, said):
-    with pytest.raises(UserError, match=said):
+def test_sizes_that_the_group_norms_cannot_split_are_refused(widths, groups, message):
+    with pytest.raises(UserError, match=message) as error:
         unet1d.check_sizes(widths, groups)
+    assert error.value.argument == ("widths" if groups else "groups")
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        (dict(kernel_size=4), "kernel_size=4 must be odd"),
+        (dict(time_features=3), "time_features=3 must be even"),
+    ],
+)
+def test_other_sizes_that_make_no_network_are_refused(sizes, message):
+    with pytest.raises(UserError, match=message) as error:
+        unet1d.check_sizes((16, 32), 8, **sizes)
+    assert [error.value.argument] == list(sizes)
 
 
 def test_good_sizes_pass():
