@@ -1,4 +1,4 @@
-"""Collects what the rules look at: from a config, from a directory alone, or while training."""
+"""Builds the Context of the rules: from a config, from a directory, or at the start of training."""
 
 from typing import NamedTuple
 
@@ -17,18 +17,18 @@ from dpjax.data import frames, loader, mixture, rlds
 from dpjax.data.episodes import Episodes
 from dpjax.data.rlds import reader
 
-FRAMES = 48  # frames per camera that are looked at, evenly spread, each with the next one
+FRAMES = 48  # frames per camera that are examined, evenly spread, each with the next one
 MAX_STEPS = 50_000  # steps that training checks before it starts; of more, every k-th episode
-CLOCK_NAMES = ("timestamp", "timestamps", "time")  # last part of a path that holds times
+CLOCK_NAMES = ("timestamp", "timestamps", "time")  # last part of the path of recorded times
 
 
 class _DataSet(NamedTuple):
     """One data set, read and split.
 
-    train, val: its episodes on either side of the split, with the policy's observations.
-    train_labels, val_labels: "episode 7", numbered as in the data set.
+    train, val: training and held-out episodes, with the policy's observations.
+    train_labels, val_labels: "episode 7" for each of them, numbered as in the data set.
     skipped: one line per episode that could not be read.
-    clocks: {path: Episodes} recorded times.
+    clocks: {path: Episodes} of the recorded times.
     """
 
     train: Episodes
@@ -40,21 +40,25 @@ class _DataSet(NamedTuple):
 
 
 def from_config(config: ConfigDict) -> Context:
-    """Reads everything as training would; bad episodes are left out and remembered."""
-    # Names, types and ranges of keys must be right; whether keys fit together is a finding.
+    """Reads everything as training would, but skips and records bad episodes.
+
+    Raises a UserError if a key of the config is wrong by itself, or if no data can be read.
+    """
+    # Each key must have a valid name, type and value. Keys that do not fit together are a finding.
     checks.check_table(config)
     directories = sources.directories(config.data)
     config = sources.resolved(config)
 
-    # What the data hold, and the part of the config that can be read from them: columns that
-    # are missing become findings instead of errors here.
+    # Only columns that exist and can be read are read: for the rules, a missing column is a finding
+    # and not an error.
     features = _shared_features(directories)
     readable = _readable_part(config, features)
     sets = {directory: _read(readable, directory, features) for directory in directories}
+    # "episode 7" is ambiguous among several data sets.
     if len(sets) > 1:
         sets = {directory: _prefix(part, directory) for directory, part in sets.items()}
 
-    # One training set and one held-out set, as `dataset.read` joins them.
+    # Joined to one training set and one held-out set, as `dataset.read` does for training.
     parts = {directory: (part.train, part.val) for directory, part in sets.items()}
     limit = cameras.image_memory(config.data.memory)
     train, val, _ = mixture.join(parts, directories, limit, config.data.spill)
@@ -72,7 +76,7 @@ def from_config(config: ConfigDict) -> Context:
         represented=dataset.learned_columns(readable, train),
         normalizer=normalizer,
         representation=build.representation(config),
-        # Mirror images are not read, but training has them.
+        # Mirrored episodes are not read here, but training doubles the windows with them.
         num_windows=len(mask) * (2 if config.data.mirror else 1),
         padded_share=1 - float(mask.mean()),
         refusal=_refusal(config),
@@ -89,7 +93,7 @@ def from_config(config: ConfigDict) -> Context:
 
 
 def from_directory(directory: str) -> Context:
-    """Reads a data set without a config: the recipe "custom", which observes all that is there."""
+    """Reads a data set without a config, by the recipe "custom", which observes every column."""
     config = recipes.load("custom")
     config.data.dir = str(directory)
     return from_config(config)
@@ -98,9 +102,9 @@ def from_directory(directory: str) -> Context:
 def from_training(
     config: ConfigDict, data: dataset.Data, normalizer: Normalizer, windows: loader.Windows
 ) -> Context:
-    """What can be checked at the start of a training without reading anything again.
+    """The Context of data that training has already read; reads no files.
 
-    Uses at most MAX_STEPS steps, so that the start does not wait.
+    Features, skipped episodes, clocks and frames stay empty, so rules about them find nothing.
     """
     recorded = _recorded_episodes(config, data)
     steps = int(data.train.lengths[recorded].sum())
@@ -124,17 +128,17 @@ def from_training(
 
 
 def _recorded_episodes(config: ConfigDict, data: dataset.Data) -> np.ndarray:
-    """Numbers of the training episodes that are not mirror images."""
-    # data.shares has the last step of each data set; its episodes end there.
+    """[n] indices of the training episodes that were recorded, not mirrored."""
+    # data.shares has the step at which each data set ends; it is converted to a count of episodes.
     ends = [int(np.searchsorted(data.train.ends, step)) + 1 for step, _ in data.shares.values()]
-    # In each data set the mirror images follow the recorded episodes, one for each.
+    # Within a data set, the recorded episodes come first and their mirrored copies follow.
     copies = 2 if config.data.mirror else 1
     ranges = zip([0, *ends[:-1]], ends)
     return np.concatenate([np.arange(a, a + (b - a) // copies) for a, b in ranges])
 
 
 def _refusal(config: ConfigDict) -> str:
-    """The error with which training would refuse the config, or ""."""
+    """The message with which training would refuse the config, or ""."""
     try:
         checks.check(config)
     except UserError as error:
@@ -143,8 +147,8 @@ def _refusal(config: ConfigDict) -> str:
 
 
 def _shared_features(directories) -> dict[str, reader.Feature]:
-    """{path: Feature} of what all data sets hold; readable if it is readable in all of them."""
-    # Several sets are trained on together, so a column must be in all of them.
+    """{path: Feature} of the columns that all data sets have."""
+    # Training joins the data sets, so a column must exist and be readable in each of them.
     described = [reader.describe(directory) for directory in directories]
     first = described[0]
     shared = [path for path in first if all(path in other for other in described)]
@@ -155,10 +159,10 @@ def _shared_features(directories) -> dict[str, reader.Feature]:
 
 
 def _readable_part(config: ConfigDict, features) -> ConfigDict:
-    """A copy of the config without columns that cannot be read and without mirror images.
+    """A copy of the config without unreadable columns and without mirrored episodes.
 
-    If its task needs one of the missing columns, all others are observed as they are.
-    Raises if the action cannot be read: without it there is nothing to check.
+    If the task needs a column that is left out, the task becomes "custom", which needs none.
+    Raises a UserError if the action cannot be read: without it there is nothing to check.
     """
     columns = dict(config.data.columns)
     if ACTION not in columns:
@@ -173,10 +177,10 @@ def _readable_part(config: ConfigDict, features) -> ConfigDict:
         for name, path in columns.items():
             if not config_rules.why_unreadable(name, path, features):
                 continue
-            del readable.data.columns[name]
+            del readable.data.columns[name]  # and its camera, if the column is an image
             if name in readable.cameras:
                 del readable.cameras[name]
-        # A mirror image has the same faults as its original.
+        # A mirrored episode has the same faults as its original.
         readable.data.mirror = False
         if any(key not in readable.data.columns for key in tasks.get(config.task).columns):
             readable.task = "custom"
@@ -184,14 +188,14 @@ def _readable_part(config: ConfigDict, features) -> ConfigDict:
 
 
 def _read(config: ConfigDict, directory: str, features) -> _DataSet:
-    """Reads a data set and its clocks, leaves bad episodes out, and splits the others."""
-    # Times are read as further columns, under names that no column of a config can have.
+    """Reads a data set and its clocks, skips bad episodes, and splits the others."""
+    # Recorded times are read as further columns; no column of a config has a space in its name.
     clock_paths = {
         f"clock {path}": path
         for path, x in features.items()
         if path.split("/")[-1] in CLOCK_NAMES and x.readable and x.shape in ((), (1,))
     }
-    # "skip" even if the config says "refuse": all bad episodes are to be counted.
+    # on_bad="skip" even if the config has "refuse", so that all bad episodes are counted.
     bad = []  # numbers of the episodes that are left out
     skipped = []
 
@@ -210,13 +214,14 @@ def _read(config: ConfigDict, directory: str, features) -> _DataSet:
             on_skip=on_skip,
         )
     except UserError as error:
-        # If no episode was good, the first one's fault says more than "got 0 episodes".
+        # If all episodes were bad, what is wrong with the first helps more than "got 0 episodes".
         raise UserError(skipped[0] if skipped else str(error)) from error
     times = {path: raw.columns.pop(name).reshape(-1) for name, path in clock_paths.items()}
 
+    # `ids` number the good episodes; labels have the numbers of the data set, bad ones included.
     ids = dataset.split_ids(config.data, len(raw.ends))
     train, val = dataset.parts(config.data, tasks.get(config.task), raw, ids)
-    numbers = np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)  # [E], in the data set
+    numbers = np.setdiff1d(np.arange(len(raw.ends) + len(bad)), bad)  # [E]
     train_labels, val_labels = ([f"episode {numbers[e]}" for e in part] for part in ids)
     clocks = {path: raw._replace(columns={path: x}) for path, x in times.items()}
     return _DataSet(train, val, train_labels, val_labels, skipped, clocks)
@@ -231,11 +236,12 @@ def _prefix(part: _DataSet, directory: str) -> _DataSet:
 
 
 def _sample_frames(train: Episodes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """`Context.frames` of the training episodes."""
-    # Every step but the last of an episode has a next frame.
+    """FRAMES pairs of consecutive frames per camera, see `Context.frames`."""
+    # All steps but the last one of each episode, which has no next frame.
     steps = np.setdiff1d(np.arange(train.ends[-1]), train.ends - 1)
     if not len(steps):  # all episodes have one step
         return {}
+    # Evenly spread over the data; `unique` drops repetitions if there are fewer than FRAMES steps.
     steps = steps[np.unique(np.linspace(0, len(steps) - 1, FRAMES).astype(np.int64))]
     pairs = np.stack([steps, steps + 1], axis=1)  # [n, 2]
     images = frames.split(train.columns)[1]

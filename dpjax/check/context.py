@@ -1,7 +1,7 @@
-"""What the rules look at (Context) and what they return (Finding), with helpers for both.
+"""The input (Context) and output (Finding) of rules, with helpers for both.
 
-A rule is a pure function `(context) -> list[Finding]`; data that are in order give an empty
-list. Steps are compared within one episode only, see `Context.same_episode`.
+A rule is a pure function `(context) -> list[Finding]`; it returns an empty list if all is well.
+Rules compare a step with the next one only within an episode, see `Context.same_episode`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ from dpjax.data.rlds.reader import Feature
 from dpjax.policies import representations
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
-SHOWN = 6  # dims or episodes that a message names; the others are only counted
+SHOWN = 6  # number of dims or episodes that a message lists; it counts the others
 
 
 class Finding(NamedTuple):
     """One problem of the data or the config, and what to do about it.
 
-    severity: "error": training is refused, or learns something other than intended;
-        "warning": it probably costs success; "note": worth knowing.
-    rule: name of the rule function that found it.
-    reason: what is wrong, one sentence without a full stop.
-    remedy: what to do, likewise; it names the config key to change and its new value.
+    severity: "error": training would be refused, or the policy would learn something other than
+        intended; "warning": the policy probably succeeds less often; "note": worth knowing.
+    rule: name of the rule function.
+    reason: what is wrong, in one sentence without a full stop.
+    remedy: what to do about it, in the same form, with the config key to change and its new value.
     """
 
     severity: str
@@ -40,23 +40,26 @@ class Finding(NamedTuple):
 class Context(NamedTuple):
     """Data and config as training would use them.
 
-    config: the config, with the columns and cameras that follow from the data filled in.
-    train, val: episodes with the policy's observations and "action", without mirror images.
-    labels: names of the episodes in the data set, those of train first, then those of val.
+    config: the config, with columns and cameras filled in from the data.
+    train, val: episodes with the policy's observations and "action", without mirrored ones.
+    labels: names of the episodes for messages, those of train first, then those of val.
     represented: the columns {key: [M, D]} of train in the policy's representation (rotations
         as 6-D, relative actions), not yet normalized.
     normalizer: fitted to `represented`.
-    representation: which columns the policy sees in another form than they are recorded in.
-    num_windows: W, training windows.
-    padded_share: share of the windows' steps that are copies of an episode's first or last one.
-    refusal: the error with which training would refuse the config, or "".
-    features: {path inside a step: Feature} of everything that the data sets hold.
+    representation: how the policy's columns differ from the recorded ones.
+    num_windows: W, the number of training windows.
+    padded_share: share of the windows' steps that are copies of an episode's first or last step.
+    refusal: the message with which training would refuse the config, or "".
+    features: {path inside a step: Feature} of all columns of the data sets.
     skipped: one line per episode that could not be read.
-    clocks: {path: Episodes} recorded times, of all episodes that could be read.
-    fps: steps per second according to the data set; 0 if it does not say.
-    frames: {camera: (steps [n], uint8 [n, 2, H, W, 3])}: some of the training steps, and at each
-        of them the camera's frame and the next one.
+    clocks: {path: Episodes} of recorded times; train and val together, in the order of the data.
+    fps: steps per second according to the data set; 0 if unknown.
+    frames: {camera: (steps [n], uint8 [n, 2, H, W, 3])}: a sample of the training steps, and for
+        each of them the camera's frame and the next frame.
     """
+
+    # Shapes: N recorded training steps. M rows of `represented`: relative actions have one row per
+    # step of a window, so M may exceed N. D dims as recorded, D' dims as represented.
 
     config: ConfigDict
     train: Episodes
@@ -103,16 +106,17 @@ class Context(NamedTuple):
 def same_episode(ends: np.ndarray) -> np.ndarray:
     """bool [N - 1]: whether steps t and t + 1 belong to one of the episodes with ends [E]."""
     together = np.ones(max(int(ends[-1]) - 1, 0), bool)
-    # The last step of each episode and the first one of the next do not belong together.
-    together[ends[:-1] - 1] = False  # the last episode has no next one
+    # The last step of each episode but the last is followed by another episode's first step.
+    together[ends[:-1] - 1] = False
     return together
 
 
-# How a key is normalized and represented.
+# Normalization and representation of a key.
 
 
 def normalization(context: Context, key: str) -> str:
     """The mode that normalizes a key: "limits", "gaussian", "quantile" or "identity"."""
+    # A key's own mode comes before that of all actions or all observations.
     config = context.config.normalize
     return config.per_key.get(key, config.action if key == ACTION else config.obs)
 
@@ -123,7 +127,8 @@ def normalization_key(key: str) -> str:
 
 
 def normalize(context: Context, key: str, x: np.ndarray) -> np.ndarray:
-    """Represented values [..., D'] of a key in the network's units."""
+    """Normalizes represented values [..., D'] of a key."""
+    # In numpy: the normalizer's arrays may be on a device.
     normalizer = context.normalizer
     return (x - np.asarray(normalizer.offset[key])) / np.asarray(normalizer.scale[key])
 
@@ -131,47 +136,51 @@ def normalize(context: Context, key: str, x: np.ndarray) -> np.ndarray:
 def recorded_rotations(context: Context, key: str) -> np.ndarray:
     """bool [D]: recorded dims that the config declares to be part of a rotation."""
     size = context.numbers[key].shape[1]
-    # A layout such as "3 axis_angle 1" splits the dims into parts; those with a form rotate.
+    # A layout such as "3 axis_angle 1" splits the dims into parts; rotations are the parts with a
+    # form, such as "axis_angle".
     parts = representations.parts_of(context.representation, key, size)
     return np.repeat([bool(part.form) for part in parts], [part.size for part in parts])
 
 
 def represented_rotations(context: Context, key: str) -> np.ndarray:
     """bool [D']: represented dims that are rotations, which no normalizer scales."""
+    # D' differs from the recorded D: a quaternion of 4 dims becomes 6.
     size = context.numbers[key].shape[1]
     return representations.rotation_dims(context.representation, key, size)
 
 
-# How columns move.
+# Motion.
 
 
 def step_sizes(context: Context, x: np.ndarray) -> np.ndarray:
     """|x[t + 1] - x[t]| [N - 1, D] of a training column [N, D]; 0 between two episodes."""
+    # [N - 1, D] * [N - 1, 1]: the change to another episode's first step is not motion.
     return np.abs(np.diff(x, axis=0)) * context.same_episode[:, None]
 
 
 def is_binary(x: np.ndarray) -> np.ndarray:
     """bool [D]: dims of a column [N, D] with exactly two values, such as a gripper command."""
+    # Only the minimum and the maximum occur.
     low = x.min(0)
     high = x.max(0)
-    # Two steps always have two values at most; that says nothing.
+    # A column of two steps has at most two values whatever it means, so it does not count.
     return (high > low) & ((x == low) | (x == high)).all(0) & (len(x) > 2)
 
 
-# Parts of messages.
+# Texts of findings.
 
 
 def describe_step(context: Context, step: int) -> str:
-    """The episode and the step in it of a training step: "episode 3, step 17"."""
-    # The episode is the first one that ends after the step.
+    """Names a training step by its episode and its number in it: "episode 3, step 17"."""
+    # side="right": the first episode that ends after the step.
     e = int(np.searchsorted(context.train.ends, step, side="right"))
     return f"{context.labels[e]}, step {step - context.train.starts[e]}"
 
 
 def describe_dims(key: str, dims: Sequence[int]) -> str:
-    """Dims of a key, consecutive ones as a range: "state[0-3, 7]"."""
-    dims = sorted(int(d) for d in dims)  # numpy integers print their type
-    # A new range starts wherever a dim is not the one after its predecessor.
+    """Lists dims of a key, consecutive ones as a range: "state[0-3, 7]"."""
+    dims = sorted(int(d) for d in dims)
+    # A new range starts at every dim that does not follow its predecessor.
     cuts = [i for i in range(1, len(dims)) if dims[i] != dims[i - 1] + 1]
     ranges = [dims[a:b] for a, b in zip([0, *cuts], [*cuts, len(dims)])]
     texts = [f"{part[0]}" if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in ranges]
@@ -185,5 +194,6 @@ def count(number: int, noun: str) -> str:
 
 def enumerate_some(items: Sequence) -> str:
     """The first SHOWN items, separated by commas, and the number of the others."""
+    # A message stays one line, however many dims or episodes a data set has.
     more = [f"… ({len(items) - SHOWN} more)"] if len(items) > SHOWN else []
     return ", ".join([*map(str, items[:SHOWN]), *more])

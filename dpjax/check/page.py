@@ -1,4 +1,4 @@
-"""The result of a check as text for the terminal and as one HTML page."""
+"""Writes the result of a check: as text for the terminal, and as an HTML page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +15,13 @@ WIDTH = 100  # characters per line in the terminal
 
 def count_findings(findings: Sequence[Finding]) -> str:
     """The number of findings of each severity: "1 error, 0 warnings, 3 notes"."""
+    # In the order of SEVERITIES; a severity without findings counts 0.
     numbers = [sum(finding.severity == name for finding in findings) for name in SEVERITIES]
     return ", ".join(count(n, name) for n, name in zip(numbers, SEVERITIES))
 
 
 def as_text(context: Context, findings: Sequence[Finding]) -> str:
-    """Everything but the plots, for the terminal."""
+    """Overview, table of keys and findings, as text for the terminal."""
     lines = [
         *summary.overview(context),
         "",
@@ -28,7 +29,7 @@ def as_text(context: Context, findings: Sequence[Finding]) -> str:
         "",
         count_findings(findings),
     ]
-    # The worst finding comes first; its remedy stands below it, indented.
+    # Findings arrive sorted, the worst first. Each has its remedy below it, indented.
     for finding in findings:
         lines += _wrap(f"{finding.severity}: {finding.rule}: {finding.reason}", 0, 4)
         lines += _wrap(f"-> {finding.remedy}", 4, 7)
@@ -36,13 +37,14 @@ def as_text(context: Context, findings: Sequence[Finding]) -> str:
 
 
 def _wrap(text, first, later):
-    """Lines of a text; `first` and `later` are their indents."""
+    """Wraps a text to WIDTH. first, later: indents of its first line and of the others."""
     return textwrap.wrap(
         text,
         WIDTH,
         initial_indent=" " * first,
         subsequent_indent=" " * later,
-        break_long_words=False,  # paths and keys stay whole, so that they can be copied
+        # Paths and config keys are not broken, so that they can be copied.
+        break_long_words=False,
         break_on_hyphens=False,
     )
 
@@ -50,18 +52,18 @@ def _wrap(text, first, later):
 def write(
     path: str | Path, context: Context, findings: Sequence[Finding], provenance: Mapping[str, Any]
 ) -> None:
-    """Writes the page.
+    """Writes the HTML page.
 
-    provenance: {name: value} at its end: command, machine, commit.
+    provenance: {name: value} of the command, machine and commit, printed at the end of the page.
     """
-    # What was checked and what was found.
+    # The overview and the findings.
     parts = [f'<p class="summary">{html.text(line)}</p>' for line in summary.overview(context)]
     parts.append(html.heading(f"Findings: {count_findings(findings)}"))
     parts += [_finding(finding) for finding in findings]
-    # The data themselves: tables and pictures, from all of it to the single dim.
+    # The data, from the table of all keys down to single dims.
     parts += [html.heading("Keys"), html.table(summary.key_table(context))]
     if context.frames:
-        # With an error the config's crops may not fit the frames.
+        # After an error the crops may not fit the frames, so only recorded frames are drawn.
         crops = not any(finding.severity == "error" for finding in findings)
         caption = "A first batch: frames as recorded, and as the network sees them in training"
         image = plots.first_batch(context, crops)
@@ -73,7 +75,8 @@ def write(
 
 
 def _action_plots(context):
-    """The plots of the actions, each with its caption."""
+    """Histograms and traces of the actions, each with its caption."""
+    # Actions with very many dims are cut off in the plots; the table has all of them.
     size = context.action.shape[1]
     part = f", the first {plots.DIMS} of {size} dims" if size > plots.DIMS else ""
     clip = "the sampler's clip as lines"
@@ -86,6 +89,7 @@ def _action_plots(context):
 
 def _finding(finding):
     """A finding as HTML."""
+    # Texts may contain paths and names from the data, so they are escaped.
     reason = html.text(finding.reason)
     remedy = html.text(finding.remedy)
     rule = html.text(finding.rule)

@@ -1,4 +1,4 @@
-"""All rules of the check, and how they are applied to a Context."""
+"""The list of all rules, and functions that apply them to a Context."""
 
 from collections.abc import Callable, Sequence
 import logging
@@ -8,9 +8,9 @@ from dpjax.check.rules import actions, config, data, images, motion, split, time
 
 Rule = Callable[[Context], list[Finding]]
 
-# A new rule is added here; findings of equal severity are reported in this order.
+# To add a rule, add its function here. Findings of equal severity are reported in this order.
 RULES: tuple[Rule, ...] = (
-    # What training would refuse, and settings that do not suit the data.
+    # The config: what training would refuse, and settings that do not suit the data.
     config.refused_config,
     config.unreadable_columns,
     config.unused_columns,
@@ -21,7 +21,7 @@ RULES: tuple[Rule, ...] = (
     config.few_passes,
     config.pretrained_units,
     config.meanflow_time_scale,
-    # Values, dim by dim.
+    # Values of single dims.
     data.bad_episodes,
     data.constant_dims,
     data.constant_in_training,
@@ -30,24 +30,24 @@ RULES: tuple[Rule, ...] = (
     data.flattened_by_quantile,
     data.large_inputs,
     data.binary_actions,
-    # Changes from step to step.
+    # Motion from step to step.
     motion.angle_wraps,
     motion.action_jumps,
     motion.quaternions,
-    # The meaning of actions.
+    # Actions: what they mean, and what sampling does to them.
     actions.clipped_actions,
     actions.action_observed,
     actions.copied_observation,
     actions.action_type,
     actions.leader_offset,
-    # Windows, waiting and clocks.
+    # Time: padding, waiting, clocks and rates.
     time.padded_windows,
     time.idle_steps,
     time.clock_observed,
     time.irregular_clock,
     time.short_chunks,
     time.rate_mismatch,
-    # Episodes as a set.
+    # The set of episodes: number, lengths, copies, the split.
     split.few_episodes,
     split.odd_lengths,
     split.short_episodes,
@@ -61,16 +61,17 @@ RULES: tuple[Rule, ...] = (
     images.frozen_camera,
     images.duplicate_cameras,
 )
-# When training starts, the functions that read the data and fit the normalizer log these.
+# Rules that are not applied when training starts, since reading the data and fitting the normalizer
+# log the same.
 LOGGED_ELSEWHERE = (data.outliers, data.constant_dims, split.short_episodes)
 
 log = logging.getLogger("dpjax")
 
 
 def check_data_and_config(context: Context, rules: Sequence[Rule] = RULES) -> list[Finding]:
-    """The findings of all rules, the worst first, otherwise in the order of the rules."""
+    """The findings of the rules, the worst first, then in the order of the rules."""
     findings = [finding for rule in rules for finding in rule(context)]
-    # `sorted` is stable, so equal severities keep their order.
+    # `sorted` is stable: findings of equal severity keep their order.
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -83,6 +84,6 @@ def log_warnings(context: Context) -> None:
 
 
 def exit_code(findings: Sequence[Finding], strict: bool) -> int:
-    """1 if there is an error, or with `strict` a warning; otherwise 0."""
+    """The exit code of the command: 1 after an error, or with `strict` a warning; otherwise 0."""
     failing = ("error", "warning") if strict else ("error",)
     return int(any(finding.severity in failing for finding in findings))

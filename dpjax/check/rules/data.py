@@ -1,4 +1,4 @@
-"""Rules about the values of single columns, whatever they mean."""
+"""Rules about the values of single columns, independent of their meaning."""
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from dpjax.check.context import (
 from dpjax.core.types import ACTION
 from dpjax.data import checks
 
-HEAVY = 10.0  # range over that of the middle 98 %: about 2 for a Gaussian, 1 for a uniform one
-LARGE = 10.0  # network units: ten standard deviations, or ten times what "limits" gives
+# Largest ratio of a dim's range to the range of its middle 98 %. It is about 2 for a Gaussian and
+# 1 for a uniform distribution.
+HEAVY = 10.0
+# Largest normalized value: ten standard deviations, or ten times the range of "limits".
+LARGE = 10.0
 
 
 def bad_episodes(context: Context) -> list[Finding]:
@@ -28,11 +31,12 @@ def bad_episodes(context: Context) -> list[Finding]:
     """
     if not context.skipped:
         return []
-    # labels are those of the episodes that were read.
+    # `labels` has the episodes that were read, so both together are all episodes.
     refused = context.config.data.on_bad == "refuse"
     total = len(context.skipped) + len(context.labels)
     first = context.skipped[0].rstrip(".")
     reason = f"{len(context.skipped)} of {total} episodes cannot be used; the first: {first}"
+    # An error only if training would refuse the data.
     if refused:
         remedy = "repair them, or set config.data.on_bad=skip to train without them"
         return [Finding("error", "bad_episodes", reason, remedy)]
@@ -43,13 +47,13 @@ def bad_episodes(context: Context) -> list[Finding]:
 def constant_dims(context: Context) -> list[Finding]:
     """Finds dims that do not move.
 
-    Why: harmless in training, but on a robot where they do move the network sees values that it
-    never met. If no dim of the action moves there is nothing to learn.
+    Why: harmless in training, but if they move on the robot, the network sees values that it has
+    never been trained on. If no dim of the action moves, there is nothing to learn.
     Remedy: record data in which they move.
     """
     least = context.config.normalize.min_range
     still = {key: np.ptp(x, axis=0) < least for key, x in context.numbers.items()}  # bool [D]
-    # Below min_range the normalizer leaves a dim unscaled, so it counts as constant here too.
+    # The normalizer treats dims with a range below min_range as constant; so does this rule.
     if still[ACTION].all():
         reason = f"no dim of the action moves by more than {least:g} (config.normalize.min_range)"
         remedy = "check config.data.columns.action: there is nothing to learn"
@@ -75,11 +79,12 @@ def constant_in_training(context: Context) -> list[Finding]:
     findings = []
     least = context.config.normalize.min_range
     for key, x in context.numbers.items():
+        # Without a split there is nothing to compare with.
         val = context.val.columns.get(key)
         if val is None or not len(val):
             continue
-        # In training such a dim hardly differs from its mean.
-        distance = np.abs(val - x.mean(0)).max(0)  # [D], from the constant
+        # A dim that is constant in training equals its mean there.
+        distance = np.abs(val - x.mean(0)).max(0)  # [D], largest difference from that constant
         dims = np.flatnonzero((np.ptp(x, axis=0) < least) & (distance > least))
         if len(dims):
             described = describe_dims(key, dims)
@@ -93,9 +98,10 @@ def outliers(context: Context) -> list[Finding]:
     """Finds single numbers far outside the usual range of their dim.
 
     Why: "limits" maps the whole range to [-1, 1], so one wrong number squeezes all others into
-    a corner (`data.checks.outliers`).
+    a small part of it (`data.checks.outliers`).
     Remedy: repair the data, or normalize by "quantile".
     """
+    # Recorded values, not represented ones: the fault is in the recording.
     findings = []
     for key, x in context.numbers.items():
         for outlier in checks.outliers({key: x}, context.train.ends):
@@ -106,24 +112,26 @@ def outliers(context: Context) -> list[Finding]:
 
 
 def heavy_tails(context: Context) -> list[Finding]:
-    """Finds dims that "limits" squeezes: nearly all steps lie in a small part of [-1, 1].
+    """Finds dims of which "limits" maps nearly all steps to a small part of [-1, 1].
 
-    Why: the network would have to tell very small differences apart. Beyond checks.FAR the
-    same values are `outliers`.
+    Why: the network would have to distinguish very small differences. Values even further out,
+    by checks.FAR, are reported by `outliers`.
     Remedy: normalize by "quantile".
     """
     findings = []
     for key, x in context.represented_numbers.items():
         if normalization(context, key) != "limits":
             continue
+        # Compare the whole range with that of the middle 98 %. Rotations are not normalized.
         low, high = np.quantile(x, [0.01, 0.99], axis=0)  # [D'] each
         full = np.ptp(x, axis=0)  # [D']
         usual = high - low  # [D'], of the middle 98 %
-        # A dim that is constant in 98 % of the steps has no usual range to compare with.
+        # A dim that is constant in 98 % of the steps has no usual range (0) to compare with.
         heavy = (usual > 0) & (full > HEAVY * usual) & (full < checks.FAR * usual)
         dims = np.flatnonzero(heavy & ~represented_rotations(context, key))
         if not len(dims):
             continue
+        # The message has the ranges of the worst dim.
         d = dims[np.argmax(full[dims] / usual[dims])]
         reason = (
             f"98 % of {describe_dims(key, dims)} lie in a small part of the range: {key}[{d}] "
@@ -138,10 +146,10 @@ def heavy_tails(context: Context) -> list[Finding]:
 
 
 def flattened_by_quantile(context: Context) -> list[Finding]:
-    """Finds dims that move but that "quantile" takes for constants.
+    """Finds dims that move, but are constant between the two quantiles of "quantile".
 
-    Why: a gripper that closes in less than config.normalize.quantile of the steps has the same
-    value at both quantiles.
+    Why: a gripper that is closed in a smaller share of the steps than config.normalize.quantile
+    has the same value at both quantiles, so its dim is normalized like a constant.
     Remedy: normalize by "limits".
     """
     findings = []
@@ -149,14 +157,15 @@ def flattened_by_quantile(context: Context) -> list[Finding]:
     for key, x in context.represented_numbers.items():
         if normalization(context, key) != "quantile":
             continue
+        # The normalizer's own two quantiles [D'].
         q = context.config.normalize.quantile
         low, high = np.quantile(x, [q, 1 - q], axis=0)
-        # Equal quantiles, but different extremes.
+        # Equal quantiles, but different minimum and maximum.
         flat = (high - low < least) & (np.ptp(x, axis=0) >= least)
         dims = np.flatnonzero(flat & ~represented_rotations(context, key))
         if len(dims):
             described = describe_dims(key, dims)
-            reason = f"'quantile' sees constants, but some steps differ: {described}"
+            reason = f"constant to 'quantile', although some steps differ: {described}"
             remedy = f"set {normalization_key(key)}=limits"
             findings.append(Finding("warning", "flattened_by_quantile", reason, remedy))
     return findings
@@ -165,17 +174,18 @@ def flattened_by_quantile(context: Context) -> list[Finding]:
 def large_inputs(context: Context) -> list[Finding]:
     """Finds keys that are far beyond [-1, 1] after normalization.
 
-    Why: the network and the noise of the diffusion are made for values of about 1.
+    Why: the network's initialization and the diffusion's noise are made for values of about 1.
     Remedy: normalize by "limits".
     """
     findings = []
     for key, x in context.represented_numbers.items():
+        # Normalization is monotonic, so the minimum and maximum of each dim are enough.
         extremes = normalize(context, key, np.stack([x.min(0), x.max(0)]))
         largest = np.abs(extremes).max(0)  # [D']
         dims = np.flatnonzero(largest > LARGE)
         if not len(dims):
             continue
-        # The message gives the worst dim's number.
+        # The message has the largest value, and lists all dims.
         d = dims[np.argmax(largest[dims])]
         reason = (
             f"{describe_dims(key, dims)} reach the network beyond ±{LARGE:g}: {key}[{d}] up to "
@@ -187,16 +197,16 @@ def large_inputs(context: Context) -> list[Finding]:
 
 
 def binary_actions(context: Context) -> list[Finding]:
-    """Notes action dims with two values, such as a gripper's.
+    """Notes action dims with exactly two values, such as a gripper's.
 
-    Why: "limits" puts the two values at -1 and 1, where the sampler's clip keeps them; other
-    modes may put them anywhere.
+    Why: "limits" maps the two values to -1 and 1, and the sampler's clip at ±1 keeps samples
+    between them; other modes may map them anywhere.
     Remedy: normalize by "limits".
     """
     dims = np.flatnonzero(is_binary(context.action))
     if not len(dims):
         return []
-    # The values of the first such dim stand for all.
+    # The message has the values of the first such dim only.
     values = enumerate_some([f"{x:g}" for x in np.unique(context.action[:, dims[0]])])
     reason = f"two values only ({values}), as a gripper's: {describe_dims(ACTION, dims)}"
     if normalization(context, ACTION) == "limits":

@@ -1,4 +1,4 @@
-"""Rules about cameras, applied to a sample of their frames (`collect.FRAMES` per camera)."""
+"""Rules about cameras. They examine a sample of `collect.FRAMES` frames per camera."""
 
 import itertools
 
@@ -7,18 +7,20 @@ import numpy as np
 from dpjax.check.context import Context, Finding, describe_step
 from dpjax.data import checks
 
-PLAIN = 3.0  # standard deviation of the pixels, of 255: a lens cap, or a frame never written
-DARK = 20.0  # mean of the pixels, of 255
-FROZEN_SHARE = 0.5  # of the frames: so many equal the next one although the robot moves
-MOTION = 2e-3  # of a dim's range per step: more counts as motion
-MIN_PAIRS = 8  # pairs of frames of a moving robot that are needed to call a camera frozen
+# Standard deviation of the pixels (0 to 255) below which a frame is plain: a lens cap, or a frame
+# that was never written.
+PLAIN = 3.0
+DARK = 20.0  # mean of the pixels (0 to 255) below which a camera is dark
+FROZEN_SHARE = 0.5  # share of frames that equal the next one, while the robot moves
+MOTION = 2e-3  # share of a dim's range per step; more counts as motion
+MIN_PAIRS = 8  # with fewer pairs of frames of a moving robot, a camera is not called frozen
 
 
 def image_size(context: Context) -> list[Finding]:
     """Finds cameras of the config whose images have another size in the data.
 
-    Why: training refuses them, since crops are given in pixels of that size.
-    Remedy: the size in the data.
+    Why: training refuses them, since crops are set in pixels of that size.
+    Remedy: set the size that the images have.
     """
     findings = []
     for name, camera in context.config.cameras.items():
@@ -40,12 +42,12 @@ def image_size(context: Context) -> list[Finding]:
 def unscaled_pixels(context: Context) -> list[Finding]:
     """Finds images whose pixels end at 1.
 
-    Why: floats from 0 to 1 were cast to integers, and all but the white pixels became 0.
+    Why: floats from 0 to 1 were cast to integers, so that all but the white pixels became 0.
     Remedy: convert the data again.
     """
     findings = []
     for name, (_, pixels) in context.frames.items():
-        # A camera that is black throughout is not this mistake: see `blank_frames`.
+        # All pixels 0 is another fault, a black camera, which `blank_frames` reports.
         if 0 < pixels.max() <= 1:
             reason = f"no pixel of {name} is above 1 in the {len(pixels)} frames looked at"
             remedy = "convert the data again and multiply by 255 before the cast"
@@ -56,12 +58,12 @@ def unscaled_pixels(context: Context) -> list[Finding]:
 def blank_frames(context: Context) -> list[Finding]:
     """Finds frames of one colour, and cameras that are nearly black.
 
-    Why: a lens cap, a frame that was never written, an exposure that the robot will not have.
+    Why: a lens cap, a frame that was never written, or another exposure than on the robot.
     Remedy: look at the recording.
     """
     findings = []
     for name, (steps, pixels) in context.frames.items():
-        # The first frame of each pair; the second one is there for `frozen_camera`.
+        # Only the first frame of each pair is used; the second one is for `frozen_camera`.
         now = pixels[:, 0].reshape(len(pixels), -1)  # [n, H * W * 3]
         if now.max() == 1:  # `unscaled_pixels` reports it
             continue
@@ -84,18 +86,18 @@ def blank_frames(context: Context) -> list[Finding]:
 def frozen_camera(context: Context) -> list[Finding]:
     """Finds cameras whose frames do not change although the robot moves.
 
-    Why: a camera that was recorded at a lower rate than the steps, or hung.
+    Why: the camera hung, or was recorded at a lower rate than the steps.
     Remedy: check the rate of the recording.
     """
     if not context.frames:
         return []
-    # Whether any number changes from step t to the next one.
+    # bool [N]: whether any number changes noticeably from a step to the next one.
     moving = np.zeros(context.train.ends[-1], bool)
     for x in context.numbers.values():
         moving[:-1] |= (np.abs(np.diff(x, axis=0)) > MOTION * np.ptp(x, axis=0)).any(1)
     findings = []
     for name, (steps, pixels) in context.frames.items():
-        # Frames may well be equal while the robot rests.
+        # Only pairs during which the robot moves: frames may be equal while it rests.
         pairs = pixels[moving[steps]]
         if len(pairs) < MIN_PAIRS:
             continue
@@ -110,14 +112,14 @@ def frozen_camera(context: Context) -> list[Finding]:
 def duplicate_cameras(context: Context) -> list[Finding]:
     """Finds two cameras with the same pixels.
 
-    Why: one of them was probably meant to be another camera; the network gains nothing.
+    Why: one of them was probably meant to be another camera; the network learns nothing from it.
     Remedy: check the two columns.
     """
     findings = []
     # All cameras are sampled at the same steps, so equal arrays are equal frames.
     for (a, (_, x)), (b, (_, y)) in itertools.combinations(context.frames.items(), 2):
         if x.shape == y.shape and np.array_equal(x, y):
-            reason = f"{a} and {b} show the same, pixel by pixel"
+            reason = f"{a} and {b} have the same pixels"
             remedy = f"check config.data.columns.{a} and .{b}, and the recording"
             findings.append(Finding("warning", "duplicate_cameras", reason, remedy))
     return findings

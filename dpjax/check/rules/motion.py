@@ -1,4 +1,4 @@
-"""Rules about how numbers move from step to step: angles, jumps, rotations."""
+"""Rules about motion from step to step: angles that wrap, jumps, quaternions."""
 
 import numpy as np
 
@@ -14,20 +14,20 @@ from dpjax.check.context import (
 )
 from dpjax.core.types import ACTION
 
-JUMP = 10.0  # times the 99th percentile of a dim's steps: teleoperation does not move faster
-JUMP_RANGE = 0.25  # of a dim's range: smaller jumps are noise of a dim that hardly moves
+JUMP = 10.0  # times the 99th percentile of a dim's changes; teleoperation does not move faster
+JUMP_RANGE = 0.25  # share of a dim's range; smaller jumps are noise of a dim that hardly moves
 TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
-WRAP = 0.15  # of a turn: a step so near to a whole turn may be a wrap
-USUAL = 3.0  # times the 99th percentile of the other steps: what remains of a wrap is not more
-UNIT = 1e-2  # |length - 1| of a quaternion that rounding does not explain
+WRAP = 0.15  # share of a turn; a change within this distance of a whole turn may be a wrap
+USUAL = 3.0  # times the 99th percentile of the other changes; a wrap minus the turn is smaller
+UNIT = 1e-2  # |length - 1| of a quaternion; more is not explained by rounding
 
 
 def angle_wraps(context: Context) -> list[Finding]:
     """Finds angles that jump by a whole turn between two steps.
 
-    Why: 359 and 1 degree are neighbours, but to a network the two ends of the turn are far
-    apart (Zhou et al. 2019).
-    Remedy: sine and cosine in place of the angle, or a rotation in the representation.
+    Why: 359 and 1 degrees are close, but to a network the two numbers are far apart (Zhou et al.
+    2019).
+    Remedy: sine and cosine instead of the angle, or a rotation in the representation.
     """
     findings = []
     for key, x in context.numbers.items():
@@ -36,7 +36,7 @@ def angle_wraps(context: Context) -> list[Finding]:
             dims = np.flatnonzero(wraps.any(0))  # dims that wrap somewhere
             if not len(dims):
                 continue
-            # argmax gives the first step at which any of the dims wraps.
+            # argmax returns the first step at which any of the dims wraps.
             first = describe_step(context, int(np.argmax(wraps[:, dims].any(1))))
             reason = (
                 f"an angle in {unit} that wraps: {describe_dims(key, dims)}, {int(wraps.sum())} "
@@ -51,38 +51,38 @@ def angle_wraps(context: Context) -> list[Finding]:
 
 
 def _whole_turns(context, x, turn):
-    """bool [N - 1, D]: steps that are an ordinary step plus or minus a whole turn."""
+    """bool [N - 1, D]: whether a change is a usual one plus or minus a whole turn."""
     moved = step_sizes(context, x)  # [N - 1, D]
     wraps = np.abs(moved - turn) < WRAP * turn
-    # Only a dim whose range is about one turn can be an angle that wraps.
+    # An angle that wraps has a range of at most about one turn. A binary dim may jump by 2 pi too.
     angle = (np.ptp(x, axis=0) < (1 + WRAP) * turn) & ~is_binary(x) & wraps.any(0)
     for d in np.flatnonzero(angle):
-        # Without the turn, what is left of the step must be of the usual size.
+        # After subtracting the turn, the change must have the usual size.
         usual = np.quantile(moved[~wraps[:, d], d], 0.99)
         wraps[:, d] &= np.abs(moved[:, d] - turn) < USUAL * usual
     return wraps & angle
 
 
 def action_jumps(context: Context) -> list[Finding]:
-    """Finds steps of the action that are far larger than usual.
+    """Finds changes of the action that are far larger than usual.
 
-    Why: lost tracking, or two recordings joined in one episode. A robot cannot follow such a
-    jump, and the policy would try.
+    Why: tracking was lost, or two recordings were joined to one episode. A robot cannot follow
+    such a jump, and the policy would learn to output it.
     Remedy: cut the episodes there.
     """
     x = context.action
     moved = step_sizes(context, x)  # [N - 1, D]
     usual = np.quantile(moved, 0.99, axis=0)  # [Da]
-    # Far beyond the dim's usual steps, and a large part of its range.
+    # Far above the dim's usual changes, and a large share of its range.
     far = (moved > JUMP * usual) & (moved > JUMP_RANGE * np.ptp(x, axis=0)) & (usual > 0)
-    for turn in TURNS.values():  # `angle_wraps` reports those
+    for turn in TURNS.values():  # wraps are reported by `angle_wraps`
         far &= ~_whole_turns(context, x, turn)
     dims = np.flatnonzero(far.any(0) & ~is_binary(x))
     if not len(dims):
         return []
-    steps = np.flatnonzero(far[:, dims].any(1))  # steps at which any of them jumps
+    steps = np.flatnonzero(far[:, dims].any(1))  # steps at which any of these dims jumps
     first = steps[0]
-    # The message describes the first jump.
+    # The message describes the first jump: its step, and the first dim that jumps there.
     d = dims[np.argmax(far[first, dims])]
     reason = (
         f"{describe_dims(ACTION, dims)} jump: {count(len(steps), 'step')} of more than {JUMP:g} "
@@ -96,17 +96,18 @@ def action_jumps(context: Context) -> list[Finding]:
 
 
 def quaternions(context: Context) -> list[Finding]:
-    """Finds quaternions of another length than 1, or whose sign flips within an episode.
+    """Finds quaternions whose length is not 1, or whose sign flips within an episode.
 
-    Why: q and -q are one rotation, but two values to a network (Zhou et al. 2019).
-    Remedy: declare the rotation, so that the network sees its 6-D form.
+    Why: q and -q are the same rotation, but two different inputs to a network (Zhou et al. 2019).
+    Remedy: declare the rotation in the config, so that the network sees its 6-D form.
     """
     findings = []
     for key, x in context.numbers.items():
-        if recorded_rotations(context, key).any():  # declared already
+        # A declared rotation is converted to 6-D before the network sees it.
+        if recorded_rotations(context, key).any():
             continue
         for d in _quaternion_dims(key, x):
-            # Rounding to float32 or to a few decimals changes the length by less than UNIT.
+            # UNIT is more than the error of rounding to float32 or to a few decimals.
             q = x[:, d : d + 4]  # [N, 4]
             dims = describe_dims(key, range(d, d + 4))
             error = np.abs(np.linalg.norm(q, axis=1) - 1)
@@ -114,25 +115,25 @@ def quaternions(context: Context) -> list[Finding]:
                 reason = f"{dims} is not a unit quaternion: its length is off by {error.max():.3g}"
                 remedy = "divide it by its length when you convert the data"
                 findings.append(Finding("warning", "quaternions", reason, remedy))
-            # The product of two neighbouring quaternions is about 1, or -1 after a flip.
+            # The scalar product of consecutive quaternions is about 1, or about -1 after a flip.
             flips = ((q[:-1] * q[1:]).sum(1) < -0.5) & context.same_episode
             if flips.any():
                 first = describe_step(context, int(np.argmax(flips)))
                 reason = f"quaternion {dims} flips its sign {flips.sum()} times, first at {first}"
                 remedy = (
-                    f"set config.representation.layouts.{key} with its dims as quaternion_wxyz "
-                    "or _xyzw: the network then sees 6-D, in which q and -q are one"
+                    f"declare these dims in config.representation.layouts.{key} as quaternion_wxyz "
+                    "or quaternion_xyzw: in 6-D, which the network then sees, q and -q are equal"
                 )
                 findings.append(Finding("warning", "quaternions", reason, remedy))
     return findings
 
 
 def _quaternion_dims(key, x):
-    """The first dims of quaternions in x [N, D]: by the key's name, or by their length 1."""
+    """The first dim of each quaternion in x [N, D], recognized by the key's name or by length 1."""
     if "quat" in key.lower() and x.shape[1] == 4:
         return [0]
     first_dims = []
-    # Four neighbouring dims of length 1 at every step, at least two of which move.
+    # Four consecutive dims whose length is 1 at every step, and of which at least two move.
     squares = x.astype(np.float64) ** 2
     d = 0
     while d + 4 <= x.shape[1]:
@@ -140,7 +141,7 @@ def _quaternion_dims(key, x):
         moving = (np.ptp(x[:, d : d + 4], axis=0) > 1e-3).sum() >= 2
         if unit and moving:
             first_dims.append(d)
-            d += 4  # the next quaternion cannot overlap
+            d += 4  # quaternions do not overlap
         else:
             d += 1
     return first_dims
