@@ -1,9 +1,9 @@
-"""What `dpjax.cpu` gains: a ResNet-18 and its gradient.
+"""What `dpjax.core.runtime` gains: a ResNet-18 and its gradient.
 
     python -m experiments.cpu.run
 
-64 images of 84 px, each row in processes of its own, which take turns; the fastest call
-of each, and the page faults of that call. Stop other work meanwhile.
+64 images of 84 px. Each row is measured in processes of its own, which take turns: the fastest
+call of each process, and the page faults of that call. Stop other work meanwhile.
 """
 
 import argparse
@@ -28,15 +28,17 @@ SET_UPS = {
     "libraries chosen": runtime.choose_libraries,
     "both": runtime.set_up,
 }
-TURNS, CALLS = 3, 6
+TURNS = 3  # processes per set-up
+CALLS = 6  # per process; the first one compiles
 
 
-def faults() -> int:
+def page_faults() -> int:
+    """Page faults of this process so far that needed no disk."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def timed(set_up: str) -> dict:
-    """ms and faults of the fastest call in this process."""
+    """Milliseconds and page faults of the fastest call in this process."""
     SET_UPS[set_up]()
     images = np.random.default_rng(0).normal(size=(64, 84, 84, 3)).astype(np.float32)
     network = resnet.ResNet()
@@ -44,15 +46,16 @@ def timed(set_up: str) -> dict:
     gradient = jax.jit(jax.grad(lambda params: (network.apply(params, images) ** 2).sum()))
     calls = []
     for _ in range(CALLS):
-        start, before = time.perf_counter(), faults()
+        start = time.perf_counter()
+        before = page_faults()
         jax.block_until_ready(gradient(params))
-        calls.append(((time.perf_counter() - start) * 1e3, faults() - before))
-    ms, missed = min(calls[1:])
-    return {"ms": ms, "faults": missed}
+        calls.append(((time.perf_counter() - start) * 1e3, page_faults() - before))
+    ms, faults = min(calls[1:])
+    return {"ms": ms, "faults": faults}
 
 
 def child(set_up: str) -> dict:
-    """`timed` in a process of its own."""
+    """`timed` in a new process."""
     command = [sys.executable, "-m", "experiments.cpu.run", "--task", set_up]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -61,9 +64,9 @@ def child(set_up: str) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.cpu.run")
     parser.add_argument("--task", help="a set-up: time it in this process, print JSON")
-    given = parser.parse_args().task
-    if given:
-        print(json.dumps(timed(given)))
+    task = parser.parse_args().task
+    if task:
+        print(json.dumps(timed(task)))
         return 0
     turns = [{name: child(name) for name in SET_UPS} for _ in range(TURNS)]
     rows = {}
@@ -71,10 +74,10 @@ def main() -> int:
     for name in SET_UPS:
         calls = [turn[name] for turn in turns]
         ms = [call["ms"] for call in calls]
-        found = {"ms": float(np.median(ms)), "ms_spread": [min(ms), max(ms)]}
-        found["faults"] = int(np.median([call["faults"] for call in calls]))
-        rows[name] = found
-        print(f"| {name} | {found['ms']:.0f} | {found['faults']:,} |")
+        faults = int(np.median([call["faults"] for call in calls]))
+        row = {"ms": float(np.median(ms)), "ms_spread": [min(ms), max(ms)], "faults": faults}
+        rows[name] = row
+        print(f"| {name} | {row['ms']:.0f} | {row['faults']:,} |")
     result = {"rows": rows, **provenance.provenance()}
     (HERE / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0

@@ -1,9 +1,9 @@
-"""Two ways of the same function on a CPU: XLA's own, and what dpjax's networks do there.
+"""Two forms of the same function on a CPU: XLA's own, and that of dpjax's networks.
 
     python -m experiments.cpu.ways
 
-In turns in one process, the median of nine calls; memory and libraries as `dpjax.cpu` sets
-them. Stop other work meanwhile. Writes ways.json.
+Both take turns in one process; the median of nine calls; memory and libraries as
+`dpjax.core.runtime` sets them. Stop other work meanwhile. Writes ways.json.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ RNG = np.random.default_rng(0)
 
 
 class Pair(NamedTuple):
-    """Functions of the same inputs, the plainer one first."""
+    """Two functions of the same inputs, XLA's own first."""
 
     name: str
     plain: Callable
@@ -47,12 +47,12 @@ def normal(*shape) -> jax.Array:
 
 
 def gradients(function: Callable) -> Callable:
-    """(g, *inputs) -> the gradients of all inputs; without the value, if it isn't needed."""
+    """(g, *inputs) -> the gradients of all inputs, g being that of the output."""
     return lambda g, *inputs: jax.vjp(function, *inputs)[1](g)
 
 
 def with_gradients(name: str, plain: Callable, ours: Callable, *inputs) -> list[Pair]:
-    """Both ways of a function, and of its gradients."""
+    """Both forms of a function, and of its gradients."""
     g = normal(*jax.eval_shape(plain, *inputs).shape)
     return [
         Pair(name, plain, ours, inputs),
@@ -61,22 +61,24 @@ def with_gradients(name: str, plain: Callable, ours: Callable, *inputs) -> list[
 
 
 def convolution(size: int, channels: int, features: int, taps: int, stride: int) -> list[Pair]:
-    """A convolution of 64 images as the networks make it, and its gradients."""
-    x, kernel = normal(64, size, size, channels), normal(taps, taps, channels, features)
+    """A convolution of 64 images as in the networks, and its gradients."""
+    x = normal(64, size, size, channels)
+    kernel = normal(taps, taps, channels, features)
     padding = taps // 2
-    plain = lambda x, kernel: conv2d.by_xla(x, kernel, stride, padding)
+    plain = lambda x, kernel: conv2d.conv_xla(x, kernel, stride, padding)
     ours = lambda x, kernel: conv2d.conv2d(x, kernel, stride=stride, padding=padding)
     name = f"{taps} × {taps}, stride {stride}, {size} px, {channels} to {features} channels"
     return with_gradients(name, plain, ours, x, kernel)
 
 
 def along_time(steps: int, inputs: int, outputs: int, taps: int) -> list[Pair]:
-    """A convolution of 64 rows that keeps their steps, without and with `winograd`'s tiles."""
-    x, kernel = normal(64, steps, inputs), normal(taps, inputs, outputs)
-    ours = lambda x, kernel: conv1d.conv_matmul(x, kernel, 1, taps // 2)
+    """A convolution of 64 chunks that keeps their steps, without and with `winograd`'s tiles."""
+    x = normal(64, steps, inputs)
+    kernel = normal(taps, inputs, outputs)
+    ours = lambda x, kernel: conv1d.conv_cpu(x, kernel, 1, taps // 2)
 
     def plain(x, kernel):
-        with mock.patch.object(conv1d, "TILED", ()):
+        with mock.patch.object(conv1d, "TILED_SIZES", ()):
             return ours(x, kernel)
 
     name = f"{taps} taps, {steps} steps, {inputs} to {outputs} channels"
@@ -84,7 +86,7 @@ def along_time(steps: int, inputs: int, outputs: int, taps: int) -> list[Pair]:
 
 
 def rounding(pair: Pair) -> list[float]:
-    """Root mean square of both ways' errors, in that of the numbers themselves."""
+    """Root mean square of both forms' errors, relative to that of the exact numbers."""
     x, kernel = (np.asarray(value, np.float64) for value in pair.inputs)
     around = ((0, 0), *((size // 2,) * 2 for size in kernel.shape[:-2]), (0, 0))
     windows = np.lib.stride_tricks.sliding_window_view(
@@ -92,12 +94,14 @@ def rounding(pair: Pair) -> list[float]:
     )
     exact = np.tensordot(windows, np.moveaxis(kernel, -2, 0), kernel.ndim - 1)
     size = lambda y: float(np.sqrt(np.mean(np.square(y))))
-    return [size(np.asarray(way(*pair.inputs)) - exact) / size(exact) for way in pair[1:3]]
+    forms = (pair.plain, pair.ours)
+    return [size(np.asarray(form(*pair.inputs)) - exact) / size(exact) for form in forms]
 
 
 def pooling() -> list[Pair]:
     """The max pooling of a ResNet at 84 px, 64 images."""
-    x, g = normal(64, 42, 42, 64), normal(64, 21, 21, 64)
+    x = normal(64, 42, 42, 64)
+    g = normal(64, 21, 21, 64)
     plain = lambda x: nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     name = "max pooling, 42 px, 64 channels"
     return [
@@ -106,31 +110,29 @@ def pooling() -> list[Pair]:
     ]
 
 
-def weights(batch: int, inputs: int, outputs: int, number: int) -> list[Pair]:
-    """`number` products, one after the other, whose weights no cache holds at once.
+def weights(batch: int, inputs: int, outputs: int, number: int) -> Pair:
+    """`number` products, one after the other, whose weights do not fit in a cache together.
 
-    As XLA has them and as plans have them; and the turned weights whole and in halves.
+    As XLA multiplies by weights, and transposed, as for sampling.
     """
     kernels = [normal(inputs, outputs) for _ in range(number)]
-    whole = [transposed.Rows((kernel.T,)) for kernel in kernels]
-    turned = [transposed.Rows(transposed.turn({"kernel": kernel})["rows"]) for kernel in kernels]
+    transposed_kernels = [transposed.Transposed(kernel.T) for kernel in kernels]
 
     def chain(x, kernels):
         for kernel in kernels:
             x += 1e-6 * transposed.dot(x, kernel).mean()
         return x
 
-    def pair(what, plain):
-        first, second = lambda x, a, _: chain(x, a), lambda x, _, b: chain(x, b)
-        return Pair(f"{name}{what}", first, second, (normal(batch, inputs), plain, turned))
-
-    name = f"{number} products of {batch} × {inputs} by {inputs} × {outputs}"
-    pairs = [pair(": turned weights", kernels)]
-    return pairs + ([pair(": halves of them", whole)] if len(turned[0].parts) > 1 else [])
+    return Pair(
+        f"{number} products of {batch} × {inputs} by {inputs} × {outputs}: turned weights",
+        lambda x, plain, _: chain(x, plain),
+        lambda x, _, ours: chain(x, ours),
+        (normal(batch, inputs), kernels, transposed_kernels),
+    )
 
 
 def timed(pair: Pair) -> dict:
-    """Median ms of both, which take turns."""
+    """Median milliseconds of both, which take turns."""
     calls = [jax.jit(pair.plain), jax.jit(pair.ours)]
     took = [[], []]
     for _ in range(TURNS + 1):
@@ -150,21 +152,21 @@ def main() -> int:
         *itertools.chain(*images, *times),
         *convolution(21, 64, 128, 1, 2),
         *pooling(),
-        *weights(4, 5120, 1024, 12),
-        *weights(16, 5120, 1024, 12),
-        *weights(8, 2560, 512, 20),
+        weights(4, 5120, 1024, 12),
+        weights(16, 5120, 1024, 12),
+        weights(8, 2560, 512, 20),
     ]
-    found = {}
+    rows = {}
     print("| what | plain, ms | ours, ms | share |\n|---|---|---|---|")
     for pair in pairs:
-        row = found[pair.name] = timed(pair)
+        row = rows[pair.name] = timed(pair)
         numbers = f"{row['plain_ms']:.1f} | {row['ours_ms']:.1f} | {row['share']:.2f}"
         print(f"| {pair.name} | {numbers} |", flush=True)
     print("\n| error, root mean square | plain | ours |\n|---|---|---|")
     for pair, _ in (*images, *times):
-        plain, ours = found[pair.name]["rounding"] = rounding(pair)
+        plain, ours = rows[pair.name]["rounding"] = rounding(pair)
         print(f"| {pair.name} | {plain:.1e} | {ours:.1e} |", flush=True)
-    result = {"rows": found, **provenance.provenance()}
+    result = {"rows": rows, **provenance.provenance()}
     (HERE / "ways.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0
 

@@ -1,11 +1,11 @@
-"""What an accelerator is fastest with: ways to convolve along time, and settings of XLA.
+"""What a GPU is fastest with: forms of a convolution along time, and settings of XLA.
 
     python -m experiments.gpu.ways [--only train_] [--rounds 4]
 
-Every way is a process of its own: those of a case are prepared at once, and then take turns.
-Plans say besides how far theirs is from that of float32 products ("exact"), over its size: a
-GPU's matrix units round what a float32 product multiplies to 10 bits. Writes ways-NAME.json
-beside this after every case; cases that were not measured this time stay as they were.
+Every variant is a process of its own. The variants of a case are prepared at once, and then take
+turns. For sampled action chunks it also measures how far they are from those of exact float32
+products, relative to their size: a GPU's matrix units round the factors of a float32 product to
+10 bits. Writes ways-NAME.json beside this file after every case; other cases stay as they were.
 """
 
 import argparse
@@ -30,8 +30,8 @@ CUBLAS = "XLA_FLAGS=--xla_gpu_enable_triton_gemm=false"  # products by the vendo
 LOOP = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL,+DYNAMIC_SLICE_FUSION"
 UNTUNED = "--xla_gpu_autotune_level=0"
 EXACTLY = "library, without Triton, exact"
-# Way of `conv` on a GPU, and environment.
-WAYS = {
+# {variant: (form of `conv` on a GPU, environment)}. "beside" is `conv1d.conv_neighbours`.
+VARIANTS = {
     "beside": ("beside", []),
     "library": ("library", []),
     "taps": ("taps", []),
@@ -43,58 +43,63 @@ WAYS = {
     EXACTLY: ("library", [CUBLAS, "JAX_DEFAULT_MATMUL_PRECISION=highest"]),
 }
 PLAIN = ("beside", "library", "taps", "beside, without Triton", "library, without Triton")
-ROWS = {
+ROWS = {  # {case: its variants}
     "train_unet_small": (*PLAIN, "beside, without Triton, untuned"),
     "train_unet_65m": (*PLAIN, "beside, without Triton, untuned"),
     "train_image": (*PLAIN, "library, without Triton, untuned"),
-    "sample_unet_small_ddpm-100_b1": tuple(WAYS),
-    "sample_unet_65m_ddpm-100_b1": tuple(WAYS),
+    "sample_unet_small_ddpm-100_b1": tuple(VARIANTS),
+    "sample_unet_65m_ddpm-100_b1": tuple(VARIANTS),
     "sample_unet_65m_ddim-10_b64": PLAIN,
     "sample_unet_65m_ddim-10_b256": PLAIN,
 }
 
 
-def convolve(way: str) -> None:
-    """Has `conv` take this way on a GPU; "beside" is its own."""
-    if way == "library":
-        conv1d.conv_beside, conv1d.upsample_matmul = conv1d.conv_xla, conv1d.upsample_xla
-    elif way == "taps":
-        conv1d.conv_beside = conv1d.conv_taps
+def choose_form(form: str) -> None:
+    """Makes `conv` take this form on a GPU; "beside" is its own."""
+    if form == "library":
+        conv1d.conv_neighbours = conv1d.conv_xla
+        conv1d.upsample_matmul = conv1d.upsample_xla
+    elif form == "taps":
+        conv1d.conv_neighbours = conv1d.conv_taps
 
 
-def serve(way: str) -> None:
-    """`ours.serve` with this way of `conv`; the facts of a plan have it."""
+def serve(form: str) -> None:
+    """`ours.serve` with this form of `conv`; the facts contain the first chunk that it sampled."""
     if jax.default_backend() != "gpu":
-        raise UserError(f"these are ways of a GPU; jax computes on {jax.default_backend()} here.")
-    convolve(way)
+        raise UserError(
+            f"these are variants for a GPU; jax computes on {jax.default_backend()} here."
+        )
+    choose_form(form)
 
     def prepare(case: dict):
-        call, found = ours.prepare(case)
-        plan = call()
-        return call, {**found, "plan": None if plan is None else np.ravel(plan[:1]).tolist()}
+        call, facts = ours.prepare(case)
+        chunks = call()
+        first = None if chunks is None else np.ravel(chunks[:1]).tolist()
+        return call, {**facts, "plan": first}
 
     ours.serve(prepare)
 
 
-def timed(case: dict, ways: tuple[str, ...], rounds: int) -> dict[str, dict]:
-    """The ways of a case, or what those said last that could not be prepared."""
-    made, failed = {}, {}
-    for name in ways:
-        way, settings = WAYS[name]
+def timed(case: dict, variants: tuple[str, ...], rounds: int) -> dict[str, dict]:
+    """{variant: its row}; for one that could not be prepared the last line of its error."""
+    sides = {}
+    failed = {}
+    for name in variants:
+        form, settings = VARIANTS[name]
         command = ["env", "DPJAX_CACHE=", *settings, sys.executable, "-m", "experiments.gpu.ways"]
-        made[name] = Side([*command, "--serve", way], case)
-    for name, side in list(made.items()):
+        sides[name] = Side([*command, "--serve", form], case)
+    for name, side in list(sides.items()):
         try:
             side.wait()
         except UserError as error:
             failed[name] = {"failed": str(error)}
-            del made[name]
-    row = measure(case, made, rounds)
-    return {name: row[name] if name in made else failed[name] for name in ways}
+            del sides[name]
+    row = measure(case, sides, rounds)
+    return {name: row[name] if name in sides else failed[name] for name in variants}
 
 
-def far(row: dict, exact: dict) -> float | None:
-    """A plan's distance from that of exact products, over the latter's size."""
+def relative_distance(row: dict, exact: dict) -> float | None:
+    """Distance of a variant's action chunk from that of exact products, over the latter's norm."""
     if not row.get("plan") or not exact.get("plan"):
         return None
     difference = np.subtract(row["plan"], exact["plan"])
@@ -102,39 +107,39 @@ def far(row: dict, exact: dict) -> float | None:
 
 
 def write(case: str, rows: dict[str, dict]) -> None:
-    """The ways of a case in the place of what was there before, in the file of their device."""
+    """Replaces the rows of a case in the file of their device."""
     device = next((row["device"] for row in rows.values() if "device" in row), None)
     if device is None:
         return
     path = HERE / f"ways-{device.lower().replace(' ', '-')}.json"
     results = json.loads(path.read_text())["rows"] if path.exists() else {}
     results[case] = {
-        way: {key: row[key] for key in row if key not in ("plan", "device", "machine")}
-        | {"far": far(row, rows.get(EXACTLY, {}))}
-        for way, row in rows.items()
+        name: {key: row[key] for key in row if key not in ("plan", "device", "machine")}
+        | {"far": relative_distance(row, rows.get(EXACTLY, {}))}
+        for name, row in rows.items()
     }
-    about = {"device": device, "versions": provenance.versions(), "commit": provenance.commit()}
-    path.write_text(json.dumps({"rows": results, **about}, indent=2) + "\n")
+    source = {"device": device, "versions": provenance.versions(), "commit": provenance.commit()}
+    path.write_text(json.dumps({"rows": results, **source}, indent=2) + "\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.gpu.ways")
-    parser.add_argument("--serve", help="a way: be a process of it, as `worker.serve` has them")
+    parser.add_argument("--serve", help="a form of conv: be the process that computes with it")
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--rounds", type=int, default=4, help="turns of every way")
-    given = parser.parse_args()
-    if given.serve:
-        serve(given.serve)
+    parser.add_argument("--rounds", type=int, default=4, help="turns per variant")
+    args = parser.parse_args()
+    if args.serve:
+        serve(args.serve)
         return 0
-    wanted = [case for case in everything() if case["name"] in ROWS and given.only in case["name"]]
+    wanted = [case for case in everything() if case["name"] in ROWS and args.only in case["name"]]
     if not wanted:
-        raise UserError(f"--only {given.only}: no case has it in its name; there are {[*ROWS]}.")
-    print("| case | way | ms | prepared in s | MB |\n|---|---|---|---|---|")
+        raise UserError(f"--only {args.only}: no case has it in its name; there are {[*ROWS]}.")
+    print("| case | variant | ms | prepared in s | MB |\n|---|---|---|---|---|")
     for case in tqdm(wanted, unit="case"):
-        rows = timed(case, ROWS[case["name"]], given.rounds)
+        rows = timed(case, ROWS[case["name"]], args.rounds)
         write(case["name"], rows)
-        for way, row in rows.items():
-            cells = [case["name"], way, row.get("failed") or f"{row['ms']:.3f}"]
+        for name, row in rows.items():
+            cells = [case["name"], name, row.get("failed") or f"{row['ms']:.3f}"]
             cells += [f"{row.get(key, np.nan):.0f}" for key in ("build_s", "peak_mb")]
             tqdm.write(f"| {' | '.join(cells)} |")
     return 0
