@@ -1,4 +1,4 @@
-"""Names of config keys, tasks and recipes that were other ones before version 0.3.
+"""Config keys, tasks and recipes that had other names before version 0.2.
 
 Run folders with the old names load for ever (`upgrade`). On a command line the old names work for
 one release, with one logged line that gives the new one (`arguments`).

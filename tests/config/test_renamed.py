@@ -10,7 +10,7 @@ from dpjax.runs import config_file, directory
 
 
 def old_config() -> dict:
-    """The tiny config as version 0.2 wrote it."""
+    """The tiny config as version 0.1 wrote it."""
     config = json.loads(json.dumps(tiny_custom.get_config().to_dict()))
     config["task"] = "own"
     config["spaces"] = {**config.pop("representation"), "layouts": {"action": "3 axis_angle"}}

@@ -33,7 +33,7 @@ def others(tmp_path_factory):
     return tiny.write(tmp_path_factory.mktemp("others") / "set", episodes)
 
 
-def test_a_run_begins_with_the_averaged_weights_and_the_units_of_another(
+def test_a_run_starts_with_the_averaged_weights_and_the_units_of_another(
     source, others, cache, tmp_path
 ):
     workdir = tmp_path / "tuned"

@@ -138,7 +138,7 @@ def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tm
 
 
 def test_the_saved_config_is_the_given_one(run, data):
-    """The judges sample with fewer steps; the run's own number stays."""
+    """Evaluators sample with fewer steps; the run's config keeps its number."""
     config = tiny_config.get_config()
     config.data.dir = str(data)
     assert config_file.read_config(run[0])[0].to_dict() == config.to_dict()
@@ -316,8 +316,9 @@ def test_two_devices_train_as_one(run, data, cache, tmp_path):
 
 
 def test_a_traced_run_is_the_same_run(run, data, cache, tmp_path):
-    output = tiny.finish(tmp_path / "traced", data, "--profile", cache=cache).text()
+    output = tiny.finish(tmp_path / "traced", data, "--profile", "--verbose", cache=cache).text()
     assert str(tmp_path / "traced" / "profile") in output
+    assert '"batch": 16' in output  # --verbose prints the config
     assert len(list((tmp_path / "traced" / "profile").rglob("*.xplane.pb"))) == 1
     items, _ = tiny.saved(tmp_path / "traced")
     expected, _ = tiny.saved(run[0])
