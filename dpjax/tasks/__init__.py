@@ -1,8 +1,9 @@
 """The tasks, by name.
 
-A new task is a file of this folder that fills in `Task` (and `Simulator`, if it has one), and a
-line in `TASKS`. A family of tasks that share one file is a function `name -> Task` in `FAMILIES`;
-its members are called <family>/<name>. The files are imported when a task is asked for.
+To add a task, write a file in this folder that defines a `Task` (and its `Simulator`, if it has
+one), and add a line to `TASKS`. Tasks that share one file form a family: a function `name -> Task`
+in `FAMILIES`, whose members are called <family>/<name>. `get` imports a task's file when the task
+is first needed.
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,9 @@ from dpjax.core.errors import UserError, choices
 from dpjax.tasks.base import Columns, Simulator, Task
 
 __all__ = ["Columns", "Simulator", "Task", "get", "observed_columns", "require_simulator"]
+
+# The functions import in their bodies: `import dpjax` then loads no task's file, and a task's file
+# may need libraries that are not installed.
 
 
 def _pusht() -> Task:
@@ -38,25 +42,27 @@ def _custom() -> Task:
     return custom.TASK
 
 
-# {name: a function that imports and returns the task}.
+# Single tasks, {name: a function that imports and returns the task}.
 TASKS = {"pusht": _pusht, "pusht_image": _pusht_image, "custom": _custom}
-# {name of the family: a function from the name of a member to its task}.
+# Families of tasks, {name of the family: a function from the name of a member to its task}.
 FAMILIES = {
     "metaworld": _metaworld,
+    # The same tasks, observed by a camera.
     "metaworld_image": functools.partial(_metaworld, camera=True),
 }
-# Former names, which run folders hold.
+# {former name: present name}. Configs in older run folders hold the former ones.
 RENAMED = {"own": "custom"}
 
 
 def get(name: str) -> Task:
     """Returns the task `name`; raises UserError if there is none of that name."""
     name = RENAMED.get(name, name)
-    # A member of a family: metaworld/push.
+    # A member of a family, such as metaworld/push. The family checks the name of the member.
     family, slash, member = name.partition("/")
     if slash and family in FAMILIES:
         return FAMILIES[family](member)
-    # Every other name has no slash.
+    # Every other name is that of a single task. The error shows each family as one pattern, since
+    # the 50 names of metaworld would bury the others.
     if name not in TASKS:
         known = [*TASKS, *(f"{family}/<name>" for family in FAMILIES)]
         raise UserError(f"task={name!r} is unknown; {choices(name, known)}.", argument="task")
@@ -65,7 +71,7 @@ def get(name: str) -> Task:
 
 def observed_columns(task: Task, columns: Iterable[str]) -> tuple[str, ...]:
     """The names of the raw columns that the task observes in data that has these `columns`."""
-    # A task without columns of its own takes what the data has.
+    # Task `custom` names no columns: every column but the action is an observation.
     return task.columns or tuple(key for key in columns if key != task.action)
 
 
@@ -75,6 +81,7 @@ def require_simulator(task: Task, *, instead: str = "") -> Simulator:
     instead: what the caller offers in place of a rollout; the error names it first.
     """
     if task.simulator is None:
+        # The message lists what the user can do: the caller's offer, validation, another task.
         offer = f"{instead}, " if instead else ""
         raise UserError(
             f"task={task.name!r} has no simulator to roll out in: {offer}validate the run on "

@@ -1,7 +1,8 @@
 """Task `custom`: your own demonstrations, without a simulator.
 
-The policy observes all columns of the data except the action, as they are. It cannot be rolled
-out: it is evaluated on held-out demonstrations (`python -m dpjax.validate`) and on the robot.
+The policy observes all columns of the data except the action, unchanged. Without a simulator
+there are no rollouts: evaluate the policy on held-out demonstrations (`python -m dpjax.validate`)
+and on the robot.
 """
 
 import numpy as np
@@ -16,4 +17,6 @@ def observe(columns: Columns) -> Columns:
     return {key: x if is_image(x) else np.asarray(x, np.float32) for key, x in columns.items()}
 
 
+# No `columns`: the observations are those that the data has. No `mirror`: nothing is known of the
+# scene.
 TASK = Task(name="custom", observe=observe)
