@@ -1,1 +1,1 @@
-"""Rollouts, scores, and the pages that show them."""
+"""Rollouts in simulators, scores with intervals, errors on held-out data, and reports."""

@@ -1,4 +1,4 @@
-"""The environments of a rollout, which step together, and the episode that runs in each."""
+"""The environments of a rollout, which step in lockstep, and the episodes that run in them."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,14 +13,20 @@ from dpjax.tasks.base import Columns, Simulator
 
 @dataclass
 class Running:
-    """An episode that has not ended. index: its position in the list of seeds."""
+    """An episode in progress.
+
+    index: the position of its seed in the list of seeds.
+    frames: a list for the rendered frames, or None if the episode is not filmed.
+    broken: why the episode does not count, or None.
+    """
 
     index: int
     seed: int
     keep_columns: bool
     frames: list | None
-    # The present step, and lists with one element per step so far.
+    # The raw columns of the present step, on which the next action depends.
     raw: Columns | None = None
+    # One element per step so far.
     columns: list = field(default_factory=list)
     actions: list = field(default_factory=list)
     progress: list = field(default_factory=list)
@@ -34,33 +40,34 @@ class Running:
 
 
 class FinitePolicy:
-    """`sample_actions` with zeros in place of action chunks that are not finite.
+    """`sample_actions`, with zeros in place of each action chunk that is not finite.
 
-    So NaN in one example breaks one episode. (The controller refuses the whole batch.)
-    bad: [B], which examples of the last call were not finite.
+    A NaN in one example then breaks one episode. (The controller would refuse the whole batch.)
+    bad: [B], which action chunks of the last call were not finite.
     """
 
     def __init__(self, sample_actions: Callable):
         self.sample_actions = sample_actions
-        self.bad = np.zeros(0, bool)
+        self.bad = np.zeros(0, bool)  # before the first call
 
     def __call__(self, keys, obs, previous=None) -> np.ndarray:
-        # A copy: jax's arrays cannot be written to.
+        # A copy, since JAX's arrays are read-only.
         actions = np.array(self.sample_actions(keys, obs, previous))
         self.bad = ~is_finite(actions)
-        actions[self.bad] = 0
+        actions[self.bad] = 0  # never executed: `Environments.step` ends these episodes
         return actions
 
 
 class Environments:
-    """The environments, and the episode that runs in each (None: it is free)."""
+    """A fixed number of environments, each with one running episode or free (None)."""
 
     def __init__(self, simulator: Simulator, observe: Callable[[Columns], Columns], count: int):
         self.simulator = simulator
         self.observe = observe
-        # Made when they are first used, and anew after an exception.
+        # An environment is made on first use, and made again after an exception.
         self.envs: list = [None] * count
         self.running: list[Running | None] = [None] * count
+        # Episodes that ended before their first step; `take_ended` returns them too.
         self._broken_at_reset: list[Running] = []
 
     @property
@@ -78,8 +85,8 @@ class Environments:
         return any(running is not None for running in self.running)
 
     def start(self, waiting: deque) -> list[int]:
-        """Starts the next waiting episodes in the free environments; returns which these are."""
-        # A reset that fails ends its episode at once, and the environment takes the next one.
+        """Starts waiting episodes in the free environments; returns those environments' indices."""
+        # If a reset fails, its episode ends at once, and the environment takes the next one.
         started = []
         for i in range(len(self.envs)):
             while waiting and self.running[i] is None:
@@ -98,26 +105,29 @@ class Environments:
                 self.envs[i] = self.simulator.make()
             running.raw = self.simulator.reset(self.envs[i], running.seed)
         except UserError:
-            # A simulator that is not installed: the next seed would fail in the same way.
+            # Such as a simulator that is not installed: every other seed would fail the same way.
             raise
         except Exception as error:
             running.break_off(f"reset: {_describe(error)}")
-            # An exception may have left it in any state.
+            # The exception may have left the environment in any state: the next episode gets a
+            # new one.
             self.envs[i] = None
 
     def step(self, controller: Controller, policy: FinitePolicy) -> None:
         """One step of every environment whose episode has not ended."""
-        # 1. The observations of all, as one batch. A free environment has none: the policy sees
-        # another one's in its place, and what it answers is ignored.
-        raws = [running.raw for running in self.running if running is not None]
-        raws = [raws[0] if running is None else running.raw for running in self.running]
+        # 1. The raw columns of all, as one batch {name: [B, ...]}. A free environment has none. It
+        # takes those of a busy one, and its actions are ignored: the batch keeps its size.
+        filler = next(running.raw for running in self.running if running is not None)
+        raws = [filler if running is None else running.raw for running in self.running]
         columns = {name: np.stack([raw[name] for raw in raws]) for name in raws[0]}
-        # 2. The next action of each, from its action chunk or from a new one.
+        # 2. The next action of each [B, Da]. The controller samples new action chunks when the
+        # present ones are used up.
         actions = controller.act(self.observe(columns))
-        # 3. Those whose episode goes on take their action.
+        # 3. Each environment whose episode goes on executes its action.
         for i, running in enumerate(self.running):
             if running is None or running.ended:
                 continue
+            # `bad` is of the chunks being executed: all environments get theirs at the same step.
             if policy.bad[i]:
                 running.break_off(f"step {len(running.progress)}: the actions are not finite")
                 continue
@@ -125,26 +135,27 @@ class Environments:
                 self._step(self.envs[i], running, actions[i], controller.chunk[i])
             except Exception as error:
                 running.break_off(f"step {len(running.progress)}: {_describe(error)}")
-                self.envs[i] = None
+                self.envs[i] = None  # as after a reset that failed
 
     def _step(self, env, running: Running, action: np.ndarray, chunk: np.ndarray) -> None:
-        """One step of one environment: action [Da], of the action chunk [Tp, Da]."""
+        """One step of one environment: executes action [Da] of the action chunk [Tp, Da]."""
         simulator = self.simulator
-        # The frame before the action, with what the policy intends.
+        # The frame before the action, with the action chunk drawn into it.
         if running.frames is not None:
             running.frames.append(simulator.draw_actions(simulator.render(env), chunk))
         raw, progress, done = simulator.step(env, action)
-        # A simulator that has diverged says nothing about the policy.
+        # The physics has diverged: this says nothing about the policy, so the episode is broken.
         if not np.isfinite(progress):
             raise ValueError(f"progress is {progress}")
-        # Columns are those before the action: pairs of them are what a policy learns from.
+        # The columns before the action, so that (columns, action) is a pair to learn from.
         if running.keep_columns:
             running.columns.append(running.raw)
         running.actions.append(action)
         running.progress.append(progress)
         running.raw = raw
-        # Over: solved, or out of steps. The last frame has no action after it.
+        # Solved, or out of steps.
         running.ended = done or len(running.progress) >= simulator.max_steps
+        # The last frame shows the result: no action follows it.
         if running.ended and running.frames is not None:
             running.frames.append(simulator.render(env))
 
@@ -160,10 +171,11 @@ class Environments:
 
     def close(self) -> None:
         """Closes the environments that can be closed."""
-        # An environment without `close` has nothing to free; None was never made.
+        # An environment without `close` has nothing to free, and None was never made.
         for env in self.envs:
             getattr(env, "close", lambda: None)()
 
 
 def _describe(error: Exception) -> str:
+    # On one line: `split` takes line breaks and runs of spaces alike.
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

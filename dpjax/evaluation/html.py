@@ -1,7 +1,7 @@
-"""The parts of a page: one HTML file with its pictures and films inside it.
+"""The parts of a report's page: one HTML file that contains its pictures and films.
 
-The page has no script, no font and no link, so that it can be mailed, attached and opened in ten
-years. Light and dark follow the reader's setting. Nothing here needs an optional library.
+The page has no scripts, fonts or links to other files, so that it can be mailed and still opens
+in ten years. It follows the reader's light or dark mode. Nothing here needs an optional library.
 """
 
 import base64
@@ -10,7 +10,9 @@ import html
 from pathlib import Path
 from typing import Any
 
-# Its style uses the reader's own fonts. Braces are doubled, since `write` fills it with `format`.
+# The page with places for {title} and {body}. All other braces are doubled, since `write` calls
+# `format`. The fonts are the reader's own. Dark mode inverts plots, which are black on white, and
+# rotates their hues by half a turn, which brings the colours back.
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -58,13 +60,15 @@ th {{ color: var(--soft); font-weight: 600; }}
 
 
 def write(path: str | Path, title: str, parts: Sequence[str]) -> None:
-    """Writes a page: its title, and below it the parts, which are HTML."""
+    """Writes a page: the title, and below it the parts, which are HTML."""
+    # UTF-8, as the page declares, whatever the machine's default is.
     page = PAGE.format(title=text(title), body="\n".join(parts))
     Path(path).write_text(page, encoding="utf-8")
 
 
 def text(value: Any) -> str:
-    """A value as HTML shows it: escaped, numbers with four digits."""
+    """A value as HTML: escaped, floats with four significant digits."""
+    # An int keeps all digits, such as a number of steps.
     return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
@@ -74,18 +78,18 @@ def heading(words: str) -> str:
 
 
 def picture(caption: str, png: bytes, kind: str = "plot") -> str:
-    """A png below its caption. kind: dark mode inverts a "plot" and leaves a "still"."""
-    # As a data URI: the picture is inside the page.
+    """A png below its caption. kind: dark mode inverts a "plot" and leaves a "still" as it is."""
+    # A data URI puts the picture into the page itself.
     data = base64.b64encode(png).decode()
-    words = text(caption)
+    words = text(caption)  # also what a screen reader reads
     image = f'<img class="{kind}" alt="{words}" src="data:image/png;base64,{data}">'
     return f"<figure><figcaption>{words}</figcaption>{image}</figure>"
 
 
 def film(mp4: bytes) -> str:
-    """A film that starts by itself, again and again."""
+    """A film that starts by itself and repeats."""
     source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
-    # Browsers start a film by themselves only if it is muted.
+    # Browsers start a film by themselves only if it is muted, and phones only if it plays inline.
     options = "controls loop muted autoplay playsinline"
     return f'<figure><video {options} src="{source}"></video></figure>'
 
@@ -97,7 +101,7 @@ def side_by_side(parts: Sequence[str]) -> str:
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:
     """A table with one line per entry; the keys of the first entry are the columns."""
-    # An entry without a column has an empty cell there.
+    # A key that an entry lacks gives an empty cell.
     names = list(entries[0])
     head = "".join(f"<th>{text(name)}</th>" for name in names)
     body = "".join(

@@ -1,4 +1,4 @@
-"""What a number was measured with: machine, versions of libraries, commit of dpjax."""
+"""What a result was measured with: machine, versions of libraries, commit of dpjax."""
 
 from configparser import ConfigParser, Error
 from importlib import metadata
@@ -8,31 +8,32 @@ import platform
 import subprocess
 from typing import Any
 
+# The libraries that a result may depend on, and below them the simulators.
 PACKAGES = (
     *("dpjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
     *("gym-pusht", "pymunk", "metaworld", "mujoco"),
 )
 PACKAGE = Path(__file__).resolve().parents[1]  # the folder dpjax/
-# Changes of these count as changes of the code. Numbers that were just written do not.
+# Pathspecs for git: only changes of these files count as changes of the code.
 CODE = (":(top)*.py", ":(top)requirements.txt")
 
 
 def provenance() -> dict[str, Any]:
-    """All of it: machine, commit and versions."""
+    """Machine, commit and versions, ready for JSON."""
     return {**machine(), "commit": commit(), "versions": versions()}
 
 
 def machine() -> dict[str, str]:
     """Processor, cores, memory, accelerators and Python, as the machine reports them."""
-    import jax  # here, since only this function needs the devices
+    import jax  # here, since nothing else in this file needs it
 
-    # Linux knows the processor's model; elsewhere its architecture has to do.
+    # The processor's model is in /proc/cpuinfo on Linux. Elsewhere its architecture has to do.
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    # The cores that this process may use, where the system can tell.
+        model = names[0].split(":", 1)[1].strip() if names else model  # ARM lists no name
+    # The cores that this process may use, where the system tells; otherwise the machine's.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = jax.local_devices()
     return {
@@ -43,14 +44,14 @@ def machine() -> dict[str, str]:
 
 
 def _memory() -> str:
-    """The machine's memory, or nothing where the system has no sysconf (Windows)."""
+    """The machine's memory, such as ", 16 GiB"; empty on a system without sysconf (Windows)."""
     if not hasattr(os, "sysconf"):
         return ""
     return f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
 
 
 def versions() -> dict[str, str]:
-    """{package: its installed version} of what the numbers depend on, dpjax among them."""
+    """{package: its installed version}, for dpjax and the libraries that results depend on."""
     return {name: _version(name) for name in PACKAGES}
 
 
@@ -62,15 +63,15 @@ def _version(name: str) -> str:
 
 
 def commit() -> str:
-    """The commit of dpjax's own checkout, with "+changes" if code or pins differ from it.
+    """The commit of dpjax's own checkout, with "+changes" if code or pinned versions differ.
 
     An installed dpjax may lie inside somebody else's repository, such as in a virtual environment
-    there. That repository's commit says nothing about dpjax: the result is "installed <version>".
+    there. That repository's commit says nothing about dpjax, so this returns "installed <version>".
     """
     try:
         if not _is_own_checkout(Path(_git("rev-parse", "--show-toplevel"))):
             return f"installed {_version('dpjax')}"
-        # Other files, such as results that were just written, do not change what the code does.
+        # Other files, such as results that were just written, do not change the code.
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
         return _git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
@@ -78,7 +79,8 @@ def commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git prints in the package's folder; CalledProcessError if it fails."""
+    """What git prints in the package's folder; raises CalledProcessError if git fails."""
+    # Captured, so that git's complaints do not reach the terminal.
     done = subprocess.run(
         ["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True
     )
@@ -86,17 +88,17 @@ def _git(*arguments: str) -> str:
 
 
 def _is_own_checkout(top: Path) -> bool:
-    """Whether the repository `top` tracks this package as dpjax/, and its setup.cfg names it."""
-    # The same folder, not one of the same name: an environment's copy lies deeper.
+    """Whether the repository at `top` tracks this package, and its setup.cfg names dpjax."""
+    # <top>/dpjax must be this very folder. In a virtual environment the package lies deeper.
     if not (top / PACKAGE.name).exists() or not PACKAGE.samefile(top / PACKAGE.name):
         return False
-    # Somebody may have copied dpjax into the root of a project of their own.
+    # Somebody may have copied the folder dpjax/ into the root of another project.
     setup = ConfigParser()
     try:
         setup.read(top / "setup.cfg", encoding="utf-8")
-    except (Error, UnicodeDecodeError):  # another project's, in a form of its own
+    except (Error, UnicodeDecodeError):  # another project's file, not one of setuptools
         return False
     if setup.get("metadata", "name", fallback="") != "dpjax":
         return False
-    # A copy that was never added to the repository is not of its commit either.
+    # A copy that git does not track is not part of the commit either.
     return bool(_git("ls-files", "--", "__init__.py"))

@@ -2,12 +2,11 @@
 
 All environments step together, and one call of the policy samples action chunks for all of them.
 An environment whose episode ends in the middle of a chunk waits until the others have executed
-theirs, and then starts the next seed. So the policy always sees a full batch of one shape.
+theirs, and then starts the next seed. The policy thus always sees a full batch of one shape.
 
-An episode's randomness comes from its seed alone: its result does not depend on how many
-environments run beside it. An episode that an exception of the simulator or an action chunk with
-NaN cuts short is recorded as broken, with the reason. It says nothing about the policy, so it is
-left out of the scores.
+An episode's randomness comes from its seed alone: its result does not depend on the number of
+environments that run beside it. An episode is broken if the simulator raises an exception or an
+action chunk has NaN. It is recorded with the reason and left out of the scores.
 """
 
 from collections import deque
@@ -30,19 +29,21 @@ class Episode:
 
     progress: float32 [T], the simulator's progress after each step.
     columns: {name: [T, ...]}, the raw columns before each action; {} if they were not kept.
-    actions: float32 [T, Da], as the policy gave them; they are never clipped.
-    score, success: of the largest progress; nan and False if broken.
+    actions: float32 [T, Da], as the policy sampled them; they are never clipped.
+    score, success: those of the largest progress; nan and False if broken.
     broken: why the episode does not count, or None.
     out_of_bounds: the number of steps whose action was outside the simulator's range.
     frames: uint8 [H, W, 3] before each action, with the action chunk drawn into it, and at the
-        end; None if the episode was not recorded.
+        end; None if the episode was not filmed.
     """
 
+    # How it went, step by step.
     seed: int
     steps: int
     progress: np.ndarray
     columns: Columns
     actions: np.ndarray
+    # What it counts as.
     score: float
     success: bool
     broken: str | None = None
@@ -74,20 +75,22 @@ def rollout(
         chunk that are executed.
     rng: a key; the noise of an episode is drawn from this key and the episode's seed.
     num_envs: how many episodes run at the same time, at most.
-    record: the seeds whose frames are kept.
-    keep: the seeds whose raw columns are kept, by default all. (300 images of 96 x 96 px are 8 MB
-        per episode.)
-    on_end: called with each episode when it has ended.
+    record: the seeds whose episodes are filmed.
+    keep: the seeds whose raw columns are kept, by default all. (With a camera an episode of 300
+        images of 96 x 96 px takes 8 MB.)
+    on_end: called with each episode as soon as it has ended.
     progress, label: whether to show a progress bar, and its title.
 
     Raises UserError if there are no seeds or no environments.
     """
+    # No more environments than seeds, since each of them is an example in the policy's batch.
     seeds = _checked(seeds, num_envs)
     waiting = _episodes_to_run(seeds, record, seeds if keep is None else keep)
     environments = Environments(simulator, observe, min(num_envs, len(seeds)))
     policy = FinitePolicy(sample_actions)
     controller = Controller(policy, observed=observed, executed=executed)
-    controller.reset(_keys(rng, seeds[: environments.count]))  # sets the batch size
+    # One key per environment sets the batch size. The loop gives each episode its own key.
+    controller.reset(_keys(rng, seeds[: environments.count]))
     bar = tqdm(total=len(seeds), desc=label, unit="episode", disable=not progress)
     episodes: dict[int, Episode] = {}
     while waiting or environments.busy:
@@ -95,10 +98,10 @@ def rollout(
         started = environments.start(waiting)
         if started:
             controller.reset(_keys(rng, [environments.seed(i) for i in started]), indices=started)
-        # 2. All environments execute one action chunk. (None is busy if no reset succeeded.)
+        # 2. All environments execute one action chunk. None is busy if every reset failed.
         for _ in range(executed if environments.busy else 0):
             environments.step(controller, policy)
-        # 3. Episodes that have ended leave their environments.
+        # 3. Episodes that have ended free their environments. They end in any order.
         for running in environments.take_ended():
             episodes[running.index] = _episode(simulator, running)
             on_end(episodes[running.index])
@@ -110,6 +113,7 @@ def rollout(
 
 def _checked(seeds: Iterable[int], num_envs: int) -> list[int]:
     """The seeds as a list; raises UserError if there is nothing to run."""
+    # int, since JSON takes no numpy numbers.
     seeds = [int(seed) for seed in seeds]
     if not seeds:
         raise UserError("seeds is empty: give at least 1 seed.", argument="seeds")
@@ -121,7 +125,8 @@ def _checked(seeds: Iterable[int], num_envs: int) -> list[int]:
 def _episodes_to_run(
     seeds: list[int], record: Iterable[int], keep: Iterable[int]
 ) -> deque[Running]:
-    """The episodes in the order of their seeds, with lists for the frames that are kept."""
+    """The episodes in the order of their seeds; those to film have a list for their frames."""
+    # Sets, since both may be iterators and are asked for every seed.
     record = set(record)
     keep = set(keep)
     return deque(
@@ -131,19 +136,21 @@ def _episodes_to_run(
 
 
 def _keys(rng: PRNGKey, seeds: list[int]) -> PRNGKey:
-    """One key per episode, which depends on its seed alone."""
+    """One key per episode, which depends on the episode's seed alone."""
+    # Seeds are folded into the key as 32-bit numbers.
     return example_keys(rng, np.array(seeds, np.uint32))
 
 
 def _episode(simulator: Simulator, running: Running) -> Episode:
     """The record of an episode that has ended."""
-    # An action counts as outside if any of its dimensions is.
+    # An action is out of bounds if any of its dimensions is.
     actions = np.array(running.actions, np.float32)
     low, high = simulator.action_low, simulator.action_high
     outside = [((action < low) | (action > high)).any() for action in actions]
-    # The largest progress, not the last: a block may be pushed onto its goal and off again.
+    # The largest progress, not the last: a block may be pushed onto its goal and off again. An
+    # episode that broke at its reset has no progress.
     best = max(running.progress, default=0.0)
-    # Steps -> columns: [{name: [D]}, …] to {name: [T, D]}.
+    # From a list of steps [{name: [D]}, …] to columns {name: [T, D]}.
     names = running.columns[0] if running.columns else ()
     return Episode(
         seed=running.seed,
@@ -161,7 +168,7 @@ def _episode(simulator: Simulator, running: Running) -> Episode:
 
 def _show(bar: tqdm, ended: list[Episode]) -> None:
     """Moves the bar to the number of ended episodes, with the mean score of those that count."""
-    # The score is written only when it has changed, the bar moves by itself.
+    # The mean is computed only when more episodes have ended. `update` draws the bar.
     valid = [episode for episode in ended if not episode.broken]
     if valid and len(ended) > bar.n:
         score, success = np.mean([(e.score, e.success) for e in valid], axis=0)
