@@ -21,7 +21,8 @@ from dpjax.evaluation import provenance, resume, rollout, scores
 from dpjax.runs import evaluation_report, outputs
 from dpjax.runs import run as run_lib
 
-# The exit code is 1 if more than this share of the episodes is broken.
+# The exit code is 1 if more than this share of the episodes is broken: the score is then of too few
+# episodes to be trusted.
 ACCEPTED_BROKEN = 0.05
 
 log = logging.getLogger("dpjax")
@@ -33,25 +34,25 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m dpjax.evaluate", description="Score a run on the official seeds."
     )
     add = parser.add_argument
-    # What is evaluated: the run, how it samples, and which of its weights.
+    # What is evaluated: the run, how it samples, and which weights it uses.
     add("--run", required=True, help="a run folder, or the name of a policy such as pusht_demo")
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
     add("--warm-start", type=float, help="share of S that is skipped (default: the run's)")
     add("--weights", choices=("ema", "raw"), default="ema")
     add("--checkpoint", type=int, help="training step (default: the newest good checkpoint)")
-    # On what: seeds, and how many of their episodes run side by side.
+    # On which seeds, and how many of their episodes run side by side.
     add("--episodes", type=int, default=50, help="one per seed (default 50)")
     add("--first-seed", type=int, help="default: the task's official seeds")
     add("--num-envs", type=int, default=50, help="episodes that run at the same time (default 50)")
-    # What is written, and where.
+    # What is written, and where to.
     add("--film", type=int, default=15, help="episodes in the film, 0 for no film (default 15)")
     add("--gif", help="also write the film as a small gif to this path")
     add("--out", help="folder for what is written (default: the run folder)")
-    # When `make demo` started, so that the last line counts from there.
+    # The time when `make demo` started: the seconds in the last line are counted from there.
     add("--since", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    # argparse checks types; these are the ranges.
+    # argparse has checked types; these are the ranges.
     for name in ("episodes", "num_envs"):
         if getattr(args, name) < 1:
             flag = "--" + name.replace("_", "-")
@@ -63,6 +64,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def file_name(run: run_lib.Run, args: argparse.Namespace) -> str:
     """The name of an evaluation's files, without the ending."""
+    # Evaluations with another sampler, other weights or more episodes do not overwrite each other.
     return f"evaluation-{label_of(run)}-{args.weights}-{args.episodes}"
 
 
@@ -78,11 +80,11 @@ def sampler_label(sampler: str, steps: int, warm_start: float) -> str:
 
 
 def filmed_seeds(simulator: tasks.Simulator, seeds: Sequence[int]) -> set[int]:
-    """The seeds to film: none if this machine cannot render the simulator; a line says why."""
+    """The seeds to film: none, with a warning, if this machine cannot render the simulator."""
     if not seeds:
         return set()
-    # One frame on trial: without graphics libraries a simulator runs but cannot be rendered, and
-    # an evaluation must not fail for want of a film.
+    # Render one frame on trial. Without graphics libraries a simulator runs but cannot be rendered,
+    # and an evaluation must not fail only because there can be no film.
     env = simulator.make()
     try:
         simulator.reset(env, seeds[0])
@@ -91,6 +93,7 @@ def filmed_seeds(simulator: tasks.Simulator, seeds: Sequence[int]) -> set[int]:
         log.warning("no film: %s", error)
         return set()
     finally:
+        # An environment without `close` has nothing to free.
         getattr(env, "close", lambda: None)()
     return set(seeds)
 
@@ -100,31 +103,34 @@ def evaluate(
 ) -> tuple[list[rollout.Episode], float]:
     """Returns the episodes, and the seconds that they took, compilation included.
 
-    unfinished: the file with the episodes that have ended, until all have. film: how many
-    episodes, the first ones, are filmed. An evaluation with the same settings that
-    was killed goes on: its ended episodes are not run again, except the filmed ones, whose frames
-    are lost.
+    An evaluation that was killed is resumed: with the same settings, its ended episodes are not
+    run again, except for the filmed ones, whose frames are lost.
+
+    unfinished: the file that holds the ended episodes until all have ended. film: how many
+    episodes are filmed, from the first seed on.
     """
     task = run.task
     simulator = tasks.require_simulator(task)
     first = simulator.official_seeds if args.first_seed is None else args.first_seed
     seeds = range(first, first + args.episodes)
-    # Filmed episodes keep their frames and observations in memory: up to 130 MB each.
+    # Only some are filmed, since a filmed episode keeps its frames and raw columns in memory, up to
+    # 130 MB.
     filmed = filmed_seeds(simulator, seeds[:film])
 
-    # 1. What an earlier evaluation with the same settings has finished. "The same" means everything
-    # that may change an episode's numbers: checkpoint, config and command line.
+    # 1. The episodes that an earlier evaluation with the same settings has finished. The settings
+    # are all that may change an episode's numbers: checkpoint, config and command line.
     settings = {"checkpoint": run.step, "config": run.config.to_dict(), **vars(args)}
-    settings.pop("since")
-    settings = json.loads(json.dumps(settings))  # as it is read back: tuples become lists
+    settings.pop("since")  # a time, which differs in each call
+    settings = json.loads(json.dumps(settings))  # as read back from the file: lists, not tuples
     finished = resume.start(unfinished, settings)
     episodes = {episode.seed: episode for episode in finished if episode.seed not in filmed}
     missing = [seed for seed in seeds if seed not in episodes]
 
-    # 2. The other episodes. `resume.add` writes each to the disk as soon as it has ended.
+    # 2. The missing episodes. `resume.add` writes each to the disk as soon as it has ended.
     start = time.perf_counter()
     if missing:
-        # The batch size of `rollout`: a program of just that size computes no padding.
+        # `rollout` calls the policy with this batch size: a program of just that size computes no
+        # padding.
         run.warm_up([min(args.num_envs, len(missing))])
         new = rollout.rollout(
             simulator,
@@ -136,11 +142,12 @@ def evaluate(
             num_envs=args.num_envs,
             rng=jax.random.key(run.config.seed),
             record=filmed,
-            keep=filmed,
+            keep=filmed,  # the report draws action chunks over their scenes
             on_end=functools.partial(resume.add, unfinished),
             label=task.name,
         )
         episodes.update((episode.seed, episode) for episode in new)
+    # In the order of the seeds, whichever call has run them.
     return [episodes[seed] for seed in seeds], time.perf_counter() - start
 
 
@@ -150,7 +157,7 @@ def measured_with(
     episodes: Sequence[rollout.Episode],
     seconds: float,
 ) -> dict[str, Any]:
-    """What the numbers were measured with: policy, seeds, machine, versions."""
+    """What the numbers were measured with: policy, seeds, machine, versions; ready for JSON."""
     return {
         "run": str(args.run),
         "checkpoint": run.step,
@@ -168,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
     start = args.since or time.time()
 
-    # 1. The policy.
+    # 1. Load the policy.
     run = run_lib.load(
         args.run,
         sampler=args.sampler,
@@ -178,14 +185,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         step=args.checkpoint,
     )
 
-    # 2. Its episodes. Without the libraries of the report there is nothing to film for.
+    # 2. Run its episodes. Nothing is filmed if the libraries of the report are missing.
     folder = outputs.output_folder(args.run, args.out)
     name = file_name(run, args)
     unfinished = folder / f"{name}.partial.jsonl"
     with_report = evaluation_report.is_possible()
     episodes, seconds = evaluate(run, args, unfinished, film=args.film if with_report else 0)
 
-    # 3. Numbers first: they must not be lost if a picture cannot be drawn.
+    # 3. Write the results. The numbers come first: they must not be lost if a picture fails.
     numbers = scores.summarize(episodes)
     about = measured_with(run, args, episodes, seconds)
     page = folder / f"{name}.json"
@@ -195,10 +202,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = evaluation_report.write(
             folder, run, args.run, episodes, numbers, about, gif=args.gif
         )
-    # Only now: until here a kill loses no episode.
+    # Removed last, so that a kill before this line loses no episode.
     unfinished.unlink(missing_ok=True)
 
-    # 4. The line that `make demo` ends with.
+    # 4. Print one line: numbers, seconds, and the page to open. `make demo` ends with it.
     print(f"{scores.line(numbers)}  {time.time() - start:.0f} s  {page}")
     return 1 if numbers["broken"] > ACCEPTED_BROKEN * numbers["episodes"] else 0
 

@@ -1,13 +1,13 @@
-"""Makes a run folder of another library's weights.
+"""Makes a run folder from another library's weights.
 
     python -m dpjax.import_weights SRC --run OUT [--task custom|pusht|pusht_image|…] \\
         [--observations keypoints=18,agent_pos=2] [--set horizon.act=8 …]
 
-SRC is a checkpoint of Chi et al.'s code (.ckpt), or a folder with a diffusion policy of
-LeRobot's. OUT is then a run like any other: dpjax.evaluate, validate, sample and export take
-it, and config.train.init_from trains on from it. Nothing in SRC is run. Whatever dpjax does
-not have is refused by name, and so is every tensor that is missing, left over or of another
-shape.
+SRC is a checkpoint of Chi et al.'s code (.ckpt), or a folder with a diffusion policy of LeRobot.
+OUT becomes a run like any other: dpjax.evaluate, validate, sample and export take it, and with
+config.train.init_from a training starts from its weights. No code in SRC is executed. A setting
+that dpjax does not support raises an error that names it, and so does each tensor that is missing,
+left over or of another shape.
 """
 
 import argparse
@@ -31,7 +31,8 @@ from dpjax.interop.imported import ImportedPolicy
 from dpjax.runs import imported_run
 from dpjax.runs.config_file import restore_tuples
 
-OBSERVATIONS = {  # of the tasks with a simulator, as the simulator gives them
+# What a policy observes in the tasks with a simulator: {name: size, or the shape of an image}.
+OBSERVATIONS = {
     "pusht": {"keypoints": 18, "agent_pos": 2},
     "pusht_image": {"agent_pos": 2, "image": (96, 96, 3)},
 }
@@ -62,6 +63,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     # Checked here, before a large file is read.
     args.task = task_named(args.task)
+    # Without --observations, the numbers are those of the task's simulator. Images have their names
+    # in the source.
     usual = OBSERVATIONS.get(args.task, {})
     numbers = {key: size for key, size in usual.items() if isinstance(size, int)}
     args.observations = parse_observations(args.observations) or numbers
@@ -70,7 +73,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def task_named(name: str) -> str:
-    """The present name of a task; raises UserError if there is none of that name."""
+    """The present name of a task; raises UserError if there is no such task."""
+    # `tasks.get` knows former names too; the new run's config should hold the present one.
     with names_options():
         tasks.get(name)
     present = renamed.new_value("task", name)
@@ -93,16 +97,18 @@ def parse_observations(text: str | None) -> dict[str, int]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """ "horizon.act=8" -> ("horizon.act", 8); the value is JSON, otherwise text."""
+    """ "horizon.act=8" -> ("horizon.act", 8). A value that is not JSON is text."""
     key, equals, value = text.partition("=")
+    # A key must exist, or belong to a section whose keys are the user's own.
     known = flatten(defaults.get_config().to_dict())
     is_open = key.startswith(tuple(f"{name}." for name in OPEN))
     if not equals or (key not in known and not is_open):
         raise UserError(f"--set {text}: expected key=value; {choices(key, known)}.")
     try:
-        value = restore_tuples(json.loads(value))
+        value = restore_tuples(json.loads(value))  # JSON has lists, the config tuples
     except json.JSONDecodeError:
         pass  # text without quotes
+    # Types are checked before the source is read, ranges with the complete config.
     if key in known and not is_open:
         check_type(key, value, restore_tuples(known[key]))
     return key, value
@@ -110,7 +116,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 @contextlib.contextmanager
 def names_options() -> Iterator[None]:
-    """Errors about an argument that is an option of this command name the option."""
+    """Rewrites errors about the arguments task and observations to name the command's options."""
+    # Such as task='push' -> --task 'push'.
     try:
         yield
     except UserError as error:
@@ -124,7 +131,7 @@ def read_policy(args: argparse.Namespace) -> ImportedPolicy:
     """The policy in the source, with the observations of the task's simulator."""
     with names_options():
         policy = imported_run.read(Path(args.source), args.observations, args.set)
-    # A simulator gives fixed observations; a task without one takes any.
+    # A simulator gives fixed observations; a task without one takes those of the checkpoint.
     expected = OBSERVATIONS.get(args.task, policy.observations)
     if policy.observations != expected:
         raise UserError(
@@ -142,18 +149,20 @@ def main(argv: list[str] | None = None) -> int:
     if out.exists():
         raise UserError(f"--run {out} exists: give a new folder; nothing is overwritten.")
 
-    # What the warnings say is kept in the checkpoint, beside the source and its digest.
+    # 1. Read the policy. The warnings are kept in the checkpoint, beside the source and its digest.
     with imported_run.recorded_warnings() as warnings:
         policy = read_policy(args)
-    # The digest is the fingerprint of the run's data: evaluations name it.
+    # 2. Make the parts of a run. In place of the training data's fingerprint it has the digest.
     sha256 = imported_run.digest(source)
+    # What a training would have made: a config, the spec of the data, params.
     config = imported_run.config_for(policy, args.task, args.set)
     spec = Spec(policy.observations, policy.action_size, f"imported, sha256 {sha256}")
     params = imported_run.params_for(policy, config, spec)
+    # 3. Write the folder. The key "said" is part of the file format.
     imported = {"source": source.name, "sha256": sha256, "said": warnings}
     imported_run.write(out, config, spec, params, imported)
 
-    # The last line says how large the policy is.
+    # 4. Print one line, with the size of the policy.
     leaves = jax.tree.leaves([params["encoder"], params["denoiser"]])
     count = sum(leaf.size for leaf in leaves)
     print(f"{out}: {count:,} weights of {len(policy.tensors)} tensors from {source}")

@@ -2,9 +2,9 @@
 
     python -m dpjax.validate --run runs/mine [--data data/other] [--samples 8]
 
-Without a simulator the checkpoint is chosen here, by the action error of sampled action chunks.
-Writes validation.json and validation.png into the run folder. The error says how well the
-demonstrations are imitated, not how well the task is done.
+Without a simulator, use it to choose a checkpoint, by the error of sampled action chunks. This
+error measures how well the policy imitates the demonstrations, not how well it does the task.
+Writes validation.json and validation.png into the run folder.
 """
 
 import argparse
@@ -28,15 +28,15 @@ from dpjax.runs import outputs, shipped
 from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
-BATCH = 64  # windows in one call of the compiled program
+BATCH = 64  # windows per call of the compiled program
 
 
 class Score(NamedTuple):
-    """How a checkpoint does on the held-out windows.
+    """A checkpoint's numbers on the held-out windows.
 
     loss: the mean over all windows.
     chunks: [samples, W, Tp, Da], the sampled action chunks.
-    errors: [samples, W], their root mean square errors in the data's units.
+    errors: [samples, W], their root mean square errors, in data units.
     """
 
     step: int
@@ -45,12 +45,12 @@ class Score(NamedTuple):
     errors: np.ndarray
 
     def entry(self) -> dict[str, float]:
-        """As validation.json has it."""
+        """The entry of this checkpoint in validation.json."""
         return {
             "step": self.step,
             "loss": self.loss,
             "action_error": float(self.errors.mean()),
-            "action_error_best": float(self.errors.min(0).mean()),
+            "action_error_best": float(self.errors.min(0).mean()),  # each window's best sample
         }
 
 
@@ -76,19 +76,20 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def held_out(config: ConfigDict, spec: Spec, args: argparse.Namespace) -> dataset.Data:
-    """The data with what is validated on in `val`: the run's held-out episodes, or --data.
+    """The data, with the episodes to validate on in `val`: the run's held-out ones, or --data.
 
-    Raises UserError if the data is not of the run's sizes, if nothing was held out, or if the
-    data has changed since the training, so that held-out episodes may have been trained on.
+    Raises UserError if the data has other sizes than the run, or has changed since the training,
+    or if the run held nothing out.
     """
+    # 1. Read the data. All of --data is used: nothing is held out, left out or mirrored.
     config = config.copy_and_resolve_references()
-    # All of --data is validated on: nothing is held out of it, left out or mirrored.
     if args.data:
         with config.unlocked():
             config.data.update(dir=args.data, val_fraction=0.0, weights="", max_episodes=0)
             config.data.mirror = False
     data = dataset.read(config)
     seen = dataset.spec(data)
+    # 2. It must have the observations and actions that the policy was trained for.
     if (seen.observations, seen.action) != (spec.observations, spec.action):
         raise UserError(
             f"{data.train.source}: expected observations {spec.observations} and {spec.action} "
@@ -96,9 +97,8 @@ def held_out(config: ConfigDict, spec: Spec, args: argparse.Namespace) -> datase
             "was trained for."
         )
     if args.data:
-        return data._replace(val=data.train)  # with val_fraction=0 all of it is in `train`
-    # The split depends on the data. If that has changed, what is held out of it now may have been
-    # trained on.
+        return data._replace(val=data.train)  # val_fraction=0 puts all of it into `train`
+    # 3. The split depends on the data: with other data it may hold out what was trained on.
     if seen.data != spec.data:
         raise UserError(
             f"{data.train.source} is not the data that {args.run} was trained on (fingerprint "
@@ -116,11 +116,11 @@ def held_out(config: ConfigDict, spec: Spec, args: argparse.Namespace) -> datase
 def batches(config: ConfigDict, data: dataset.Data, count: int) -> list[tuple[Batch, int]]:
     """Up to `count` windows of data.val, evenly spread: [(batch, how many examples count)].
 
-    All are of one size, for one compiled program; the last one is padded with its last window.
+    All batches have one size, for one compiled program. Copies of its last window pad the last one.
     """
     windows = dataset.val_windows(config, data)
     ids = np.unique(np.linspace(0, len(windows) - 1, count).astype(int))
-    size = min(BATCH, len(ids))
+    size = min(BATCH, len(ids))  # there may be fewer than `count` windows, or than BATCH
     parts = []
     for start in range(0, len(ids), size):
         part = ids[start : start + size]
@@ -136,9 +136,9 @@ def demonstrated(batches: Sequence[tuple[Batch, int]]) -> tuple[np.ndarray, np.n
 
 
 def checkpoints(args: argparse.Namespace) -> dict[int, Callable[[], Params]]:
-    """{training step: a function that reads its params}: of a run all, of a shipped policy one."""
+    """{training step: a function that reads its params}, for each checkpoint of the run."""
     folder = outputs.shipped_folder(args.run)
-    if folder is not None:
+    if folder is not None:  # a shipped policy has one checkpoint, without the raw weights
         if args.weights != "ema":
             raise UserError(
                 f"--weights {args.weights}: {args.run} comes with its EMA weights only."
@@ -148,9 +148,9 @@ def checkpoints(args: argparse.Namespace) -> dict[int, Callable[[], Params]]:
     steps = checkpoint.steps(args.run)
     if not steps:
         raise UserError(f"{args.run}: no checkpoint there yet.")
-    # They are read one after the other, so that one at a time is in memory.
+    # Functions, so that only one checkpoint at a time is in memory.
     read = lambda step: checkpoint.load_params(args.run, which=args.weights, step=step)[0]
-    return {step: lambda step=step: read(step) for step in steps}
+    return {step: lambda step=step: read(step) for step in steps}  # each lambda with its step
 
 
 def score(
@@ -161,19 +161,19 @@ def score(
     bar: tqdm,
 ) -> Score:
     """Scores one checkpoint on all batches. compiled: a jitted `imitation.loss_and_samples`."""
-    params = jax.device_put(params)
+    params = jax.device_put(params)  # once, not in every call
     total = 0.0
     weight = 0.0
     chunks = []
     for i, (batch, count) in enumerate(batches):
-        # The same noise for every checkpoint: their difference is then not one of luck.
+        # The same noise for every checkpoint, so that checkpoints do not differ by luck.
         rng = jax.random.fold_in(jax.random.key(0), i)
         (loss, sums), sampled = jax.device_get(compiled(params, rng, batch))
-        # A padded batch counts by its share of real windows: the padding repeats one of them.
+        # A padded batch counts by its share of real windows.
         share = count / sampled.shape[1]
         total = total + loss * share
         weight = weight + sums["weight"] * share
-        chunks.append(sampled[:, :count])
+        chunks.append(sampled[:, :count])  # without the padding
         bar.update(1)
     chunks = np.concatenate(chunks, 1)  # [samples, W, Tp, Da]
     errors = imitation.errors(chunks, *demonstrated(batches))
@@ -188,12 +188,12 @@ def report(
     scores: Sequence[Score],
 ) -> None:
     """Writes validation.json and validation.png, and prints the table."""
-    # 1. The checkpoint with the lowest error, and an error that is bad, to compare it with.
+    # 1. The checkpoint with the lowest error. `spread` is the error of a poor policy, to compare.
     actions, mask = demonstrated(batches)
     entries = [score.entry() for score in scores]
     best = min(range(len(entries)), key=lambda i: entries[i]["action_error"])
     spread = imitation.spread(actions, mask)
-    # 2. validation.json, and the best checkpoint's action chunks as a picture.
+    # 2. The files: numbers, and a picture of the best checkpoint's action chunks.
     result: dict[str, Any] = {
         "checkpoints": entries,
         "lowest": entries[best]["step"],
@@ -212,7 +212,7 @@ def report(
     png = plots.actions_over_demonstrations(actions, mask, scores[best].chunks, **steps)
     picture = folder / "validation.png"
     picture.write_bytes(png)
-    # 3. The table.
+    # 3. The table, and below it what the numbers are of.
     print(imitation.table(entries, best, args.samples))
     print(
         f"{len(actions)} windows of {len(data.val.ends)} held-out episodes, {args.samples} chunks "
@@ -225,18 +225,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="dpjax: %(message)s", force=True)
-    # A missing library is an error now, not after all checkpoints are scored.
+    # A missing library should be an error now, not after all checkpoints are scored.
     extras.require("matplotlib", extra="report")
 
-    # 1. The run, and what it has not seen.
+    # 1. The run, and windows that it was not trained on.
     config, spec = read_config(outputs.shipped_folder(args.run) or args.run)
     config = build.with_sampling(config, sampler=args.sampler, steps=args.steps)
     readers = checkpoints(args)
     data = held_out(config, spec, args)
     validated = batches(config, data, args.windows)
 
-    # 2. Every checkpoint on the same batches, by one compiled program. (The policy's normalizer is
-    # None, since each checkpoint's params hold their own.)
+    # 2. Score every checkpoint on the same batches, with one compiled program. The policy is built
+    # without a normalizer (None), since the params of each checkpoint hold theirs.
     policy = build.policy(config, None, spec)
     compiled = jax.jit(lambda *inputs: imitation.loss_and_samples(policy, *inputs, args.samples))
     with tqdm(total=len(readers) * len(validated), unit="batch", desc="validate") as bar:
