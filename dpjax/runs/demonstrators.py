@@ -1,4 +1,4 @@
-"""What demonstrations are made with: a trained policy, or a task's scripted expert."""
+"""The sources of new demonstrations: a trained policy, or a task's scripted expert."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,25 +11,27 @@ from dpjax.runs.run import Run
 
 
 class Demonstrator(NamedTuple):
-    """What acts, and what it acts in.
+    """A policy or an expert, as arguments of `rollout`, and its task.
 
     observe, sample_actions, observed, executed, rng, num_envs: as `rollout` takes them.
-    about: what the data set's description says of it.
+    about: what the data set's description says about the source.
     """
 
     task: tasks.Task
+    # The arguments of `rollout`.
     observe: Callable
     sample_actions: Callable
     observed: int
     executed: int
     rng: Any
     num_envs: int
+    # Ready for JSON.
     about: dict[str, Any]
 
 
 def of_policy(run: Run, num_envs: int) -> Demonstrator:
     """The policy of a run, in the task that it was trained for; compiles it for `num_envs`."""
-    # One program for all rounds: `padded` keeps the batch size.
+    # One compiled program for all rounds, since `padded` keeps the batch size constant.
     run.warm_up([num_envs])
     return Demonstrator(
         run.task,
@@ -47,19 +49,21 @@ def of_policy(run: Run, num_envs: int) -> Demonstrator:
 
 
 def padded(sample_actions: Callable, size: int) -> Callable:
-    """`sample_actions` for batches of up to `size` examples, which calls it with just `size`.
+    """`sample_actions` for batches of at most `size` examples, padded to exactly `size`.
 
-    A round of few episodes thus runs in the program that was compiled for the first round. The
-    padding repeats the last example; an example does not depend on its neighbours.
+    A round of fewer episodes then uses the program that was compiled for the first round. Copies
+    of the last example are the padding; no example depends on the others in its batch.
     """
 
     def call(keys, obs, previous=None):
+        # A full batch needs no copies.
         if len(keys) == size:
             return sample_actions(keys, obs, previous)
-        # 0, 1, …, n - 1, n - 1, …: the last example again and again.
+        # The indices 0, 1, …, n - 1, n - 1, …: the last example fills the batch.
         index = np.minimum(np.arange(size), len(keys) - 1)
         previous = None if previous is None else previous[index]
         obs = {name: x[index] for name, x in obs.items()}
+        # Without the actions of the padding.
         return sample_actions(keys[index], obs, previous)[: len(keys)]
 
     return call
@@ -70,22 +74,21 @@ def of_expert(task: tasks.Task, expert: Callable, num_envs: int) -> Demonstrator
 
     expert: as in `Simulator`: () -> (raw columns of one step -> action [Da]).
     """
-    # The expert has no memory and looks at one environment at a time: `rollout` sees a policy that
-    # observes and executes single steps.
+    # The expert has no memory, so `rollout` sees a policy with To = Ta = 1.
     act = expert()
 
     def sample_actions(keys, obs, previous=None):
-        # The newest step of each example, then action chunks of one step: [B, 1, Da].
+        # The expert takes one environment at a time: the newest step of each example.
         steps = [{name: x[i, -1] for name, x in obs.items()} for i in range(len(keys))]
-        return np.stack([act(columns) for columns in steps])[:, None]
+        return np.stack([act(columns) for columns in steps])[:, None]  # [B, 1, Da]
 
     return Demonstrator(
         task,
-        observe=lambda columns: columns,  # raw columns, not what the task's policies observe
+        observe=lambda columns: columns,  # the expert reads raw columns, not `task.observe`
         sample_actions=sample_actions,
         observed=1,
         executed=1,
-        rng=jax.random.key(0),  # the expert draws nothing
+        rng=jax.random.key(0),  # not used: the expert is deterministic
         num_envs=num_envs,
         about={"expert": task.name},
     )

@@ -1,4 +1,4 @@
-"""The report of an evaluation of a run: report.html, and the film that it shows."""
+"""The report of a run's evaluation: report.html, and the film that it shows."""
 
 from collections.abc import Mapping, Sequence
 import logging
@@ -19,7 +19,8 @@ log = logging.getLogger("dpjax")
 
 
 def is_possible() -> bool:
-    """Whether the libraries of the report and the film are installed; logs a line if not."""
+    """Whether the libraries of the report and the film are installed; logs a warning if not."""
+    # Asked before the episodes run: without the libraries nothing is filmed.
     try:
         for library in ("matplotlib", "PIL", "av"):
             extras.require(library, extra="report")
@@ -41,24 +42,26 @@ def write(
 ) -> Path:
     """Writes report.html, and rollouts.mp4 if episodes were filmed; returns the page's path.
 
-    name: the run folder, or the name of a policy that comes with dpjax. numbers: what
-    `scores.summarize` returned. measured_with: the sampler, machine, versions, …. gif: where to
-    write the film as a gif too.
+    name: the run folder, or the name of a shipped policy. numbers: what `scores.summarize`
+    returned. measured_with: the sampler, machine, versions, …. gif: where to write the film as a
+    gif too, or None.
     """
-    # 1. The film, and pictures of one of its episodes.
+    # 1. The film, and pictures of its first episode.
     filmed = [episode for episode in episodes if episode.frames]
     film = folder / "rollouts.mp4" if filmed else None
     stills = []
     if film is not None:
         _write_films(film, filmed, gif)
         stills = figures.stills(run, filmed[0])
+    # The page says so if these pictures are not possible for the task.
     missing = (
         {}
         if stills or not filmed
         else {"picture of action chunks": "none: the task has no `place`"}
     )
 
-    # 2. The page. If progress is only ever 0 or 1, the success rate says it all.
+    # 2. The page. The plot of coverages is left out where progress is 0 or 1, as in MetaWorld: the
+    # success rate says the same.
     valid = [episode for episode in episodes if not episode.broken]
     best = [float(np.max(episode.progress, initial=0.0)) for episode in valid]
     curves, seconds = _training(Path(name))
@@ -67,7 +70,7 @@ def write(
         page,
         title=f"{run.config.task}: {name}",
         summary=scores.line(numbers),
-        scores={measured_with["sampler"]: numbers},
+        scores={measured_with["sampler"]: numbers},  # one label, one line of the plot
         curves=curves,
         coverages=() if set(best) <= {0.0, 1.0} else best,
         video=film,
@@ -80,19 +83,22 @@ def write(
 def _training(folder: Path) -> tuple[dict[str, tuple[list, list]], float]:
     """The curves of the training, {title: (steps, losses)}, and the seconds that it took.
 
-    A policy that comes with dpjax has neither.
+    A shipped policy has no curves and 0 seconds, since it has no metrics.jsonl.
     """
+    # Each line of metrics.jsonl holds some of the metrics.
     entries = metrics.read(folder / "metrics.jsonl")
     curves = {"training": "loss", "validation": "val_loss"}
     curves = {title: metrics.series(entries, key) for title, key in curves.items()}
-    # Without validation, for example, there is no curve of it.
+    # A metric without values is left out, such as val_loss in a training without validation.
     curves = {title: curve for title, curve in curves.items() if len(curve[0])}
+    # "seconds" counts from the start of the training, so the largest value is its duration.
     seconds = max([entry.get("seconds", 0.0) for entry in entries], default=0.0)
     return curves, seconds
 
 
 def _write_films(path: Path, episodes: Sequence[Episode], gif: str | None) -> None:
-    """Writes the episodes that were filmed as one mp4, and as a gif if its path is given."""
+    """Writes the filmed episodes as one mp4, and as a gif if `gif` is its path."""
+    # Both films show the same numbers and borders.
     clips = [episode.frames for episode in episodes]
     labels = {
         "progress": [episode.progress for episode in episodes],

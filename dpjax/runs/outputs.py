@@ -1,4 +1,4 @@
-"""Where commands read a policy from, and where they write what they make of it."""
+"""The folders of a command: where it reads a policy from, and where it writes its results."""
 
 import logging
 from pathlib import Path
@@ -9,23 +9,21 @@ log = logging.getLogger("dpjax")
 
 
 def shipped_folder(run: str) -> Path | None:
-    """The folder of the policy `run` that comes with dpjax; None if `run` is a folder or unknown.
-
-    A folder of the user's goes before a policy of the same name.
-    """
+    """The folder of the shipped policy `run`; None if `run` is a run folder or unknown."""
+    # The user's own folder has precedence over a shipped policy of the same name.
     return None if Path(run).exists() else shipped.folder(run)
 
 
 def output_folder(run: str, out: str | None) -> Path:
-    """The folder that a command writes to: `out` if it is given, otherwise the run folder.
+    """The folder that a command writes to: `out` if it is not empty, otherwise the run folder.
 
-    A policy that comes with dpjax has no run folder: the current folder takes its place, and a
-    line of the log says so. The folder is made if it does not exist.
+    A shipped policy has no run folder. The current folder takes its place, with a warning. The
+    folder is created if it does not exist.
     """
-    # The three cases: asked for, a shipped policy, a run folder.
     if out:
         folder = Path(out)
     elif shipped_folder(run) is not None:
+        # Not into the installed package, which may be read-only.
         folder = Path(".")
         log.warning("%s comes with dpjax: writing into the current folder (or give --out)", run)
     else:
