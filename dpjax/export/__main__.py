@@ -18,6 +18,7 @@ FORMATS = {"stablehlo": stablehlo.main, "lerobot": lerobot.main}
 def main(argv: list[str] | None = None) -> int:
     """Exports in the format that the first argument names."""
     argv = sys.argv[1:] if argv is None else argv
+    # Options only: the command as it was before there were several formats.
     if not argv or argv[0].startswith("-"):
         return stablehlo.main(argv)
     name, *options = argv

@@ -79,6 +79,7 @@ def files_of(config: ConfigDict, spec: Spec, params: Params) -> tuple[dict, dict
 
 def write(out: Path, jsons: dict, tensors: dict) -> int:
     """Writes the folder; returns its size in bytes."""
+    # JSON is indented, since people read these files.
     with new_folder(out, "--out") as folder:
         for name, content in jsons.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")
@@ -112,8 +113,10 @@ def main(argv: list[str] | None = None) -> int:
         which=args.weights,
         step=args.checkpoint,
     )
+    # Before anything is written: what LeRobot's policy has no setting for is refused.
     check(run.config, run.spec)
     jsons, tensors = files_of(run.config, run.spec, jax.device_get(run.params))
+    # The folder first, then what a user of it should know.
     size = write(out, jsons, tensors)
     log_differences(run.config, run.spec)
     count = len(tensors[reader.WEIGHTS])

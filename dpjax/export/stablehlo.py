@@ -52,6 +52,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--platforms", default="cpu", help=f"of {','.join(PLATFORMS)}")
     args = parser.parse_args(argv)
+    # Ranges, which argparse does not check.
     for name in ("batch", "steps"):
         number = getattr(args, name)
         if number is not None and number < 1:
@@ -95,6 +96,7 @@ def input_shapes(run: Run, batch: Any) -> tuple:
     shape = lambda dtype, *sizes: jax.ShapeDtypeStruct((batch, *sizes), dtype)
     observations = cameras.observation_shapes(run.spec, run.config.horizon.obs)
     obs = {name: shape(leaf.dtype, *leaf.shape) for name, leaf in observations.items()}
+    # The last chunk is an input only if the sampler starts from it.
     inputs = [shape(np.uint32, KEY_WORDS), obs]
     if run.config.sampler.warm_start:
         inputs.append(shape(np.float32, run.config.horizon.predict, run.spec.action))
@@ -107,6 +109,7 @@ def export(run: Run, batch: int | None, platforms: Sequence[str]) -> jax.export.
     batch: the number of observations per call; None for any number. Keys travel as their
     words, uint32 [B, 2], because StableHLO has no type for them.
     """
+    # Closed over below, so that the weights are constants of the program.
     params = transposed.inference_params(run.params, platforms, run.config.compute.kernels)
 
     def sample_actions(words, obs, *previous):
@@ -129,6 +132,7 @@ def describe(run: Run, args: argparse.Namespace, data: bytes) -> dict[str, Any]:
     describe_leaf = lambda leaf: {"shape": [batch, *leaf.shape[1:]], "dtype": str(leaf.dtype)}
     inputs = [jax.tree.map(describe_leaf, leaf) for leaf in input_shapes(run, 1)]
     first = horizon.obs - 1  # the chunk begins with the oldest observed step
+    # A published format: keys are added, never renamed.
     return {
         "run": str(args.run),
         "checkpoint": run.step,
@@ -153,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exports the run and writes the file and the JSON beside it."""
     args = parse(argv)
     run = load(args.run, sampler=args.sampler, steps=args.steps)
+    # The time of the export itself, without that of reading the checkpoint.
     start = time.perf_counter()
     data = bytes(export(run, args.batch, args.platforms).serialize())
     path = write(args.run, args.out, data, describe(run, args, data))

@@ -23,6 +23,9 @@ STEPS = {"horizon": ("obs", "predict", "act"), "schedule": ("num_levels",)}
 MAX_FEATURES = 10_000_000  # numbers that a network is conditioned on
 
 
+# A reader returns one of these; `dpjax.runs.imported_run` makes a run folder of it.
+
+
 class ImportedPolicy(NamedTuple):
     """A policy of another library: its settings, its tensors, and what they mean here.
 
@@ -98,11 +101,13 @@ def missing_settings(settings: Settings) -> list[tuple[str, str]]:
 
 def check_sizes(source: str, settings: Settings) -> None:
     """Raises SettingError for sizes that no policy has, before any network is built."""
+    # These must be whole numbers above 0; others may be absent or of another type.
     for group, names in STEPS.items():
         for name in names:
             _check_size(source, (group, name), settings[group][name], 1, MAX_STEPS)
     for group, values in settings.items():
         for name, value in values.items():
+            # A camera is a dict of (height, width) pairs, () for a crop that is not there.
             if group == "cameras":
                 for x in (*value["size"], *value["crop"]):
                     _check_size(source, (group, name), x, 1, MAX_SIZE)
@@ -127,6 +132,7 @@ def _check_setting(source: str, setting: tuple[str, str], value: Any) -> None:
 
 
 def _check_size(source: str, setting: tuple[str, str], value: Any, low: int, high: int) -> None:
+    # Not isinstance: True would pass for 1.
     if type(value) is not int or not low <= value <= high:
         raise SettingError(
             f"{source}: {name_of(*setting)}: expected a whole number from {low} to {high:,}, got "
@@ -158,10 +164,12 @@ def feature_order(source_sizes: Mapping[str, int], keys: list[str], steps: int =
             f"{steps} observed steps of {dict(source_sizes)} features: expected "
             f"{MAX_FEATURES:,} numbers at most."
         )
+    # Where each key begins in the other library's vector, and its numbers in our order.
     starts = dict(zip(source_sizes, np.cumsum([0, *source_sizes.values()])))
     ranges = [starts[key] + np.arange(source_sizes[key]) for key in keys]
     # The empty range keeps the dtype of a policy without features.
     one_step = np.concatenate([np.zeros(0, int), *ranges])
+    # The same order within every step: [steps, F] -> [steps · F].
     return (np.arange(steps)[:, None] * len(one_step) + one_step).reshape(-1)
 
 

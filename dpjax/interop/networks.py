@@ -1,4 +1,4 @@
-"""Weight tables of other libraries' networks: U-Nets, transformers and ResNets.
+"""Weight tables of other libraries' denoisers: U-Nets and transformers.
 
 Each function receives the shapes of our network's leaves and returns its table. Optional
 parts, such as a shortcut, are in the table where our network has them. `order` is the index
@@ -14,12 +14,12 @@ import numpy as np
 from dpjax.core.errors import choose
 from dpjax.interop.weight_map import Path, Shapes, Table, WeightEntry, linear, norm
 
-EPSILON = 1e-5  # added to the variance by torch's BatchNorm
 # The order in which our kernels have the axes of torch's.
 CONV1D = (2, 1, 0)  # [out, in, k] -> [k, in, out]
 TRANSPOSED_CONV1D = (2, 0, 1)  # [in, out, k] -> [k, in, out]
-CONV2D = (2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a BatchNorm
+
+
+# Both libraries have the same U-Net; LeRobot's port renamed a few modules.
 
 
 class UNetNames(NamedTuple):
@@ -39,6 +39,7 @@ LEROBOT = UNetNames(("conv1", "conv2"), "2")
 
 def conv(path: Path, name: str, axes: tuple[int, ...] = CONV1D, bias: bool = True) -> Table:
     """Entries of a convolution."""
+    # torch calls every kernel "weight", whatever it is the kernel of.
     kernel = WeightEntry((*path, "kernel"), f"{name}.weight", axes)
     return (kernel, WeightEntry((*path, "bias"), f"{name}.bias")) if bias else (kernel,)
 
@@ -81,10 +82,12 @@ def unet(
     table: list[WeightEntry] = []
     for block, name in blocks:
         name = prefix + name
+        # The two convolutions, and a third one where the number of channels changes.
         for i, half in enumerate(names.halves):
             table += conv_block((block, f"block{i}"), f"{name}.{half}")
         if (block, "shortcut", "kernel") in shapes:
             table += conv((block, "shortcut"), f"{name}.residual_conv")
+        # The block's columns of our FiLM leaves follow those of the block before it.
         end = start + columns_per_channel * channels[block]
         table += film(f"{name}.cond_encoder.1", slice(start, end), shapes, order)
         start = end
@@ -110,6 +113,8 @@ def film(name: str, columns: slice, shapes: Shapes, order: np.ndarray | None) ->
     obs_size = shapes["film", "obs"][0]
     ours = (slice(None), columns)
     time = (slice(None), slice(0, time_size))
+    # One matrix there is three leaves here: what depends on the time alone is computed once
+    # per noise level, and what depends on the observation once per action chunk.
     entries = [
         WeightEntry(("film", "time"), f"{name}.weight", (1, 0), ours, time),
         WeightEntry(("film", "bias"), f"{name}.bias", index=(columns,)),
@@ -131,6 +136,7 @@ def transformer(shapes: Shapes, prefix: str = "", order: np.ndarray | None = Non
     has_memory = ("memory_position",) in shapes  # otherwise it is an encoder without a decoder
 
     # The action tokens, their position embedding and their blocks.
+    # (Embeddings of a position are [1, steps, width] there: index 0 of the first axis.)
     table = [*linear(("action_in",), f"{prefix}input_emb")]
     table += linear(("action_out",), f"{prefix}head")
     table += norm(("norm_out",), f"{prefix}ln_f")
@@ -138,6 +144,7 @@ def transformer(shapes: Shapes, prefix: str = "", order: np.ndarray | None = Non
     stack = "decoder" if has_memory else "encoder"
     for i in range(count("blocks_")):
         table += attention(f"blocks_{i}", f"{prefix}{stack}.layers.{i}", width, has_memory)
+    # The embedding of an observed step reads the features in the order of the other library.
     if ("obs_in", "kernel") in shapes:
         indices = {} if order is None else {"tensor_index": (slice(None), order)}
         table += linear(("obs_in",), f"{prefix}cond_obs_emb", **indices)
@@ -166,12 +173,15 @@ def attention(block: str, name: str, width: int, cross: bool) -> Table:
             WeightEntry((*path, "bias"), f"{name}.{part}.in_proj_bias", tensor_index=(rows,)),
         )
 
+    # Self-attention and the MLP, which every block has.
     table = [*projection((block, "qkv"), "self_attn", slice(0, 3 * width))]
     table += linear((block, "out_self"), f"{name}.self_attn.out_proj")
     table += linear((block, "up"), f"{name}.linear1")
     table += linear((block, "down"), f"{name}.linear2")
     table += norm((block, "norm_self"), f"{name}.norm1")
     table += norm((block, "norm_mlp"), f"{name}.norm{3 if cross else 2}")
+    # Attention to the memory: the same packed matrix, but q comes from the block's own tokens,
+    # k and v from the memory. Ours are two leaves, since k and v do not change while sampling.
     if cross:
         memory_kv = f"memory_kv_{block.split('_')[-1]}"
         table += projection((block, "q"), "multihead_attn", slice(0, width))
@@ -186,65 +196,3 @@ def chi2023_denoiser(network: str, order: np.ndarray | None) -> Callable[[Shapes
     tables = {"unet1d": unet, "transformer": transformer}
     table = choose(tables, network, "network")
     return functools.partial(table, prefix="model.", order=order)
-
-
-class ResNetNames(NamedTuple):
-    """What a library calls a ResNet's first convolution, its norm, and the four stages."""
-
-    conv: str
-    norm: str
-    stages: tuple[str, str, str, str]
-
-
-NUMBERED = ResNetNames("0", "1", ("4", "5", "6", "7"))  # a torch Sequential of the same layers
-TORCHVISION = ResNetNames("conv1", "bn1", ("layer1", "layer2", "layer3", "layer4"))
-
-
-def resnet(shapes: Shapes, path: Path, name: str, names: ResNetNames) -> Table:
-    """The table of a `nets.resnet.ResNet` at `path`, with GroupNorms or frozen norms."""
-
-    def norm_entries(part, name):
-        frozen = "frozen_" if (*path, *part, "frozen_scale") in shapes else ""
-        return norm((*path, *part), name, f"{frozen}scale", f"{frozen}bias")
-
-    def conv_entries(part, name):
-        return conv((*path, *part), name, CONV2D, bias=False)
-
-    table = [*conv_entries(("conv",), f"{name}.{names.conv}")]
-    table += norm_entries(("norm",), f"{name}.{names.norm}")
-    children = {leaf[len(path)] for leaf in shapes if leaf[: len(path)] == path}
-    for block in sorted(child for child in children if child.startswith("stage")):
-        stage, i = block.removeprefix("stage").split("_")
-        block_name = f"{name}.{names.stages[int(stage)]}.{i}"
-        for j in range(2):
-            table += conv_entries((block, f"conv{j}"), f"{block_name}.conv{j + 1}")
-            table += norm_entries((block, f"norm{j}"), f"{block_name}.bn{j + 1}")
-        if (*path, block, "shortcut", "kernel") in shapes:
-            table += conv_entries((block, "shortcut"), f"{block_name}.downsample.0")
-            table += norm_entries((block, "shortcut_norm"), f"{block_name}.downsample.1")
-    return tuple(table)
-
-
-def keypoints(path: Path, pool: str, out: str) -> Table:
-    """Entries of the spatial softmax's maps and of the linear layer after them."""
-    return (*conv((*path, "maps"), pool, CONV2D), *linear((*path, "out"), out))
-
-
-def fold_batch_norms(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors with every BatchNorm's statistics folded into its weight and bias.
-
-    scale = weight / √(var + 1e-5), bias = bias - mean · scale, under the names of weight and
-    bias; the statistics are left out.
-    """
-    folded = {name: x for name, x in tensors.items() if name.split(".")[-1] not in STATISTICS}
-    for name in tensors:
-        layer, _, part = name.rpartition(".")
-        others = [f"{layer}.{other}" for other in ("running_var", "weight", "bias")]
-        # Each BatchNorm is met once, at its mean; other norms have no statistics.
-        if part != "running_mean" or any(other not in tensors for other in others):
-            continue
-        var, weight, bias = (tensors[other] for other in others)
-        scale = weight / np.sqrt(var + np.float32(EPSILON))
-        folded[f"{layer}.weight"] = scale
-        folded[f"{layer}.bias"] = bias - tensors[name] * scale
-    return folded

@@ -37,6 +37,7 @@ def from_chi2023(
     Raises UserError where one is absent, is not finite, or has a scale that no data gives.
     """
     name = f"normalizer.params_dict.{key}"
+    # Both must be there, as vectors.
     for part in ("scale", "offset"):
         if f"{key}.{part}" not in normalizer or normalizer[f"{key}.{part}"].ndim != 1:
             raise refuse(source, f"{name}.{part}", "one number per dimension", "no such array")
@@ -65,6 +66,7 @@ def check_numbers(source: str, name: str, x: np.ndarray, scale: np.ndarray | Non
     """
     x = np.asarray(x).reshape(-1)
     bad = ~np.isfinite(x)
+    # A scale of 0 would divide by 0 when it is inverted.
     if scale is not None:  # a negative scale mirrors a dimension, which is allowed
         size = np.abs(np.asarray(scale, np.float64).reshape(-1))
         bad |= ~((size >= MIN_SCALE) & (size <= MAX_SCALE))
@@ -89,8 +91,10 @@ def from_lerobot(
     size: numbers of the feature, 3 for images. unit: PIXEL_MAX for images. is_action: the
     feature is restored instead of normalized; LeRobot restores without the 1e-8 of a deviation.
     """
+    # Not normalized: offset 0 and scale 1, or 255 where pixels are 0..255 here.
     if mode == "IDENTITY":
         return np.zeros(size, np.float32), np.full(size, unit, np.float32), []
+    # Standardized. The deviation gets its 1e-8 in float32, as LeRobot adds it.
     if mode == "MEAN_STD":
         mean, std = (_statistic(source, key, name, mode, stats, size) for name in ("mean", "std"))
         check_numbers(source, f"{key}.std", std, scale=std)
@@ -102,6 +106,7 @@ def from_lerobot(
     low = np.float64(_statistic(source, key, low_name, mode, stats, size))
     high = np.float64(_statistic(source, key, high_name, mode, stats, size))
     constant = low == high
+    # The width of a constant dimension is not looked at below, so any valid number will do.
     width = np.where(constant, 1, high - low)
     check_numbers(source, f"{key}.{high_name} - {low_name}", high - low, scale=width)
     # LeRobot maps a constant dimension to -1 and divides it by 1e-8, which would blow up any
@@ -154,6 +159,7 @@ def moments(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _neighbors(x: np.ndarray) -> np.ndarray:
     """[D] -> [D, 9]: the float32 nearest to each number first, then those on its two sides."""
+    # Rounding errors of the way there and back are a few units in the last place at most.
     nearest = np.float32(x)
     columns = [nearest]
     for direction in (-np.inf, np.inf):
@@ -172,6 +178,7 @@ def _first_exact(
     first: [D, 9, 1] and second: [D, 1, 9] candidates. exact: bool [D, 9, 9]. The third value
     lists the dimensions without an exact pair.
     """
+    # argmax of booleans is the first True; candidates are ordered by their distance.
     dims = len(exact)
     count = exact.shape[1]
     best = exact.reshape(dims, -1).argmax(1)  # 0, the nearest pair, where none is exact

@@ -25,6 +25,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected weights, .safetensors or .npz.")
     try:
+        # Either format holds plain arrays: allow_pickle=False keeps numpy from running code.
         if path.suffix == ".safetensors":
             return load_file(path)
         with np.load(path, allow_pickle=False) as arrays:
@@ -43,6 +44,7 @@ def resnet(path: str | Path, depth: int) -> dict:
     """
     arrays = read(path)
     params, names = _params(arrays, depth, str(path))
+    # Everything else must have been read, otherwise the file is of another network.
     ignored = {*names, *CLASSIFIER}
     unused = [
         name for name in arrays if name not in ignored and not name.endswith("num_batches_tracked")
@@ -73,6 +75,7 @@ def _params(arrays: Mapping[str, np.ndarray], depth: int, source: str) -> tuple[
         scale = weight / np.sqrt(var + EPSILON)
         return {"frozen_scale": scale, "frozen_bias": bias - mean * scale}  # (1)
 
+    # The stem, then every block of the four stages.
     params = {"conv": conv("conv1"), "norm": norm("bn1")}
     for stage, blocks in enumerate(BLOCKS[depth]):
         for i in range(blocks):

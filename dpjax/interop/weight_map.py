@@ -50,6 +50,7 @@ def linear(path: Path, name: str, **indices: tuple) -> Table:
 
     indices: fields of the weights' entry.
     """
+    # Only the weights have an axis of inputs, so only they can be read in part.
     return (
         WeightEntry((*path, "kernel"), f"{name}.weight", (1, 0), **indices),
         WeightEntry((*path, "bias"), f"{name}.bias"),
@@ -113,6 +114,7 @@ def check_tensors(
     source: str, table: Iterable[WeightEntry], shapes: Shapes, tensors: Tensors
 ) -> None:
     """Raises UserError unless the tensors have exactly the names and shapes of the table."""
+    # What the table expects, by the names of the other library.
     expected = tensor_shapes(table, shapes)
     reshaped = [
         f"{name}: expected {list(shape)}, got {list(tensors[name].shape)}"
@@ -142,6 +144,7 @@ def tensor_shapes(table: Iterable[WeightEntry], shapes: Shapes) -> dict[str, tup
     largest: dict[str, list[int]] = {}
     for entry in table:
         sizes = _sizes_in_tensor(entry, shapes[entry.path])
+        # Entries of one tensor agree on its number of axes, not on how far they reach.
         known = largest.setdefault(entry.name, [0] * len(sizes))
         largest[entry.name] = [max(pair) for pair in zip(known, sizes)]
     return {name: tuple(sizes) for name, sizes in largest.items()}
@@ -183,6 +186,7 @@ def as_float32(source: str, arrays: Tensors) -> dict[str, np.ndarray]:
     """
     converted = {}
     for name, x in arrays.items():
+        # bfloat16 is not a dtype of numpy's own, hence the comparison of names.
         if x.dtype.name not in (*EXACT, "float64"):
             raise UserError(f"{source}: {name}: expected floats, got {x.dtype.name}.")
         converted[name] = x.astype(np.float32)

@@ -60,6 +60,7 @@ def with_config_keys(error: SettingError) -> str:
 
 def settings_from_config(config: ConfigDict) -> Settings:
     """A config's keys as settings."""
+    # Sections become groups; the few keys beside them are the group "policy".
     tree = config.to_dict()
     settings = {group: values for group, values in tree.items() if isinstance(values, dict)}
     settings["policy"] = {name: tree[key] for name, key in POLICY_KEYS.items()}
@@ -68,6 +69,7 @@ def settings_from_config(config: ConfigDict) -> Settings:
 
 def settings_from_keys(values: Mapping[str, Any]) -> Settings:
     """{config key: value} as settings; the cameras' keys are left out, they are the task's."""
+    # The table the other way round.
     names = {key: ("policy", name) for name, key in POLICY_KEYS.items()}
     settings: Settings = {}
     for key, value in values.items():
@@ -90,6 +92,7 @@ def read(
             f"{source}: one file of a policy: give the folder, with config.json in it. (A ResNet's "
             "weights are for config.encoder.weights in a training.)"
         )
+    # A folder is LeRobot's, a file Chi et al.'s; each reader refuses what it does not know.
     library = lerobot if source.is_dir() else chi2023
     try:
         with names_keys(encoder_weights="encoder.weights"):
@@ -136,6 +139,7 @@ def config_for(policy: ImportedPolicy, task_name: str, values: Mapping[str, Any]
 
 def values_of_type(denoiser: str) -> dict[str, Any]:
     """{config key: a value of its type} of all keys whose type is known."""
+    # Open sections hold the user's own keys, whose types are not known.
     keys = flatten(defaults.get_config().to_dict())
     examples = {key: restore_tuples(x) for key, x in keys.items() if not key.startswith(OPEN)}
     if denoiser in components.DENOISERS:  # otherwise the check of the config refuses it
@@ -150,6 +154,7 @@ def params_for(policy: ImportedPolicy, config: ConfigDict, spec: Spec) -> Params
 
     Raises UserError, with their names, for tensors that the networks do not have.
     """
+    # Units, as the normalizer that becomes a part of the params.
     offsets = {key: offset for key, (offset, _) in policy.units.items()}
     scales = {key: scale for key, (_, scale) in policy.units.items()}
     normalizer = Normalizer(offsets, scales)
@@ -163,6 +168,7 @@ def params_for(policy: ImportedPolicy, config: ConfigDict, spec: Spec) -> Params
         for entry in network_table(network_shapes):
             table.append(entry._replace(path=(item, *entry.path)))
         shapes.update({(item, *path): shape for path, shape in network_shapes.items()})
+    # An encoder without weights has no leaf in the result, but an item in the params.
     params = weight_map.params_from(policy.source, table, shapes, policy.tensors)
     return {"encoder": {}, **params, "normalizer": normalizer}
 
@@ -216,6 +222,7 @@ def digest(source: Path) -> str:
 @contextlib.contextmanager
 def recorded_warnings() -> Iterator[list[str]]:
     """A list that gets the text of every warning that dpjax logs inside the block."""
+    # A handler beside those that show the warnings: they are recorded and still shown.
     texts: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: texts.append(record.getMessage())

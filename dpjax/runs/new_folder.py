@@ -18,6 +18,7 @@ def new_folder(path: Path, option: str) -> Iterator[Path]:
     """
     if path.exists():
         raise UserError(f"{option} {path} exists: give a new folder; nothing is overwritten.")
+    # Beside `path`, so that the renaming stays on one file system and is one step.
     temporary = path.with_name(f".{path.name}.incomplete-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
@@ -26,4 +27,5 @@ def new_folder(path: Path, option: str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror or error}.") from error
     finally:
+        # After the renaming there is nothing left to remove.
         shutil.rmtree(temporary, ignore_errors=True)

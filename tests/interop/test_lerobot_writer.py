@@ -6,7 +6,7 @@ import pytest
 from dpjax.config import defaults
 from dpjax.core.errors import UserError
 from dpjax.diffusion import schedules
-from dpjax.interop import networks
+from dpjax.interop import resnets
 from dpjax.interop.lerobot import writer
 from dpjax.runs.imported_run import settings_from_config
 
@@ -70,7 +70,7 @@ def test_one_observation_is_too_few():
 
 
 def test_the_variance_that_is_written_divides_out_as_one():
-    one = np.sqrt(writer.UNIT_VARIANCE + np.float32(networks.EPSILON))
+    one = np.sqrt(writer.UNIT_VARIANCE + np.float32(resnets.EPSILON))
     assert one == 1 and one.dtype == np.float32
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import IMAGE_MODES
-from dpjax.interop import networks, normalization
+from dpjax.interop import networks, normalization, resnets
 from dpjax.interop.chi2023 import encoders
 from dpjax.interop.chi2023.config import get
 from dpjax.interop.imported import (
@@ -39,12 +39,14 @@ def image_policy(
     observations: Mapping[str, int] | None,
 ) -> ImportedPolicy:
     """A policy that observes cameras, and numbers with a normalizer key each."""
+    # What it observes: shape_meta has a type and a shape per key, numbers by default.
     meta = get(cfg, "shape_meta.obs", get(cfg, "policy.shape_meta.obs", {}))
     action = get(cfg, "shape_meta.action.shape", get(cfg, "policy.shape_meta.action.shape"))
     if not meta or not isinstance(action, list) or len(action) != 1:
         raise refuse(source, "cfg.shape_meta", "obs and the action's shape", meta or "nothing")
     cameras = {key: x["shape"] for key, x in meta.items() if get(x, "type", "low_dim") == "rgb"}
     numbers = {key: x["shape"][0] for key, x in meta.items() if key not in cameras}
+    # Names, sizes and encoders, bounded before any array is allocated.
     our_names = renamed(source, numbers, observations)
     multi = any(name.startswith(encoders.MULTI_PREFIX) for name in tensors)
     settings = {**settings, **camera_settings(source, cfg, cameras, tensors, multi)}
@@ -65,7 +67,7 @@ def image_policy(
             **{key: (*size, channels) for key, (channels, *size) in cameras.items()},
         },
         action_size=action[0],
-        tensors=networks.fold_batch_norms(tensors),
+        tensors=resnets.fold_batch_norms(tensors),
         encoder=encoder,
         denoiser=networks.chi2023_denoiser(settings["denoiser"]["name"], order),
         units={our_names.get(key, key): unit for key, unit in units.items()},
@@ -103,6 +105,7 @@ def camera_settings(
     """The groups "encoder" and "cameras" of the settings."""
     where = "cfg.policy.obs_encoder" if multi else "cfg.policy"
     section = get(cfg, where.removeprefix("cfg."), {})
+    # What dpjax does not do to an image is refused.
     for key, shape in cameras.items():
         if not isinstance(shape, list) or len(shape) != 3 or shape[0] != 3:
             raise refuse(source, f"cfg.shape_meta.obs.{key}.shape", "[3, height, width]", shape)
@@ -111,6 +114,7 @@ def camera_settings(
     if not multi and get(section, "crop_shape"):
         fixed = get(section, "eval_fixed_crop", False)
         choose(source, f"{where}.eval_fixed_crop", fixed, {True: 0})
+    # Sizes that no config has come from the tensors.
     width = stem_width(tensors)
     encoder = {
         "depth": resnet_depth(tensors),
@@ -130,6 +134,7 @@ def camera_settings(
 
 def resnet_depth(tensors: Mapping[str, Any]) -> int:
     """18 or 34, by the number of blocks in the ResNet's third stage (2 or 6)."""
+    # The stage is called layer3, or 6 where torch numbers the children of the ResNet.
     blocks = {
         name.split(stage)[-1].split(".")[0]
         for stage in (".layer3.", ".nets.6.")
@@ -148,6 +153,7 @@ def stem_width(tensors: Mapping[str, np.ndarray]) -> int:
 def crop_of(source: str, section: Mapping, key: str, where: str, multi: bool) -> tuple[int, ...]:
     """The crop (height, width) that a camera's network sees, () for the full image."""
     crop = get(section, "crop_shape")
+    # One crop for all cameras, or one per camera.
     crop = crop.get(key) if isinstance(crop, dict) else crop
     # Without random_crop the "multi" encoder crops nothing.
     if crop is None or (multi and not get(section, "random_crop", True)):
@@ -161,11 +167,13 @@ def units_of(
     source: str, cfg: Mapping, normalizer: Tensors, numbers: Mapping, cameras: Mapping
 ) -> Units:
     """{key: (offset, scale)} of everything observed, and of the action."""
+    # Numbers and the action.
     unit_of = functools.partial(normalization.from_chi2023, source, normalizer)
     units = {key: unit_of(key) for key in (*numbers, "action")}
     for key, size in numbers.items():
         if len(units[key][1]) != size:
             raise refuse(source, f"cfg.shape_meta.obs.{key}", len(units[key][1]), size)
+    # Cameras: one number for all channels, or one per channel.
     for key in cameras:
         offset, scale = unit_of(key, normalization.PIXEL_MAX)
         if len(scale) not in (1, 3):

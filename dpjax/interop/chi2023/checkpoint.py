@@ -80,6 +80,7 @@ def read(
     # What is left now belongs to the two networks, tensor for tensor.
     normalizer, tensors = split_prefix(tensors, "normalizer.params_dict.")
     tensors = without_masks(source, tensors, settings)
+    # Numbers only, or cameras and numbers.
     build = lowdim_policy if observes == "lowdim" else image_policy
     return build(source, cfg, settings, tensors, normalizer, observations)
 
@@ -107,6 +108,7 @@ def contents(source: str, archive: archive_lib.Archive) -> tuple[dict, dict]:
             len(archive.unknown),
             names,
         )
+    # The config decides which weights the policy acts with: the averaged ones by default.
     cfg = config_lib.plain(source, content.get("cfg"))
     if not isinstance(cfg, dict):
         raise refuse(source, "cfg", "Hydra's config", type(content.get("cfg")).__name__)
@@ -120,6 +122,7 @@ def state_dict(source: str, states: Mapping, which: str) -> dict[str, archive_li
     if not isinstance(state, dict) or not state:
         names = first_names(sorted(str(name)[:40] for name in states))
         raise refuse(source, f"state_dicts.{which}", "a state dict", f"only {names}")
+    # A pickle may hold anything in the place of a name or a tensor.
     for name, x in state.items():
         if not isinstance(name, str) or not isinstance(x, archive_lib.Tensor):
             raise refuse(source, f"state_dicts.{which}.{name}", "a tensor", type(x).__name__)
@@ -153,12 +156,14 @@ def split_prefix(tensors: Mapping, prefix: str) -> tuple[dict, dict]:
 
 def complete(denoiser: Mapping, tensors: Mapping[str, np.ndarray]) -> dict:
     """The denoiser's settings; those that the config leaves out come from the tensors."""
+    # Only what the config leaves out is taken from here, see the last lines.
     derived = {}
     shape = lambda name: tensors[name].shape if name in tensors else ()
     if denoiser["name"] == "unet1d":
         kernel = "model.down_modules.{}.0.blocks.0.block.0.weight"  # [out, in, k]
         kernels = [shape(kernel.format(i)) for i in range(MAX_LEVELS)]
         kernels = [size for size in kernels if len(size) == 3]
+        # The first layer of the time embedding, and one block's FiLM layer.
         time = shape("model.diffusion_step_encoder.1.weight")
         film = shape("model.down_modules.0.0.cond_encoder.1.weight")
         derived["groups"] = 8  # the default of their constructor
@@ -187,6 +192,7 @@ def without_masks(source: str, tensors: dict, settings: Settings) -> dict:
     """The tensors without a transformer's masks; refuses masks other than those used here."""
     if settings["denoiser"]["name"] != "transformer":
         return tensors
+    # A token of the memory may be looked at from its own step on; the time by all.
     observed = settings["horizon"]["obs"] * (settings["policy"]["condition"] == "features")
     t = np.arange(settings["horizon"]["predict"])[:, None]
     memory = np.arange(1 + observed)  # the time, then the observed steps
@@ -211,6 +217,7 @@ def lowdim_policy(
 ) -> ImportedPolicy:
     """A policy that observes numbers, which its normalizer has under one key, "obs"."""
     del cfg  # the image policies' function takes it: they are called alike
+    # One vector of numbers, which the user may have divided into several observations.
     offset, scale = normalization.from_chi2023(source, normalizer, "obs")
     action = normalization.from_chi2023(source, normalizer, "action")
     normalization.check_keys(source, normalizer, ("obs", "action"))

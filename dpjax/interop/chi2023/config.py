@@ -12,7 +12,7 @@ from typing import Any
 
 from dpjax.core.errors import UserError
 from dpjax.interop.imported import Settings, choose, refuse
-from dpjax.interop.torch import unpickler
+from dpjax.interop.torch import machine
 
 MAX_VALUES = 200_000
 MAX_LEVELS = 60
@@ -82,7 +82,8 @@ def plain(source: str, x: Any) -> Any:
         # Lists that contain each other would otherwise be read without end.
         if next(count) > MAX_VALUES or depth > MAX_LEVELS:
             raise UserError(f"{source}: cfg: more than {MAX_VALUES} values or {MAX_LEVELS} levels.")
-        if isinstance(x, unpickler.InertCall):
+        # An OmegaConf container has _content, a single value _val.
+        if isinstance(x, machine.InertCall):
             state = x.state if isinstance(x.state, dict) else {}
             content = [state[key] for key in ("_content", "_val") if key in state]
             return read(content[0], depth + 1) if content else None
@@ -120,17 +121,19 @@ def policy_class(source: str, cfg: Mapping) -> tuple[str, str]:
 def settings_from(source: str, cfg: Mapping, network: str, observes: str) -> Settings:
     """The settings, None where the config does not say one."""
     policy = get(cfg, "policy", {})
-    # Low-dim policies have their network's arguments in a section of their own.
+    # The network. Low-dim policies have their network's arguments in a section of their own.
     arguments = get(policy, "model", {}) if observes == "lowdim" else policy
-    names = UNET if network == "unet1d" else TRANSFORMER
+    names = UNET if network == "unet1d" else TRANSFORMER  # their arguments, as our settings
     denoiser = {"name": network}
     denoiser.update({setting: get(arguments, name) for name, setting in names.items()})
     condition = condition_of(source, policy, observes)
     if network == "transformer":
         denoiser["encoder_only"] = encoder_only(source, arguments, condition)
+    # Conventions on which steps are predicted and executed; dpjax has the published ones.
     for key, allowed in (("oa_step_convention", True), ("pred_action_steps_only", False)):
         if (value := get(policy, key)) is not None:
             choose(source, f"cfg.policy.{key}", value, {allowed: allowed})
+    # Some versions have the horizon inside of the policy's section, others beside it.
     horizon = {setting: get(policy, name, get(cfg, name)) for name, setting in HORIZON.items()}
     schedule, sampler, prediction_type = scheduler_from(source, policy)
     return {
@@ -146,6 +149,7 @@ def condition_of(source: str, policy: Mapping, observes: str) -> str:
     """How the denoiser sees the observations: "features", "local" or "inpaint"."""
     chosen = [condition for key, condition in CONDITIONS.items() if get(policy, key) is True]
     keys = [key for key in CONDITIONS if get(policy, key) is not None]
+    # Cameras are always seen as features; a flag that says otherwise is refused.
     if observes != "lowdim" and (chosen or ["features"]) != ["features"]:
         raise refuse(source, "cfg.policy", "one kind of conditioning", chosen)
     if not chosen and observes != "lowdim" and keys:
@@ -187,6 +191,7 @@ def scheduler_from(source: str, policy: Mapping) -> tuple[dict, dict, str | None
     clip = get(scheduler, "clip_sample", True)
     prediction_types = {**PREDICTION_TYPES, None: None}
     schedule = {"name": name, "num_levels": levels}
+    # The scheduler's class is the sampler; without a number of steps it takes all levels.
     sampler = {
         "name": choose(source, f"{where}._target_", target, SAMPLERS),
         "num_steps": get(policy, "num_inference_steps", levels),
@@ -211,6 +216,7 @@ def diffusers_version(settings: Settings) -> str:
         "ddpm": sampler["num_steps"] != settings["schedule"]["num_levels"],
         "ddim": settings["policy"]["prediction_type"] == "sample",
     }
+    # Samplers that only the user can have chosen are the same in every version.
     if not differs.get(sampler["name"], False):
         return "current"
     log.warning(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dpjax.interop import networks
+from dpjax.interop import resnets
 from dpjax.interop.imported import refuse
 from dpjax.interop.weight_map import Shapes, Table, WeightEntry
 
@@ -43,6 +43,7 @@ def prepare_hybrid(source: str, tensors: Mapping, cameras: list[str]) -> Prepare
         temperature = tensors.pop(f"{prefix}pool.temperature", np.ones(1))
         if not np.all(temperature == 1):
             raise refuse(source, f"{prefix}pool.temperature", "1", temperature)
+        # Neither the buffers nor the second names are weights of their own.
         for buffer in BUFFERS:
             tensors.pop(prefix + buffer, None)
         # torch saves these modules twice: nets.0 is the backbone, nets.1 the pooling.
@@ -56,6 +57,7 @@ def _drop_alias(source: str, tensors: dict, alias: str, prefix: str) -> None:
     for second in [name for name in tensors if name.startswith(alias)]:
         first = prefix + second.removeprefix(alias)
         x = tensors.pop(second)
+        # Both names must hold the same numbers; a file may also have the alias only.
         if first in tensors:
             if not np.array_equal(tensors[first], x):
                 raise refuse(source, second, f"the numbers of {first}", "others")
@@ -66,17 +68,18 @@ def _drop_alias(source: str, tensors: dict, alias: str, prefix: str) -> None:
 def hybrid_table(cameras: list[str], shapes: Shapes) -> Table:
     """The weight table of robomimic's encoders."""
     table: list[WeightEntry] = []
-    for i, key in enumerate(cameras):
+    for i, key in enumerate(cameras):  # our encoders are numbered, theirs have the camera's name
         path = (f"encoders_{i}",)
         name = f"obs_encoder.obs_nets.{key}"
         backbone = (*path, "backbone")
-        table += networks.resnet(shapes, backbone, f"{name}.backbone.nets", networks.NUMBERED)
-        table += networks.keypoints(path, f"{name}.pool.nets", f"{name}.nets.3")
+        table += resnets.resnet(shapes, backbone, f"{name}.backbone.nets", resnets.NUMBERED)
+        table += resnets.keypoints(path, f"{name}.pool.nets", f"{name}.nets.3")
     return tuple(table)
 
 
 def prepare_multi(tensors: Mapping, cameras: list[str], shared: bool, size: int) -> Prepared:
     """(the tensors and an identity as the last layer, the table) of torchvision's ResNets."""
+    # Ours ends in a linear layer. The identity lets the pooled features through unchanged.
     last_layer = {IDENTITY: np.eye(size, dtype=np.float32), ZEROS: np.zeros(size, np.float32)}
     names = ["rgb"] if shared else cameras
     return {**tensors, **last_layer}, functools.partial(multi_table, names)
@@ -88,7 +91,7 @@ def multi_table(names: list[str], shapes: Shapes) -> Table:
     for i, name in enumerate(names):
         path = (f"encoders_{i}",)
         backbone = (*path, "backbone")
-        table += networks.resnet(shapes, backbone, MULTI_PREFIX + name, networks.TORCHVISION)
+        table += resnets.resnet(shapes, backbone, MULTI_PREFIX + name, resnets.TORCHVISION)
         table.append(WeightEntry((*path, "out", "kernel"), IDENTITY))
         table.append(WeightEntry((*path, "out", "bias"), ZEROS))
     return tuple(table)

@@ -42,6 +42,7 @@ def config_json(settings: Settings, features: Features) -> dict[str, Any]:
         "clip_sample": bool(np.isfinite(clip)),
         "clip_sample_range": float(clip) if np.isfinite(clip) else 1.0,
         "num_inference_steps": settings["sampler"]["num_steps"],
+        # For a training that goes on from here.
         "do_mask_loss_for_padding": settings["loss"]["mask_padding"],
         # What LeRobot's loader asks for besides.
         "device": "cpu",
@@ -51,6 +52,7 @@ def config_json(settings: Settings, features: Features) -> dict[str, Any]:
 
 
 def _their_value(settings: Settings, setting: tuple[str, str]) -> str:
+    # The reader's tables are one to one.
     group, name = setting
     inverse = {ours: theirs for theirs, ours in CHOICES[setting].items()}
     return inverse[settings[group][name]]
@@ -70,6 +72,7 @@ def _camera_json(settings: Settings, features: Features) -> dict[str, Any]:
     if not cameras:
         return {}
     encoder = settings["encoder"]
+    # The cameras agree in size and crop (`writer.check_cameras`), so the first stands for all.
     view = settings["cameras"].get(stats.our_name(cameras[0]), {})
     return {
         "vision_backbone": f"resnet{encoder['depth']}",
@@ -86,6 +89,7 @@ def processors(features: Features) -> dict[str, dict]:
     """{file name: content} of the two processors."""
     described = _described(features)
     action = {"action": described["action"]}
+    # The steps that LeRobot's own training writes, in its order.
     device = _step("device_processor", device="cpu", float_dtype=None)
     steps = {
         stats.INPUTS: [
@@ -108,6 +112,7 @@ def _step(name: str, **config) -> dict[str, Any]:
 
 def _normalizer(file: str, position: int, name: str, features: Mapping) -> dict[str, Any]:
     """A step that (un)normalizes, with the name of the file that holds its statistics."""
+    # The position in the list of steps is part of the file's name.
     step = _step(name, eps=normalization.EPSILON, features=features, norm_map=MODES)
     state_file = f"{file.removesuffix('.json')}_step_{position}_{name}.safetensors"
     return {**step, "state_file": state_file}

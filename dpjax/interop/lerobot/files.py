@@ -15,6 +15,7 @@ MAX_JSON = 10_000_000  # bytes
 
 def read_json(path: Path) -> dict:
     """A JSON object; raises UserError for any other file."""
+    # The size first: a hostile file could be larger than the memory.
     if not path.is_file() or path.stat().st_size > MAX_JSON:
         problem = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
         raise refuse(str(path), "the file", "JSON of a LeRobot policy", problem)

@@ -16,7 +16,7 @@ import re
 
 import numpy as np
 
-from dpjax.interop import networks
+from dpjax.interop import resnets
 from dpjax.interop.imported import (
     MAX_SIZE,
     ImportedPolicy,
@@ -91,7 +91,7 @@ def read(
         settings=settings,
         observations=named,
         action_size=features["action"][1][0],
-        tensors=networks.fold_batch_norms(tensors),
+        tensors=resnets.fold_batch_norms(tensors),
         encoder=functools.partial(tables.encoder_table, encoders, shared),
         denoiser=functools.partial(tables.denoiser_table, tables.order_of(features, settings)),
         units=units,
@@ -101,6 +101,7 @@ def read(
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The weights and statistics of a policy as float32; a warning names what is left out."""
     arrays = read_safetensors(path)
+    # Buffers: counts are integers and go first, grids after the check for finite numbers.
     counts = [name for name in arrays if name.endswith(COUNT)]
     grids = [name for name in arrays if name.endswith(PIXEL_GRID)]
     if ignored := [name for name in arrays if name in {*counts, *grids}]:
@@ -118,11 +119,13 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 def features_of(source: str, entries: Mapping) -> Features:
     """{feature: (type, shape)} in the order of a step's numbers; entries: of config.json."""
     features = {}
+    # Inputs and outputs in one dict; their types tell them apart.
     for section in ("input_features", "output_features"):
         if not isinstance(entries.get(section), Mapping):
             raise refuse(source, section, "{feature: type and shape}", entries.get(section))
         for name, feature in entries[section].items():
             features[name] = _feature(source, f"{section}.{name}", feature)
+    # dpjax needs an action and something observed, and LeRobot has one state at most.
     types = [feature_type for feature_type, _ in features.values()]
     has_action = "action" in features and features["action"][0] == "ACTION"
     if not has_action or len(features) < 2:
@@ -140,6 +143,7 @@ def _feature(source: str, key: str, feature) -> tuple[str, tuple[int, ...]]:
     feature = feature if isinstance(feature, Mapping) else {}
     shape = feature.get("shape")
     rank = choose(source, f"{key}.type", feature.get("type"), RANKS)
+    # Bounded here, since arrays of these sizes are made of the statistics.
     sizes = isinstance(shape, list) and all(type(x) is int and 0 < x <= MAX_SIZE for x in shape)
     if not sizes or len(shape) != rank or (rank == 3 and shape[0] != 3):
         expected = "[3, height, width]" if rank == 3 else "[size]"
@@ -149,6 +153,7 @@ def _feature(source: str, key: str, feature) -> tuple[str, tuple[int, ...]]:
 
 def settings_from(source: str, entries: Mapping, features: Features, tensors: Tensors) -> Settings:
     """The settings of config.json; what dpjax does not have is refused."""
+    # Sizes have no default here: a guess would build another network.
     for key in KEYS:
         if key not in entries:
             raise refuse(source, key, "a value", "nothing")
@@ -169,6 +174,7 @@ def settings_from(source: str, entries: Mapping, features: Features, tensors: Te
     if settings["schedule"]["name"] != "cosine":  # diffusers ignores both for the cosine schedule
         choice("beta_start", {1e-4: None})
         choice("beta_end", {0.02: None})
+    # Predictions of the actions are clipped to this bound, or not at all.
     clips = entries.get("clip_sample", True)
     levels = settings["schedule"]["num_levels"]
     sampler["clip"] = entries.get("clip_sample_range", 1.0) if clips else np.inf
@@ -177,6 +183,7 @@ def settings_from(source: str, entries: Mapping, features: Features, tensors: Te
     sampler["diffusers"] = "current"
     settings["sampler"] = sampler
     settings["policy"] = {"prediction_type": prediction_type, "condition": "features"}
+    # Cameras bring an encoder with them.
     if any(feature_type == "VISUAL" for feature_type, _ in features.values()):
         settings.update(camera_settings(source, entries, features, tensors))
     return settings
@@ -197,6 +204,7 @@ def camera_settings(
         raise refuse(source, "crop_shape", "[height, width] or null", crop)
     # config.json does not have the width of the ResNet; its first kernel does.
     stems = (x.shape[0] for name, x in tensors.items() if name.endswith("backbone.0.weight"))
+    # LeRobot's encoder is always a ResNet with a spatial softmax.
     encoder = {
         "depth": depth,
         "width": next(stems, 64),

@@ -76,6 +76,7 @@ def read(folder: Path, entries: Mapping, features: Features, buffers: Stats) -> 
 def _from_buffers(source: str, features: Features, buffers: Stats) -> tuple[Stats, Stats]:
     """(statistics of the observations, of the action) out of model.safetensors."""
     parts = {"normalize_inputs": {}, "normalize_targets": {}, "unnormalize_outputs": {}}
+    # Dots cannot be in the name of a torch buffer: _ stands for them.
     names = {f"buffer_{feature.replace('.', '_')}": feature for feature in features}
     for key, x in buffers.items():
         part, buffer, statistic = key.split(".")
@@ -89,6 +90,7 @@ def _from_buffers(source: str, features: Features, buffers: Stats) -> tuple[Stat
 def _check_same(source: str, normalizing: Stats, restoring: Stats) -> None:
     """Refuses an action that is normalized with other numbers than it is restored with."""
     for key, x in restoring.items():
+        # Only the action is in both.
         if not key.startswith("action.") or key not in normalizing:
             continue
         if not np.array_equal(normalizing[key], x):
@@ -130,6 +132,7 @@ def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
         key = f"{where}.config.normalize_observation_keys"
         raise refuse(source, key, "none: all are normalized", keys)
     modes = _modes(source, f"{where}.config.norm_map", entries.get("norm_map"))
+    # The statistics are in a file of their own, beside the JSON.
     name = step.get("state_file")
     if not isinstance(name, str) or Path(name).name != name:  # never a path out of the folder
         raise refuse(source, f"{where}.state_file", "the name of a file beside it", name)
@@ -158,6 +161,7 @@ def units_of(
     names: {observation: size} of the numbers, in our order; None for LeRobot's names. Logs a
     warning for every constant dimension.
     """
+    # (offset, scale) of each feature, by LeRobot's name.
     by_feature = {
         feature: _feature_units(str(folder), feature, *description, normalizers)
         for feature, description in features.items()
@@ -167,6 +171,7 @@ def units_of(
     parts = [by_feature[feature] for feature in numbers]
     offset = np.concatenate([np.zeros(0, np.float32), *(offset for offset, _ in parts)])
     scale = np.concatenate([np.zeros(0, np.float32), *(scale for _, scale in parts)])
+    # Without the user's names, each feature is an observation.
     usual = {our_name(feature): len(by_feature[feature][0]) for feature in numbers}
     sizes = split_numbers(str(folder), len(offset), names or usual)
     units = split_units(offset, scale, sizes)
@@ -190,6 +195,7 @@ def _feature_units(
     """(offset, scale) of one feature."""
     # Observations are normalized, the action is restored: each with a table of its own.
     is_action = feature_type == "ACTION"
+    # Statistics of all features are in one table, as <feature>.<statistic>.
     prefix = f"{feature}."
     table = normalizers.outputs if is_action else normalizers.inputs
     stats = {k.removeprefix(prefix): x for k, x in table.items() if k.startswith(prefix)}

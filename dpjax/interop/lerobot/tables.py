@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpjax.interop import networks
+from dpjax.interop import networks, resnets
 from dpjax.interop.imported import Settings, feature_order
 from dpjax.interop.lerobot.stats import Features
 from dpjax.interop.weight_map import Shapes, Table, WeightEntry
@@ -39,8 +39,8 @@ def encoder_table(count: int, shared: bool, shapes: Shapes) -> Table:
         path = (f"encoders_{i}",)
         name = encoder_name(i, shared)
         backbone = (*path, "backbone")
-        table += networks.resnet(shapes, backbone, f"{name}.backbone", networks.NUMBERED)
-        table += networks.keypoints(path, f"{name}.pool.nets", f"{name}.out")
+        table += resnets.resnet(shapes, backbone, f"{name}.backbone", resnets.NUMBERED)
+        table += resnets.keypoints(path, f"{name}.pool.nets", f"{name}.out")
     return tuple(table)
 
 

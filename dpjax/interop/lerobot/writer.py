@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from dpjax.core.errors import UserError
-from dpjax.interop import networks, normalization, weight_map
+from dpjax.interop import normalization, resnets, weight_map
 from dpjax.interop.imported import Observations, SettingError, Settings, Units, name_of
 from dpjax.interop.lerobot import documents, reader, tables
 from dpjax.interop.lerobot import stats as stats_lib
@@ -29,7 +29,7 @@ FIXED = {  # settings that LeRobot's policy has one value of
 }
 FIXED_WITH_CAMERAS = {"encoder": {"pool": "spatial_softmax", "width": 64}}
 # A variance to which BatchNorm adds its epsilon and gets exactly 1.
-UNIT_VARIANCE = np.float32(1) - np.float32(networks.EPSILON)
+UNIT_VARIANCE = np.float32(1) - np.float32(resnets.EPSILON)
 DOWNSCALING = 32  # of a ResNet: pixels per cell of its last feature maps
 
 log = logging.getLogger("dpjax")
@@ -52,6 +52,7 @@ def check(settings: Settings, observations: Observations, levels: np.ndarray) ->
         if settings[group][name] not in table.values():
             expected = " or ".join(map(repr, table.values()))
             raise _cannot((group, name), settings[group][name], expected)
+    # Rotations are learned in another form than the data's: LeRobot has no such step.
     if layouts := settings["representation"]["layouts"]:
         key, layout = next(iter(layouts.items()))
         raise _cannot(("representation", f"layouts.{key}"), layout, "no rotations in 6-D")
@@ -62,6 +63,7 @@ def check(settings: Settings, observations: Observations, levels: np.ndarray) ->
     if not np.array_equal(levels, leading):
         spacing = settings["sampler"]["spacing"]
         raise _cannot(("sampler", "spacing"), spacing, "'leading', always")
+    # At least one observation of numbers, and two in all.
     if len(cameras) == len(observations) or len(observations) < 2:
         raise UserError(
             f"observations {', '.join(observations)}: LeRobot's diffusion policy observes a state, "
@@ -74,6 +76,7 @@ def check(settings: Settings, observations: Observations, levels: np.ndarray) ->
 
 def check_cameras(settings: Settings, sizes: Mapping[str, tuple]) -> None:
     """Refuses resized cameras, cameras of several sizes or crops, and another last layer."""
+    # LeRobot has one size and one crop for all cameras.
     seen = set()
     for key, size in sizes.items():
         view = settings["cameras"].get(key, {})
@@ -111,6 +114,7 @@ def features_of(
     if not cameras:
         parts["observation.environment_state"] = numbers[1:]
     size = lambda keys: (sum(observations[key] for key in keys),)
+    # The order of insertion is LeRobot's: state, cameras, environment, action.
     features = {"observation.state": ("STATE", size(parts["observation.state"]))}
     for key, (height, width, channels) in cameras.items():
         name = "observation.image" if key == "image" else f"observation.images.{key}"
@@ -130,6 +134,7 @@ def tensors_of(settings: Settings, features: Features, params: Mapping) -> dict[
         "denoiser": lambda shapes: tables.denoiser_table(order, shapes),
     }
     tensors = {}
+    # Weights: a policy without cameras has no leaves in its encoder.
     for item, table in table_of.items():
         leaves = traverse_util.flatten_dict(params[item])
         leaves = {path: np.asarray(leaf) for path, leaf in leaves.items()}
@@ -150,6 +155,7 @@ def tensors_of(settings: Settings, features: Features, params: Mapping) -> dict[
 
 def pixel_grid(size: tuple[int, int]) -> np.ndarray:
     """(x, y) in [-1, 1] of the last feature maps' cells, row by row: [H W, 2]."""
+    # linspace in float64, rounded once: the grid that torch's buffer holds.
     height, width = (math.ceil(x / DOWNSCALING) for x in size)
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     return np.stack([x.reshape(-1), y.reshape(-1)], axis=-1).astype(np.float32)
@@ -160,9 +166,10 @@ def batch_norm_statistics(tensors: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
     Our frozen norms were folded; the mean 0 and the variance 1 fold to the same numbers.
     """
-    assert np.sqrt(UNIT_VARIANCE + np.float32(networks.EPSILON)) == 1
+    assert np.sqrt(UNIT_VARIANCE + np.float32(resnets.EPSILON)) == 1
     statistics = {}
     for name, x in tensors.items():
+        # Every norm of the backbone has a bias, and nothing else there does.
         layer, _, part = name.rpartition(".")
         if ".backbone." in name and part == "bias":
             statistics[f"{layer}.running_mean"] = np.zeros_like(x)
@@ -179,6 +186,7 @@ def stats_of(features: Features, parts: Mapping[str, Iterable[str]], units: Unit
     """
     stats = {}
     for feature, (feature_type, shape) in features.items():
+        # A feature of numbers joins several of our observations; a camera is one.
         keys = parts.get(feature, [stats_lib.our_name(feature)])
         offset = np.concatenate([np.asarray(units[key][0]) for key in keys])
         scale = np.concatenate([np.asarray(units[key][1]) for key in keys])
@@ -204,5 +212,6 @@ def stats_of(features: Features, parts: Mapping[str, Iterable[str]], units: Unit
 
 def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a .safetensors file, marked as torch's, which LeRobot asks for."""
+    # safetensors writes the bytes as they lie in memory, whatever the strides.
     arrays = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
     save_file(arrays, path, {"format": "pt"})

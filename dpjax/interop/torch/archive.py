@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.interop.torch import unpickler, zip_file
+from dpjax.interop.torch import machine, unpickler, zip_file
 
 MAX_RANK = 8
 LARGEST_RATIO = 4  # of the tensors' bytes to the file's: tensors may share bytes, up to a point
@@ -56,7 +56,7 @@ class Tensor(NamedTuple):
 class Archive(NamedTuple):
     """The content of a file, its tensors not read yet.
 
-    root: the zip's folder. content: plain data, with `Tensor`s and `unpickler.InertCall`s in
+    root: the zip's folder. content: plain data, with `Tensor`s and `machine.InertCall`s in
     it. unknown: the names in calls that were read as data.
     """
 
@@ -83,7 +83,7 @@ def read(path: Path) -> Archive:
         raise UserError(f"{path}: can't be read as a zip ({reason}).") from error
     try:
         content, unknown = unpickler.load(data, KNOWN)
-    except unpickler.Refused as error:
+    except machine.Refused as error:
         raise UserError(f"{path}: data.pkl: expected torch.save's pickle: {error}.") from error
     return Archive(path, root, content, unknown)
 
@@ -92,6 +92,7 @@ def arrays(archive: Archive, tensors: Mapping[str, Tensor]) -> dict[str, np.ndar
     """{name: array} of the tensors, all of them checked before the first is read."""
     size = archive.path.stat().st_size
     with zipfile.ZipFile(archive.path) as file:
+        # Every tensor is checked before the first is read: a bad one costs no memory.
         sizes = {entry.filename: entry.file_size for entry in file.infolist()}
         for name, tensor in tensors.items():
             if problem := _tensor_problem(archive, sizes, tensor):
@@ -119,6 +120,7 @@ def _tensor_problem(archive: Archive, sizes: Mapping[str, int], tensor: Tensor) 
         return f"expected one of {', '.join(DTYPES)}, got {tensor.dtype[:80]!r}"
     if len(tensor.shape) != len(tensor.strides) or len(tensor.shape) > MAX_RANK:
         return f"expected one stride per axis and at most {MAX_RANK} axes, got {len(tensor.shape)}"
+    # The bytes must be there, all of them.
     entry = f"{archive.root}/data/{tensor.key}"
     if entry not in sizes:
         return f"its bytes, entry {entry[:80]!r}, are missing"
@@ -131,6 +133,7 @@ def _tensor_problem(archive: Archive, sizes: Mapping[str, int], tensor: Tensor) 
         if size > 1 and stride <= last - tensor.offset:
             return f"its strides {tensor.strides} overlap in shape {_brief(tensor.shape)}"
         last += max(size - 1, 0) * stride
+    # Now `last` is the largest index that the tensor reaches.
     if math.prod(tensor.shape) and last >= tensor.count:
         return f"shape {_brief(tensor.shape)} reaches number {last} of {tensor.count}"
     return ""
@@ -143,6 +146,7 @@ def _brief(numbers) -> str:
 def _array(archive: Archive, file: zipfile.ZipFile, tensor: Tensor) -> np.ndarray:
     """A checked tensor's numbers, in the dtype of the file."""
     dtype = DTYPES[tensor.dtype]
+    # An empty tensor may have no entry worth reading.
     if not math.prod(tensor.shape):
         return np.zeros(tensor.shape, dtype)
     flat = np.frombuffer(file.read(f"{archive.root}/data/{tensor.key}"), dtype)
@@ -154,13 +158,14 @@ def _array(archive: Archive, file: zipfile.ZipFile, tensor: Tensor) -> np.ndarra
 
 def _tensor(storage, offset, shape, strides, *_) -> Tensor:
     """The arguments of torch._utils._rebuild_tensor_v2 as a Tensor."""
-    pid = storage.pid if isinstance(storage, unpickler.Persistent) else None
+    # torch refers to the bytes as ("storage", type, key, device, count).
+    pid = storage.pid if isinstance(storage, machine.Persistent) else None
     if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
-        raise unpickler.Refused("a tensor without its bytes")
+        raise machine.Refused("a tensor without its bytes")
     _, storage_type, key, _, count = pid
     if not isinstance(key, str) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
-        raise unpickler.Refused("a tensor whose shape is not a tuple")
-    named = isinstance(storage_type, unpickler.Global)
+        raise machine.Refused("a tensor whose shape is not a tuple")
+    named = isinstance(storage_type, machine.Global)
     dtype = storage_type.name if named else type(storage_type).__name__
     return Tensor(key, dtype, count, offset, shape, strides)
 

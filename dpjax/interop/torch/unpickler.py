@@ -9,85 +9,13 @@ own functions.
 from collections.abc import Callable, Mapping
 import pickletools
 import struct
-from typing import Any, NamedTuple
+from typing import Any
+
+from dpjax.interop.torch.machine import Global, InertCall, Machine, Persistent, Refused
 
 MAX_INSTRUCTIONS = 2_000_000  # a checkpoint of a thousand tensors has 100,000
 # Types of a dict's keys. Hashing a tuple of the pickle could recurse without end.
 KEY_TYPES = (str, int, float, bytes, type(None))
-
-
-class Refused(Exception):
-    """Why a pickle is not read."""
-
-
-class Global(NamedTuple):
-    """A name that a pickle mentions, such as "os.system"; it is never imported."""
-
-    name: str
-
-
-class InertCall:
-    """The record of a call that a pickle asked for and that was not made.
-
-    name: of the function or class. args: its arguments. state: the attributes that would have
-    been set, or None. items: what would have been appended, or (key, value) pairs.
-    """
-
-    __slots__ = ("name", "args", "state", "items")
-
-    def __init__(self, name: str, args: tuple):
-        self.name = name
-        self.args = args
-        self.state = None
-        self.items = []
-
-
-class Persistent(NamedTuple):
-    """A reference to something outside of the pickle (in torch: the bytes of a tensor)."""
-
-    pid: Any
-
-
-class Machine(NamedTuple):
-    """The state of the stack machine.
-
-    marks: sizes of the stack where a mark was set. memo: values by their number.
-    known: the caller's functions by name. unknown: names in calls that were not made, as the
-    keys of a dict, which keeps their order.
-    """
-
-    stack: list
-    marks: list
-    memo: dict
-    known: Mapping[str, Callable]
-    unknown: dict
-
-    def pop(self) -> Any:
-        """Removes and returns the value on top, which must lie above the last mark."""
-        if not self.stack or (self.marks and len(self.stack) <= self.marks[-1]):
-            raise Refused("an instruction without its operands")
-        return self.stack.pop()
-
-    def pop_to_mark(self) -> list:
-        """Removes and returns all values above the last mark."""
-        if not self.marks:
-            raise Refused("an instruction without its mark")
-        # Marks lie beside the stack, so that no value can be taken for one.
-        start = self.marks.pop()
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def call(self, function: Any, args: Any) -> Any:
-        """The caller's own value for a known name, and an InertCall for any other."""
-        if not isinstance(args, tuple):
-            raise Refused("a call whose arguments are not a tuple")
-        named = isinstance(function, (Global, InertCall))
-        name = function.name if named else type(function).__name__
-        if isinstance(function, Global) and name in self.known:
-            return self.known[name](*args)
-        self.unknown[name] = None
-        return InertCall(name, args)
 
 
 # One function per kind of instruction, `(machine, the instruction's argument)`.
@@ -113,6 +41,8 @@ def _get(m, arg):
 def _put(m, arg):
     value = m.pop()
     m.stack.append(value)
+    # MEMOIZE numbers the values itself; the other instructions give a number. A dict and not a
+    # list: a hostile number must not allocate anything.
     m.memo[len(m.memo) if arg is None else int(arg)] = value
 
 
@@ -126,7 +56,7 @@ def _tuple(size):
 def _extend(m, values):
     """Appends to the list on top of the stack, or to the record of a call that is there."""
     target = m.pop()
-    m.stack.append(target)
+    m.stack.append(target)  # the target stays on the stack
     if not isinstance(target, (list, InertCall)):
         raise Refused("items for what is not a list")
     (target.items if isinstance(target, InertCall) else target).extend(values)
@@ -135,6 +65,7 @@ def _extend(m, values):
 def _set_items(m, pairs):
     target = m.pop()
     m.stack.append(target)
+    # Keys and values alternate.
     if len(pairs) % 2:
         raise Refused("a key without its value")
     for key, value in zip(pairs[::2], pairs[1::2]):
@@ -156,6 +87,7 @@ def _global(arg: str) -> Global:
 
 
 def _stack_global(m, _):
+    # The last value that was pushed comes first.
     name = m.pop()
     module = m.pop()
     if not isinstance(name, str) or not isinstance(module, str):
@@ -188,6 +120,7 @@ def _build(m, _):
     m.stack.append(target)
 
 
+# Instructions that push a constant: pickletools has decoded it already.
 LITERALS = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING"
 LITERALS += " BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
 LITERALS += " FLOAT BINFLOAT"
@@ -236,12 +169,15 @@ def load(data: bytes, known: Mapping[str, Callable]) -> tuple[Any, list[str]]:
     known: {"collections.OrderedDict": lambda *args: {}, …}.
     """
     m = Machine([], [], {}, known, {})
+    # genops decodes one instruction after the other and runs nothing. It never allocates more
+    # than the pickle has bytes.
     try:
         for count, (opcode, arg, position) in enumerate(pickletools.genops(data)):
             if count > MAX_INSTRUCTIONS:
                 raise Refused(f"more than {MAX_INSTRUCTIONS:,} instructions")
             if opcode.name == "STOP":
                 return m.pop(), list(m.unknown)
+            # For example EXT1, whose names are in a registry of the process that wrote it.
             if opcode.name not in INSTRUCTIONS:
                 raise Refused(f"instruction {opcode.name} at byte {position} is not read")
             INSTRUCTIONS[opcode.name](m, arg)

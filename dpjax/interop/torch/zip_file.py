@@ -26,6 +26,7 @@ def check_format(path: Path) -> None:
     files.refuse_pointer(path)
     with open(path, "rb") as file:
         head = file.read(512)
+    # A bare pickle, or a tar.
     if head[:1] == b"\x80" or head[257:262] == b"ustar":
         raise UserError(
             f"{path}: torch's format from before 1.6 (no zip) is not read: load the file with "
@@ -47,11 +48,13 @@ def check_entries(path: Path, file: zipfile.ZipFile) -> str:
     for entry in entries:
         if problem := _entry_problem(entry):
             raise UserError(f"{path}: entry {entry.filename[:80]!r}: {problem}.")
+    # Two entries of one name, or a second archive inside, could show two readers two contents.
     if len(roots) != 1 or len(names) != len(entries) or f"{root}/data.pkl" not in names:
         raise UserError(
             f"{path}: expected the entries of one torch.save, each once, data.pkl among them, got "
             f"{len(entries)} entries, {len(names)} names, folders {sorted(roots)[:3]}."
         )
+    # The pickle is decoded in memory, so its size is bounded.
     size = file.getinfo(f"{root}/data.pkl").file_size
     if size > MAX_PICKLE:
         raise UserError(f"{path}: data.pkl has {size} bytes, {MAX_PICKLE} at most.")
@@ -81,6 +84,7 @@ def _check_places(path: Path, file: BinaryIO, entries: Iterable[zipfile.ZipInfo]
     """Refuses entries that overlap or reach beyond the end of the file."""
     end = 0
     name = "the start of the file"
+    # In the order of the file, each entry must begin where the one before it has ended.
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.header_offset < end:
             raise UserError(f"{path}: entry {entry.filename[:80]!r} overlaps {name[:80]!r}.")
