@@ -1,7 +1,7 @@
-"""What must be true of demonstrations, whatever file they came from.
+"""Checks on demonstrations, the same for every file format.
 
-A NaN passes every clamp and every normalizer and ends in the weights. So it is refused where data
-is read or written, and named: episode, step, key and dimension.
+A NaN passes through clamps and normalizers unnoticed and ends up in the weights. So data is checked
+where it is read or written, and the error names the episode, step, key and dimension.
 """
 
 from collections.abc import Mapping
@@ -13,25 +13,26 @@ from dpjax.core.errors import UserError
 
 Shape = tuple[int, ...]
 
-# An outlier lies this many ranges of the middle 98 % away from the median: no sensor moves like
-# that, but a wrong unit or a misplaced decimal point does.
+# A value is an outlier if its distance to the median is more than this many times the range of the
+# middle 98 %. No sensor moves that far; a wrong unit or a misplaced decimal point does.
 FAR = 50
 
 
 def check_episode(columns: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> list[str]:
-    """The faults of one episode, one line each; [] if it is good.
+    """The problems of one episode, one line each; [] if it is valid.
 
     Args:
         columns: {key: [T, ...]}.
-        shapes: {key: shape of one step}, as the data set promises it.
+        shapes: {key: shape of one step}, as the data set declares it.
     """
+    # The number of steps: at least one, and the same for every key.
     lengths = {key: len(column) for key, column in columns.items()}
     if not any(lengths.values()):
         return ["empty: expected at least 1 step, got 0"]
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{n} of {key}" for key, n in lengths.items())
         return [f"expected one number of steps for all keys, got {counts}"]
-    # The shape of an episode is right: now its numbers.
+    # Then each column separately: shape, type and values.
     problems = []
     for key, column in columns.items():
         problems += _check_column(key, column, shapes[key])
@@ -47,7 +48,7 @@ def image_problem(shape: Shape, dtype: np.dtype) -> str:
     """Why a step of this shape and type is not an image, with a hint; "" if it is one."""
     if is_image(shape, dtype):
         return ""
-    # The two mistakes that are made most: PyTorch's order of axes, and pixels as floats.
+    # The two most common mistakes: PyTorch's channel-first layout, and pixels as floats.
     hint = ""
     if len(shape) == 3 and shape[0] == 3:
         hint = ": channels come last, transpose it"
@@ -57,25 +58,26 @@ def image_problem(shape: Shape, dtype: np.dtype) -> str:
 
 
 def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
-    """The faults of one column [T, ...] of an episode: shape, type, numbers that are not finite."""
+    """The problems of one column [T, ...] of an episode: shape, type and non-finite values."""
+    # The shape of a step, then its type: a wrong one would make the values meaningless.
     if column.shape[1:] != tuple(shape):
         return [f"{key}: expected shape {tuple(shape)} per step, got {column.shape[1:]}"]
-    # Every uint8 [H, W, 3] is a valid image, and uint8 stands for nothing else.
+    # Every uint8 array [H, W, 3] is a valid image; uint8 of any other shape is an error.
     if is_image(shape, column.dtype):
         return []
     if column.dtype == np.uint8:
         return [f"{key}: {image_problem(shape, column.dtype)}"]
     if column.dtype != np.float32:
         return [f"{key}: expected float32 or images, got {column.dtype}"]
-    # A sum is finite only if all its terms are, and needs no array of flags. A sum of finite terms
-    # may overflow, which the second look below finds out.
+    # Fast path: a sum is finite only if all its terms are, and it needs no boolean array.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(column.sum()):
             return []
+    # Slow path, which is exact: a sum of large finite values can overflow too.
     bad = np.argwhere(~np.isfinite(column))
     if not len(bad):
         return []
-    # The first one is named in full, the others are counted.
+    # The message locates the first non-finite value and counts the others.
     step, *dims = bad[0].tolist()
     where = f"{key}[{', '.join(map(str, dims))}]" if dims else key
     count = f"{len(bad)} non-finite value{'s' * (len(bad) > 1)} in {key}"
@@ -84,12 +86,12 @@ def _check_column(key: str, column: np.ndarray, shape: Shape) -> list[str]:
 
 
 class Outlier(NamedTuple):
-    """One dimension of a column with numbers far outside of what it usually holds.
+    """A dimension of a column that has values far outside its usual range.
 
     key, dim: the column and the dimension.
-    episode, step, value: the first such number, where it is and what it is.
-    low, high: between them lie 98 % of the numbers.
-    count: how many numbers are far outside.
+    episode, step, value: the position of the first outlier, and its value.
+    low, high: the range of the middle 98 % of the values.
+    count: the number of outliers in this dimension.
     """
 
     key: str
@@ -102,7 +104,7 @@ class Outlier(NamedTuple):
     count: int
 
     def describe(self, episode: str) -> str:
-        """The finding in one line, for an episode of that name."""
+        """The outlier as one line of text; `episode` is how the text names its episode."""
         return (
             f"{self.key}[{self.dim}] is {self.value:g} at {episode}, step {self.step}, where 98 % "
             f"lie in [{self.low:g}, {self.high:g}] ({self.count} such "
@@ -111,9 +113,9 @@ class Outlier(NamedTuple):
 
 
 def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[Outlier]:
-    """Dimensions with numbers further from the median than FAR times the range of the middle 98 %.
+    """Dimensions with values further from the median than FAR times the range of the middle 98 %.
 
-    The normalization "limits" would squeeze everything else into a corner of [-1, 1].
+    With "limits" normalization, one such value squeezes all others into a small part of [-1, 1].
 
     Args:
         columns: {key: [N, D]}.
@@ -121,17 +123,18 @@ def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[Outlie
     """
     findings = []
     for key, column in columns.items():
-        # What is usual: quantiles, which a few wild numbers do not move.
+        # Quantiles [D] give the usual range: a few outliers do not move them.
         low, median, high = np.quantile(column, [0.01, 0.5, 0.99], axis=0)
-        # Without the smallest positive number a constant dimension would be all outliers.
+        # The lower bound keeps the limit of a constant dimension above zero.
         limit = FAR * np.maximum(high - low, np.finfo(np.float32).tiny)
         far = np.abs(column - median) > limit  # [N, D]
         # A dimension that is nearly always constant has no usual range to be far from.
         for dim in np.flatnonzero(far.any(0) & (high > low)):
-            # Step `steps[0]` of the columns, as a step of the episode that holds it.
+            # From a step of the column to an episode and a step within that episode.
             steps = np.flatnonzero(far[:, dim])
             episode = int(np.searchsorted(ends, steps[0], side="right"))
             start = ends[episode - 1] if episode else 0
+            # The message shows the first outlier; the others are only counted.
             findings.append(
                 Outlier(
                     key=key,
@@ -148,10 +151,11 @@ def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[Outlie
 
 
 def check_ends(ends: np.ndarray, num_steps: int, source: str) -> None:
-    """Raises a UserError if ends [E] do not cut `num_steps` into episodes of 1 step or more."""
+    """Raises a UserError unless ends [E] divide `num_steps` into episodes of at least one step."""
+    # At least one episode.
     if len(ends) == 0:
         raise UserError(f"{source}: expected at least 1 episode, got 0.")
-    # Ends that do not increase: an empty episode, or one that runs backwards.
+    # Every episode ends after it starts: ends that do not increase make an empty episode.
     short = np.flatnonzero(np.diff(ends, prepend=0) < 1)
     if len(short):
         episode = short[0]
@@ -160,6 +164,7 @@ def check_ends(ends: np.ndarray, num_steps: int, source: str) -> None:
             f"{source}: episode {episode}: expected an end after step {start}, got {ends[episode]} "
             "(ends must increase: no episode may be empty)."
         )
+    # The episodes cover all steps.
     if ends[-1] != num_steps:
         raise UserError(
             f"{source}: expected the last episode to end at the last of {num_steps} steps, "
@@ -168,14 +173,19 @@ def check_ends(ends: np.ndarray, num_steps: int, source: str) -> None:
 
 
 def check_columns(columns: Mapping[str, np.ndarray], ends: np.ndarray, source: str) -> None:
-    """Raises a UserError at the first bad episode of flat columns {key: [N, ...]} with ends [E]."""
+    """Raises a UserError for the first invalid episode of flat columns {key: [N, ...]}.
+
+    ends: [E], the step after the last one of each episode.
+    """
+    # The ends must fit the length of every column.
     for key, column in columns.items():
         check_ends(ends, len(column), f"{source}: {key}")
-    # Then the numbers, one episode after another, so that the message can name it.
+    # Then the values, one episode at a time, so that the message can name the episode.
     shapes = {key: column.shape[1:] for key, column in columns.items()}
     start = 0
     for number, end in enumerate(ends):
         episode = {key: column[start:end] for key, column in columns.items()}
+        # The first problem is enough for an error.
         for problem in check_episode(episode, shapes):
             raise UserError(f"{source}: episode {number}, {problem}.")
         start = end

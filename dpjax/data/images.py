@@ -1,6 +1,7 @@
-"""Encoded images (PNG, JPEG) to pixels and back.
+"""Encoding images as PNG, and decoding PNG and JPEG to pixels.
 
-What is wrong with an image is returned as text: whoever reads a file adds its name and the episode.
+A problem with an image is returned as text. The caller knows the file and the episode and adds them
+to the message.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from PIL import Image
 
 Size = tuple[int, int]  # height, width
 
-_pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes without holding the GIL
+# Threads are enough: Pillow releases the GIL while it encodes and decodes.
+_pool = ThreadPoolExecutor(os.cpu_count())
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -29,7 +31,8 @@ def encode_all(images: np.ndarray) -> list[bytes]:
 
 
 def as_pixels(x: np.ndarray) -> np.ndarray | None:
-    """x [...] as uint8, or None unless all of it is whole numbers from 0 to 255."""
+    """x [...] as uint8, or None if a value is not a whole number from 0 to 255."""
+    # Only whole numbers from 0 to 255 come back unchanged from the cast.
     with np.errstate(invalid="ignore"):  # casting NaN warns
         pixels = x.astype(np.uint8)
     return pixels if np.array_equal(pixels, x) else None
@@ -37,7 +40,7 @@ def as_pixels(x: np.ndarray) -> np.ndarray | None:
 
 def size(payload: bytes) -> Size:
     """Height and width of an encoded image, from its header."""
-    # Pillow reads no pixels before they are asked for, and has the width first.
+    # `open` reads the header only. Pillow's size is (width, height).
     with Image.open(io.BytesIO(payload)) as image:
         return image.size[::-1]
 
@@ -46,18 +49,18 @@ def decode(payloads: Sequence[bytes], size: Size | None) -> tuple[np.ndarray, st
     """Decodes images of one size.
 
     Args:
-        size: height and width that all must have; None for those of the first.
+        size: the height and width that every image must have; None: as the first image.
 
     Returns:
-        ([T, H, W, 3] uint8, ""), or (no images, which step is wrong and why).
+        ([T, H, W, 3] uint8, ""), or (no images, the first bad step and its problem).
     """
     nothing = np.zeros((0, *(size or (0, 0)), 3), np.uint8)
-    # Decoded in parallel; a fault comes back as text in the place of an image.
+    # Decoded in parallel. An image that cannot be decoded gives its problem as text instead.
     images = list(_pool.map(lambda payload: _decode_one(payload, size), payloads))
     for step, image in enumerate(images):
         if isinstance(image, str):
             return nothing, f"step {step}: {image}"
-        # Without a promised size the first image sets it.
+        # Where the caller gives no size, all images must have the size of the first.
         if image.shape != images[0].shape:
             return (
                 nothing,
@@ -67,14 +70,14 @@ def decode(payloads: Sequence[bytes], size: Size | None) -> tuple[np.ndarray, st
 
 
 def _decode_one(payload: bytes, size: Size | None) -> np.ndarray | str:
-    """The pixels [H, W, 3] of one image, or what is wrong with it."""
+    """The pixels [H, W, 3] of one image, or its problem as text."""
     try:
         with Image.open(io.BytesIO(payload)) as image:
             got = image.size[::-1]
-            # Before a pixel is decoded: a few bytes can promise an image of many gigabytes.
+            # Checked before decoding: a header of a few bytes can ask for gigabytes of memory.
             if size is not None and got != size:
                 return f"expected {size[0]} x {size[1]} px, got {got[0]} x {got[1]}"
-            # convert() would clip 16 bits and drop transparency without a word.
+            # `convert` would clip 16-bit values and drop transparency without a warning.
             if image.mode not in ("RGB", "P", "L"):
                 return f"expected RGB, got an image of mode {image.mode}"
             return np.asarray(image.convert("RGB"))

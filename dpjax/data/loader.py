@@ -1,11 +1,12 @@
 """Batch i is a pure function of (seed, i), so a resume has no iterator state to restore.
 
-The stream of windows is one permutation per epoch, end to end, cut into batches: the remainder of
-an epoch opens the first batch of the next one. So no window is lost, and a data set smaller than a
-batch works. Columns of numbers lie on the device once, and batches are gathered inside the jitted
-step. Images stay on the host: a thread looks up those of the next call while the device works.
+Each epoch is one permutation of all windows. The permutations form one stream, which is cut into
+batches: a batch may hold the end of one epoch and the start of the next. So no window is dropped,
+and a data set may be smaller than a batch. Columns of numbers are on the device, and the jitted
+step gathers its batches from them. Images stay on the host, where a thread reads those of the next
+call while the device works.
 
-A *call* is one execution of the compiled program, of one or several training steps.
+A *call* is one execution of the compiled program, which does one or more training steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,20 +30,25 @@ class Table:
     """The data set on the device, from which batches are gathered.
 
     columns: {name: [N, ...]}, the observed columns and the action, without images.
-    indices: [W, Tp] int32, the steps of each window, into the columns.
-    mask: [W, Tp], 1 where the step was recorded, 0 where an edge was repeated.
+    indices: [W, Tp] int32, the steps of each window, as positions in the columns.
+    mask: [W, Tp], 1 for a recorded step, 0 for padding (the first or last step repeated).
     obs_keys, action_key: names of the observed columns and of the action (static).
     """
 
     columns: dict[str, Array]
     indices: Array
     mask: Array
+    # Static: jit compiles anew if they change.
     obs_keys: tuple[str, ...] = struct.field(pytree_node=False)
     action_key: str = struct.field(pytree_node=False)
 
 
 class Inputs(NamedTuple):
-    """The input of a step: window ids [..., B], images {camera: [..., B, To, H, W, 3]}."""
+    """The input of a training step.
+
+    ids: [..., B], the windows of the batch.
+    images: {camera: [..., B, To, H, W, 3]}, what these windows observe.
+    """
 
     ids: Array
     images: dict[str, Array]
@@ -53,8 +59,8 @@ class Windows(NamedTuple):
 
     table: the part on the device.
     frames: {camera: Frames}, the part on the host.
-    observed: [W, To], the steps that each window observes, for looking up images.
-    mixture: how windows of several sets are mixed; None: all windows equally often.
+    observed: [W, To], the steps that each window observes, to read its images by.
+    mixture: how windows of several data sets are mixed; None: all windows equally often.
     """
 
     table: Table
@@ -67,15 +73,16 @@ class Windows(NamedTuple):
 
     def inputs(self, ids: np.ndarray) -> Inputs:
         """The input for the windows with ids [...]."""
-        # [..., To] steps of data, the same for every camera.
-        steps = self.observed[ids]
+        # The same steps for every camera.
+        steps = self.observed[ids]  # [..., To]
         return Inputs(ids, {key: frames.read(steps) for key, frames in self.frames.items()})
 
     def ids(self, batch_size: int, seed: int, first: int, count: int) -> np.ndarray:
         """Window ids [count, B] of `count` global batches, starting with step `first`."""
-        # Position p of the stream is example p % B of batch p // B, in both cases.
+        # Position p of the stream is example p % B of batch p // B, with and without a mixture.
         if self.mixture is None:
             return call_indices(len(self), batch_size, seed, first, count)
+        # The stretch of the mixed stream that these batches cover, then cut into batches.
         ids = mixture_lib.window_ids(self.mixture, seed, first * batch_size, count * batch_size)
         return ids.reshape(count, batch_size)
 
@@ -92,11 +99,13 @@ class Windows(NamedTuple):
 
         Args:
             seed: one seed, or those of n trainings side by side (leaves [count, b, n, …]).
-            share: which b examples of every global batch belong to this process.
+            share: the b examples of every global batch that this process works on.
         """
+        # All windows of the global batch are drawn; only those of this process are read.
         if isinstance(seed, int):
             return self.inputs(self.ids(batch_size, seed, first, count)[:, share])
-        # The trainings' axis comes last, behind the one that devices split.
+        # Several trainings: each draws its own windows. Their axis comes last, since the devices
+        # split the axis of examples in front of it.
         per_seed = [self.ids(batch_size, one, first, count)[:, share] for one in seed]
         return self.inputs(np.stack(per_seed, axis=-1))
 
@@ -105,13 +114,14 @@ def call_indices(
     num_windows: int, batch_size: int, seed: int, first_step: int, num_steps: int
 ) -> np.ndarray:
     """Window ids [num_steps, B] int32 of the batches from `first_step` on."""
-    # Walk through the stream, taking what is left of each epoch's permutation.
+    # Go through the stream epoch by epoch until all windows of the call are taken.
     remaining = num_steps * batch_size
     position = first_step * batch_size  # in the stream of all epochs
     parts = []
     while remaining > 0:
-        # Every epoch has one permutation of all windows, whatever the batch size.
+        # The permutation depends on seed and epoch only, so the batch size does not change it.
         epoch, offset = divmod(position, num_windows)
+        # The slice ends with the epoch if that has fewer windows than are still needed.
         part = permutation(num_windows, seed, epoch)[offset : offset + remaining]
         parts.append(part)
         position += len(part)
@@ -127,25 +137,26 @@ def batch_indices(num_windows: int, batch_size: int, seed: int, step: int) -> np
 def feed(
     make: Callable[[int, int], Inputs], first: int, total: int, size: int
 ) -> Iterator[tuple[int, Inputs, float]]:
-    """Yields (number of steps, inputs, seconds waited for the inputs) of one call after another.
+    """Yields (number of steps, inputs, seconds waited for the inputs) for each call in turn.
 
     Args:
-        make: (first step, number of steps) -> inputs of the call; runs in a thread, one call
+        make: (first step, number of steps) -> inputs of the call. It runs in a thread, one call
             ahead of the device.
-        first, total: from step `first` until `total` steps are done.
+        first, total: the range of steps to do: `first`, …, `total` - 1.
         size: steps per call; the last call may have fewer.
     """
-    # One thread, so that calls are prepared in order and never more than one ahead.
+    # One thread: inputs are prepared in order, and at most one call ahead.
     with ThreadPoolExecutor(1) as thread:
         counts = [min(size, total - i) for i in range(first, total, size)]
+        # The first call's inputs; there is no call if all steps are done already.
         ahead = thread.submit(make, first, counts[0]) if counts else None
         for k, count in enumerate(counts):
-            # What the device would have waited for.
+            # The time that the device is idle because its inputs are not ready.
             start = time.perf_counter()
             inputs = ahead.result()
             waited = time.perf_counter() - start
-            # The next call's inputs are started before this one's are handed out: the caller is
-            # busy with the device until it asks again.
+            # The next inputs are started before these are yielded: the thread prepares them while
+            # the caller runs the device.
             if k + 1 < len(counts):
                 ahead = thread.submit(make, first + (k + 1) * size, counts[k + 1])
             yield count, inputs, waited
@@ -164,21 +175,23 @@ def place(
 
     Args:
         columns: {name: [N, ...]}; only those that are used are copied. Frames stay on the host.
-        indices, mask: [W, Tp], of `windows.window_indices`.
+        indices, mask: [W, Tp], from `windows.window_indices`.
         obs_keys, action_key: names of the observed columns and of the action.
-        num_observed: To, how many steps of a window are observed.
+        num_observed: To, the number of steps that the policy observes, the first of a window.
         mixture: see `Windows`.
 
     Raises:
         UserError: if a named column is missing.
     """
-    # A dict, not a set: the columns keep the order of the encoder. The action may be observed too.
+    # A dict and not a set, to keep the order. It also removes a duplicate: the action may be an
+    # observed column as well.
     used = dict.fromkeys([*obs_keys, action_key])
     for key in used:
         if key not in columns:
             raise UserError(f"no column {key!r} in the data; {choices(key, columns)}.")
     # Numbers go to the device, images stay on the host.
     numbers, images = split({key: columns[key] for key in used})
+    # int32 is enough for 2^31 steps and takes half the memory of int64.
     indices = np.asarray(indices, np.int32)
     table = Table(
         columns={key: jax.device_put(x) for key, x in numbers.items()},
@@ -191,22 +204,22 @@ def place(
 
 
 def gather(table: Table, inputs: Inputs, index: Array, num_observed: int) -> Batch:
-    """The windows inputs.ids [B] as a Batch. Pure: it is called inside the jitted step.
+    """The windows inputs.ids [B] as a Batch. A pure function: the jitted step calls it.
 
     Args:
-        index: [B], the examples' numbers in the global batch.
+        index: [B], the position of each example in the global batch.
         num_observed: To (static). Actions are gathered for all Tp steps of a window.
     """
-    # Which steps of data each window has, and which of them the policy observes.
+    # The steps of each window; the policy observes the first To of them.
     steps = table.indices[inputs.ids]  # [B, Tp]
     observed = steps[:, :num_observed]  # [B, To]
-    # [B, To, ...]; images were looked up on the host and come with the inputs.
+    # Observed numbers [B, To, ...] are gathered here; images were read on the host.
     numbers = {
         key: table.columns[key][observed] for key in table.obs_keys if key not in inputs.images
     }
     obs = {**numbers, **inputs.images}
     return Batch(
-        obs={key: obs[key] for key in table.obs_keys},  # in the order of the encoder
+        obs={key: obs[key] for key in table.obs_keys},  # in the order that the encoder expects
         actions=table.columns[table.action_key][steps],  # [B, Tp, Da]
         mask=table.mask[inputs.ids],
         index=index,

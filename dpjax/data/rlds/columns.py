@@ -1,8 +1,8 @@
-"""Columns of the records of an RLDS data set: which features can be read, and how.
+"""Which features of an RLDS data set can be read as columns, and how.
 
-A step of an Open X-Embodiment set holds encoded images, integers, flags, scalars and text in nested
-dicts, and no two sets are alike. Numbers become float32 where that loses nothing but the digits of
-a float64; a scalar becomes a column of one number.
+A step of an Open X-Embodiment data set is a nested dict of encoded images, integers, flags, scalars
+and text, and every data set has its own. Floats become float32. Integers and flags become float32
+too, provided that it represents them exactly. A scalar becomes a column of one number per step.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,10 +19,10 @@ Shape = tuple[int, ...]
 
 
 class Column(NamedTuple):
-    """Where a feature lies in a record.
+    """Where a record has a feature, and in which form.
 
-    key: its key in the proto.
-    shape: of one step; None for images whose size the data set does not promise.
+    key: the key of the feature in the proto.
+    shape: the shape of one step; None for images whose size the data set does not declare.
     kind: "numbers", "integers", "pixels" (uint8 as whole numbers) or "encoded" (PNG, JPEG).
     """
 
@@ -31,10 +31,11 @@ class Column(NamedTuple):
     kind: str = "numbers"
 
 
-# One column of the result is joined from these, along their only axis.
+# The features that make up one column of the result: a single one, or several vectors to be joined
+# along their only axis.
 Parts = tuple[Column, ...]
 
-# The field of a tf.train.Feature that holds each kind.
+# For each kind, the field of a tf.train.Feature that holds the values.
 KINDS = {
     "numbers": "float_list",
     "integers": "int64_list",
@@ -46,7 +47,7 @@ KINDS = {
 def steps(info: Any) -> dict[str, Any]:
     """{path inside a step: feature} of a data set's tfds.core.DatasetInfo."""
     tfds = extras.require("tensorflow_datasets", extra="data")
-    # The steps are a sequence of dicts, or a nested data set, which tfds makes a Sequence too.
+    # `steps` is declared as a Sequence of dicts or as a Dataset, which is a subclass of Sequence.
     feature = dict(_leaves(info.features)).get("steps")
     if not isinstance(feature, tfds.features.Sequence):
         raise UserError(f"{info.data_dir}: not an RLDS data set: expected a feature 'steps'.")
@@ -55,11 +56,13 @@ def steps(info: Any) -> dict[str, Any]:
 
 def is_camera(parts: Parts) -> bool:
     """Whether a column holds images."""
+    # Images are never joined, so the first part is the only one.
     return parts[0].kind in ("pixels", "encoded")
 
 
 def shape(parts: Parts) -> Shape | None:
     """The shape of one step of a column; None for images of any size."""
+    # Joined vectors have the sum of their lengths.
     return parts[0].shape if len(parts) == 1 else (sum(part.shape[0] for part in parts),)
 
 
@@ -68,19 +71,19 @@ def _leaves(feature: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     tfds = extras.require("tensorflow_datasets", extra="data")
     if not isinstance(feature, tfds.features.FeaturesDict):
         return [(prefix.rstrip("/"), feature)]
-    # Depth first, in the order of the description.
+    # Depth first, in the order in which the data set declares its features.
     items = feature.items()
     return [leaf for key, child in items for leaf in _leaves(child, f"{prefix}{key}/")]
 
 
 def column(info: Any, path: str, leaves: Mapping[str, Any]) -> Parts:
-    """How the feature at `path` is stored; "a+b" joins two.
+    """Where and how the features at `path` are stored; the path "a+b" joins a and b.
 
     leaves: {path inside a step: feature}, see `steps`.
 
     Raises a UserError if there is no such feature, or if it cannot be read.
     """
-    # Every part must be there; a dict in the place of a leaf gets a hint.
+    # Look up every part. If a path leads to a dict, the error suggests to join its leaves.
     parts = []
     for name in path.split("+"):
         if name not in leaves:
@@ -90,7 +93,7 @@ def column(info: Any, path: str, leaves: Mapping[str, Any]) -> Parts:
                 f"{info.data_dir}: no key {name!r}; {hint if inside else choices(name, leaves)}."
             )
         parts.append(_column(info, name, leaves[name]))
-    # Parts are joined along their axis, which only vectors have.
+    # Several parts are joined along their only axis, so each must be a vector.
     if len(parts) == 1:
         return tuple(parts)
     for part in parts:
@@ -103,16 +106,16 @@ def column(info: Any, path: str, leaves: Mapping[str, Any]) -> Parts:
 
 
 def _column(info: Any, path: str, leaf: Any) -> Column:
-    """How one feature is stored; raises a UserError unless it is numbers or images."""
+    """Where and how one feature is stored; a UserError unless it is numbers or images."""
     tfds = extras.require("tensorflow_datasets", extra="data")
-    # The proto's keys are the paths of features; text and nested data sets have no shape.
+    # The key in the proto is the path in the record. Text and nested data sets have no shape.
     key = f"steps/{path}"
     shape = getattr(leaf, "shape", (None,))
     fixed = None not in shape
-    # Images as files, of a fixed size or of any.
+    # Encoded images, of one size or of any.
     if isinstance(leaf, tfds.features.Image) and shape[-1] == 3 and leaf.np_dtype == np.uint8:
         return Column(key, tuple(shape) if fixed else None, "encoded")
-    # Images as bare pixels.
+    # Images stored as pixels.
     is_tensor = isinstance(leaf, tfds.features.Tensor) and fixed
     if is_tensor and checks.is_image(shape, leaf.np_dtype):
         return Column(key, tuple(shape), "pixels")
@@ -123,13 +126,14 @@ def _column(info: Any, path: str, leaf: Any) -> Column:
             f"{info.data_dir}: {path}: expected numbers of fixed shape or uint8 images "
             f"[H, W, 3], got {type(leaf).__name__} of {np.dtype(leaf.np_dtype)} {shape}."
         )
+    # A scalar becomes a vector of length 1.
     return Column(key, tuple(shape) or (1,), "numbers" if kind == "f" else "integers")
 
 
 def parse(record: bytes, layout: Mapping[str, Parts]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Reads the columns {name: [T, ...]} of one record.
 
-    Returns (columns, []), or ({}, [what is wrong with the record]).
+    Returns (columns, []), or ({}, [the problem of the record]).
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -137,11 +141,12 @@ def parse(record: bytes, layout: Mapping[str, Parts]) -> tuple[dict[str, np.ndar
         fields = tf_example_pb2.Example.FromString(record).features.feature
     except Exception as error:  # protobuf's DecodeError differs between its backends
         return {}, [f"not a tf.Example ({error})"]
-    # is_first tells the number of steps whatever the shapes are. Not every set has it.
+    # The flag is_first has one value per step, so it gives the number of steps. Some data sets do
+    # not have it; there the number follows from the shapes.
     num_steps = None
     if "steps/is_first" in fields:
         num_steps = len(fields["steps/is_first"].int64_list.value)
-    # A column is one part, or several that are joined.
+    # Read the parts of each column and join them.
     columns = {}
     for name, parts in layout.items():
         arrays = []
@@ -161,35 +166,39 @@ def parse(record: bytes, layout: Mapping[str, Parts]) -> tuple[dict[str, np.ndar
 
 
 def _values(field: Any, column: Column, num_steps: int | None) -> tuple[np.ndarray, str]:
-    """(one column [T, ...] of a record, ""), or (nothing, what is wrong with it)."""
-    # The proto must hold the kind of list that the data set's description promises.
+    """(one column [T, ...] of a record, ""), or (no values, the problem)."""
+    # The record must hold the kind of list that the data set declares.
     nothing = np.zeros(0, np.float32)
     want = KINDS[column.kind]
     kind = field.WhichOneof("kind") or want  # an empty list has no kind
     if kind != want:
         return nothing, f"expected {want}, got {kind}"
+    # Images check their own size and number of channels.
     if column.kind == "encoded":
         return images.decode(field.bytes_list.value, column.shape and column.shape[:2])
     flat, problem = _numbers(getattr(field, want).value, column.kind)
     if problem:
         return nothing, problem
-    # The proto's list is flat: [T, ...] follows from the shape of one step.
+    # The list is flat. Without is_first its length gives the number of steps T.
     size = math.prod(column.shape)
     length = num_steps or 0
     if num_steps is None and size:
         length = len(flat) // size
     if len(flat) == length * size:
         return flat.reshape(length, *column.shape), ""
-    # Steps of another shape are returned as they are: `checks.check_episode` names both shapes.
+    # Steps of another shape are returned as they are, and `checks.check_episode` reports both
+    # shapes. Values that cannot be divided into T steps are reported here.
     if length and len(flat) % length == 0:
         return flat.reshape(length, -1), ""
     return nothing, f"expected {length} steps of {size} numbers, got {len(flat)} in all"
 
 
 def _numbers(values: Any, kind: str) -> tuple[np.ndarray, str]:
-    """(the values [N] as float32, or as uint8 for pixels, ""), or (…, what is wrong with them)."""
+    """(the values [N] as float32, or as uint8 for pixels, ""), or (…, the problem)."""
+    # Floats are rounded to float32.
     if kind == "numbers":
         return np.array(values, np.float32), ""
+    # Pixels must be whole numbers from 0 to 255.
     integers = np.array(values, np.int64)
     if kind == "pixels":
         pixels = images.as_pixels(integers)
@@ -197,7 +206,7 @@ def _numbers(values: Any, kind: str) -> tuple[np.ndarray, str]:
             span = f"{integers.min()} to {integers.max()}"
             return integers, f"expected numbers from 0 to 255, got {span}"
         return pixels, ""
-    # float32 has all integers up to 2^24, and only some beyond.
+    # float32 represents all integers up to 2^24 and only some of the larger ones.
     floats = integers.astype(np.float32)
     bad = np.flatnonzero(~exact(integers, floats))
     if len(bad):
@@ -206,6 +215,7 @@ def _numbers(values: Any, kind: str) -> tuple[np.ndarray, str]:
 
 
 def exact(integers: np.ndarray, floats: np.ndarray) -> np.ndarray:
-    """Where the integers equal the float32 numbers beside them."""
-    wide = floats.astype(np.float64)  # float64 has every int64 up to 2^53
+    """Which of the integers are equal to the corresponding float32 values; bool [N]."""
+    # Compared in float64, which represents every float32, and every integer up to 2^53.
+    wide = floats.astype(np.float64)
     return (np.abs(wide) < 2.0**53) & (wide == integers)

@@ -1,18 +1,19 @@
-"""The journal of a shard: episodes are appended one by one and survive a kill."""
+"""The journal of an unfinished shard: once an episode is appended, it survives a kill."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from dpjax.data.rlds import records
 
-DIGEST = 16  # bytes of the episode's digest that precede its record
+# An entry of the journal is the episode's digest, this many bytes, and then its record.
+DIGEST = 16
 
 
 class Journal:
     """The episodes of the shard that is being written, in a file `journal-<shard>`.
 
-    digests: of its episodes, in hex.
-    size: bytes of their records.
+    digests: the digests of the episodes in the journal, in hex.
+    size: the total size of their records, in bytes.
     """
 
     def __init__(self, folder: Path, shard: int):
@@ -27,36 +28,41 @@ class Journal:
         self._file.close()
 
     def _open(self) -> None:
-        """Reads what an interrupted run left of this shard, and opens the file behind it."""
+        """Reads the entries that an interrupted run left, and opens the file for appending."""
         self._path = self._folder / f"journal-{self._shard:05d}"
+        # Other journals belong to shards that are finished.
         for old in set(self._folder.glob("journal-*")) - {self._path}:
-            old.unlink()  # of a shard that is finished
+            old.unlink()
         self._path.touch()
         self.digests: list[str] = []
         self.size = 0
-        end = 0  # of the last intact episode
+        # Read the intact entries; `end` is the position in the file behind the last one.
+        end = 0
         for record in records.intact(self._path):
             self.digests.append(record[:DIGEST].hex())
             self.size += len(record) - DIGEST
             end += records.framed_size(record)
-        # Whatever follows was cut by a kill, and is overwritten.
+        # What follows is an entry that a kill cut short: it is removed.
+        # "r+b": read and write without emptying the file.
         self._file = open(self._path, "r+b")
         self._file.truncate(end)
         self._file.seek(end)
 
     def append(self, digest: str, record: bytes) -> None:
-        """Adds an episode; once this returns, a kill of this process does not lose it."""
+        """Adds an episode; once this returns, killing the process does not lose it."""
         self._file.write(records.frame(bytes.fromhex(digest) + record))
-        self._file.flush()  # to the kernel
+        # To the kernel, which keeps it when the process dies. A power cut may lose it.
+        self._file.flush()
         self.digests.append(digest)
         self.size += len(record)
 
     def records(self) -> Iterator[bytes]:
-        """The records of its episodes, without their digests."""
+        """The records of the episodes in the journal, without their digests."""
         return (record[DIGEST:] for record in records.intact(self._path))
 
     def next(self) -> None:
         """Starts the journal of the next shard, and deletes this one."""
         self._file.close()
+        # `_open` deletes the journals of all other shards.
         self._shard += 1
         self._open()

@@ -1,8 +1,8 @@
-"""RLDS data sets (tensorflow_datasets, without TensorFlow) to Episodes.
+"""Reads RLDS data sets (tensorflow_datasets, without TensorFlow) as Episodes.
 
-RLDS keeps one record per episode: `steps`, a sequence of {observation, action, is_first, is_last,
-is_terminal}, and `episode_metadata`. A set is read once, straight from the protos into flat
-columns: 200 episodes of 120 steps take 0.05 s, and 1.0 s if the steps are visited one by one.
+RLDS stores one record per episode: `steps`, a sequence of {observation, action, is_first, is_last,
+is_terminal}, and `episode_metadata`. Records are parsed directly into flat columns: 200 episodes of
+120 steps take 0.05 s, instead of 1.0 s with a Python loop over the steps.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,9 +23,9 @@ from dpjax.data.rlds import records
 from dpjax.data.rlds.examples import FLAGS
 from dpjax.data.rlds.writer import VERSION, DatasetInfo
 
-# Keys that RLDS itself puts into a step: no policy observes them.
+# Keys that RLDS itself defines for a step; they are not observations.
 OF_THE_STEP = (*FLAGS, "reward", "discount")
-UNLIMITED = 2**62  # bytes: images stay in memory
+UNLIMITED = 2**62  # bytes, more than any machine has: all images stay in memory
 
 log = logging.getLogger("dpjax")
 
@@ -43,45 +43,45 @@ def read(
     """Reads an RLDS data set into columns {name: [N, ...]}: float32, images as `frames.Frames`.
 
     Args:
-        directory: the set, or one version of it.
+        directory: the data set, or one version of it.
         features: {column: path inside a step}, such as {"state": "observation/state"};
             "a/b+a/c" joins two vectors.
         on_bad: "refuse" raises at the first bad episode, "skip" leaves bad episodes out.
-        memory: bytes that decoded images may take. More go to a file in `folder` (None: the
-            system's temporary folder), which is read through a memory map.
-        on_skip: called with number and fault of each skipped episode, instead of a warning.
+        memory: limit for decoded images, in bytes. If they need more, they go to a file in
+            `folder` (None: the system's temporary folder), which is read through a memory map.
+        on_skip: called with the number and the problem of each skipped episode; None: log it.
 
     Raises:
-        UserError: if the set, a feature or (see on_bad) an episode cannot be read.
+        UserError: if the data set, a feature or (see on_bad) an episode cannot be read.
     """
     if on_bad not in ("refuse", "skip"):
         text = f"on_bad={on_bad!r} is unknown; choose one of refuse, skip."
         raise UserError(text, argument="on_bad")
-    # What to read, and where images go: each camera has its part of the memory.
+    # Where the columns are in a record, and a store for each camera; they share the memory.
     info = _info(Path(directory))
     layout = _layout(info, features)
     cameras = [name for name, parts in layout.items() if columns_lib.is_camera(parts)]
     stores = {name: frames.Store(memory // len(cameras), folder) for name in cameras}
-    # All episodes: good ones are kept, bad ones are refused or skipped.
-    good = []
+    # Good episodes are kept, bad ones raise an error or are skipped.
+    good = []  # {column: [T, ...]} of each, without its images
     num_bad = 0
     for number, (path, columns, problems) in enumerate(_episodes(info, layout, split)):
         if problems:
             _skip_or_refuse(number, f"{path}: episode {number}, {problems[0]}.", on_bad, on_skip)
-            num_bad += 1
+            num_bad += 1  # on_bad is "skip", otherwise an error was raised
             continue
-        # Images go to their stores at once, so that no episode's pixels are kept twice.
+        # Images are moved to the stores at once, so that their pixels are in memory once.
         for name, store in stores.items():
             store.append(columns.pop(name))
         good.append(columns)
-    # A summary, and the columns of all good episodes end to end.
+    # The caller may count skipped episodes with on_skip; otherwise they are summed up here.
     if num_bad and on_skip is None:
         total = num_bad + len(good)
         log.warning("%s: skipped %d bad of %d episodes", info.data_dir, num_bad, total)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
+    # Numbers of all good episodes end to end, then one column of frames per camera.
     episodes = stack(good, str(info.data_dir))
-    # `frames` ends each store, and makes it a column like the others.
     episodes.columns.update((name, store.frames()) for name, store in stores.items())
     return episodes
 
@@ -89,11 +89,11 @@ def read(
 def _skip_or_refuse(
     number: int, fault: str, on_bad: str, on_skip: Callable[[int, str], None] | None
 ) -> None:
-    """What `read` does about a bad episode: a UserError, or a call of on_skip, or a warning."""
+    """Handles a bad episode as `read` is told to: raises a UserError, calls on_skip, or warns."""
     if on_bad == "refuse":
         text = f"{fault} Mend it, or leave such episodes out: on_bad=skip."
         raise UserError(text, argument="on_bad")
-    if on_skip is None:
+    if on_skip is None:  # nobody counts them, so each gets a line in the log
         log.warning("skipped: %s", fault)
     else:
         on_skip(number, fault)
@@ -108,19 +108,20 @@ def stream(
     """
     info = _info(Path(directory))
     layout = _layout(info, features)
+    # One record is in memory at a time.
     for number, (path, columns, problems) in enumerate(_episodes(info, layout, split)):
-        for problem in problems:
+        for problem in problems:  # the first one is enough
             raise UserError(f"{path}: episode {number}, {problem}.")
         yield columns
 
 
 class Feature(NamedTuple):
-    """A tensor or image that a data set keeps in each step.
+    """A tensor or image in each step of a data set.
 
-    readable: whether `read` can make a column of it.
+    readable: whether `read` can read it as a column.
     """
 
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...]  # None: an axis of any length
     dtype: np.dtype
     readable: bool = True
 
@@ -128,7 +129,7 @@ class Feature(NamedTuple):
 def describe(directory: str | Path) -> dict[str, Feature]:
     """{path inside a step: Feature} of all tensors and images of an RLDS data set."""
     tfds = extras.require("tensorflow_datasets", extra="data")
-    readable = {*usable(directory), *OF_THE_STEP}
+    readable = {*usable(directory), *OF_THE_STEP}  # flags and rewards are numbers too
     return {
         path: Feature(tuple(leaf.shape), np.dtype(leaf.np_dtype), path in readable)
         for path, leaf in columns_lib.steps(_info(Path(directory))).items()
@@ -137,9 +138,9 @@ def describe(directory: str | Path) -> dict[str, Feature]:
 
 
 def metadata(directory: str | Path) -> dict[str, Any]:
-    """The content of the set's metadata.json, such as its "fps"; {} without one."""
+    """The content of the data set's metadata.json, such as "fps"; {} if there is no such file."""
     file = Path(_info(Path(directory)).data_dir) / "metadata.json"
-    # The file is tfds's, and only sets with metadata have one.
+    # tfds writes this file only if the data set has metadata.
     if not file.is_file():
         return {}
     try:
@@ -153,7 +154,7 @@ def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
 
     The shape is None for images of any size. Flags, reward and discount are left out.
     """
-    # Tried one by one: whether a feature can be read is what `column` decides.
+    # `column` raises an error for features that cannot be read: try each one.
     info = _info(Path(directory))
     leaves = columns_lib.steps(info)
     shapes = {}
@@ -163,28 +164,31 @@ def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
         try:
             shapes[path] = columns_lib.shape(columns_lib.column(info, path, leaves))
         except UserError:
-            continue  # text and the like; `read` logs what it does not use
+            continue  # text, for example
     return shapes
 
 
 def _episodes(
     info: DatasetInfo, layout: Mapping[str, columns_lib.Parts], split: str
 ) -> Iterator[tuple[Path, dict[str, np.ndarray], list[str]]]:
-    """Yields (file, columns, what is wrong with them) of each episode."""
-    shapes = _promised_shapes(layout)
+    """Yields (file, columns, problems) of each episode; it is valid if there are no problems."""
+    # The declared shapes; images may have none.
+    shapes = {name: columns_lib.shape(parts) for name, parts in layout.items()}
+    shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     for path, record in _records(info, split):
         columns, problems = columns_lib.parse(record, layout)
-        # Where no size is promised, the first episode's images set it.
+        # Where the data set declares no image size, the first episode sets it.
         shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
+        # A record that cannot be parsed has no columns to check.
         yield path, columns, problems or checks.check_episode(columns, shapes)
 
 
 def _info(directory: Path) -> DatasetInfo:
-    """The description in `directory`, or in its newest version directory."""
+    """The tfds description of the data set in `directory`, or in its newest version directory."""
     tfds = extras.require("tensorflow_datasets", extra="data")
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; expected an RLDS data set.")
-    # Sets lie in directories of their versions; the version directory itself works too.
+    # `directory` is the version directory itself, or contains version directories.
     path = directory
     if not (path / "dataset_info.json").is_file():
         versions = [
@@ -193,6 +197,7 @@ def _info(directory: Path) -> DatasetInfo:
             if re.fullmatch(r"\d+\.\d+\.\d+", entry.name)
             and (entry / "dataset_info.json").is_file()
         ]
+        # Neither a data set nor a folder of versions.
         if not versions:
             raise UserError(
                 f"{directory}: not an RLDS data set: expected dataset_info.json in it "
@@ -210,26 +215,20 @@ def _info(directory: Path) -> DatasetInfo:
 
 
 def _layout(info: DatasetInfo, features: Mapping[str, str]) -> dict[str, columns_lib.Parts]:
-    """Where the wanted columns lie; a UserError if one is missing or cannot be read."""
+    """Where a record has each column; a UserError if one is missing or cannot be read."""
     leaves = columns_lib.steps(info)
     layout = {name: columns_lib.column(info, path, leaves) for name, path in features.items()}
-    # Casts are logged: whoever stored float64 or integers may care.
+    # Log casts, which may lose digits of float64.
     for name, path in features.items():
         dtypes = {np.dtype(leaves[part].np_dtype) for part in path.split("+")}
-        for dtype in dtypes - {np.dtype(np.float32)}:
+        for dtype in dtypes - {np.dtype(np.float32)}:  # "a+b" may mix types
             if not columns_lib.is_camera(layout[name]):
                 log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
-    # So are features that nobody asked for, where a misspelt name would show.
+    # Log unused features: a forgotten observation shows up here.
     used = {part for path in features.values() for part in path.split("+")}
     if ignored := sorted(set(leaves) - used - set(FLAGS)):
         log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
     return layout
-
-
-def _promised_shapes(layout: Mapping[str, columns_lib.Parts]) -> dict[str, tuple[int, ...]]:
-    """{column: shape of one step}, without the columns whose shape the set does not promise."""
-    shapes = {name: columns_lib.shape(parts) for name, parts in layout.items()}
-    return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 def _records(info: DatasetInfo, split: str) -> Iterable[tuple[Path, bytes]]:
@@ -237,9 +236,9 @@ def _records(info: DatasetInfo, split: str) -> Iterable[tuple[Path, bytes]]:
     if split not in info.splits:
         text = f"{info.data_dir}: no split {split!r}; {choices(split, info.splits)}."
         raise UserError(text, argument="split")
-    # Shards that the description does not know would change what the set is.
+    # The shards that dataset_info.json lists must be the only ones in the folder.
     shards = info.splits[split]
-    paths = [Path(path) for path in shards.filepaths]
+    paths = [Path(path) for path in shards.filepaths]  # whether or not they exist
     stem = f"{info.name}-{split}.{info.file_format.file_suffix}"
     present = {path.name for path in Path(info.data_dir).glob(f"{stem}*")}
     if extra := sorted(present - {path.name for path in paths}):

@@ -1,14 +1,16 @@
-"""The raw records of the shards of a data set; every shard is complete and its checksums match.
+"""Reads the raw records of a data set's shards, and verifies that every shard is complete.
 
-ArrayRecord hashes its chunks and its reader verifies them. TFRecord frames a record as
+ArrayRecord hashes its chunks, and its reader verifies the hashes. A TFRecord file frames each
+record as
 
     length u64 | masked crc32c of length u32 | record | masked crc32c of record u32   (1)
 
-little-endian, masked = rotate_right(crc, 15) + 0xa282ead8. Both checksums are verified here, that
-of the length before the length is used. A file that was cut between two records passes both, so
-records are counted too: dataset_info.json says how many there are.
+in little-endian order, with masked = rotate_right(crc, 15) + 0xa282ead8. Both checksums are
+verified here; that of the length is verified before the length is used. They do not detect a file
+that was cut between two records, so the records are also counted and compared with
+dataset_info.json.
 
-TFRecords are framed by hand, since the only other reader of them is TensorFlow itself.
+The TFRecord format is implemented here because its usual reader is TensorFlow itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +21,9 @@ from dpjax.core import extras
 from dpjax.core.errors import UserError
 from dpjax.core.files import refuse_pointer
 
-BLOCK = 256  # records of an ArrayRecord file that are in memory at once
-HEADER = 12  # bytes of the length and its checksum in (1)
-FOOTER = 4  # bytes of the record's checksum
+BLOCK = 256  # records that are read from an ArrayRecord file at a time
+HEADER = 12  # bytes before the record in (1): the length and its checksum
+FOOTER = 4  # bytes after the record in (1): its checksum
 
 
 def read_shards(
@@ -30,7 +32,7 @@ def read_shards(
     """Yields (file, record) of all records of all shards, in order.
 
     Args:
-        lengths: how many records each shard must have.
+        lengths: the number of records that each shard must have.
         file_format: "array_record" or "tfrecord".
 
     Raises:
@@ -41,9 +43,10 @@ def read_shards(
             f"{Path(paths[0]).parent}: file format {file_format!r} can't be read; "
             f"expected one of {', '.join(READERS)}."
         )
-    for path in paths:  # all of them before the first is read, to fail early
+    # Check all files before the first is read, to fail early.
+    for path in paths:
         _check_file(path)
-    # Records come as they are read. The count of a shard is known at its end.
+    # A record is yielded as soon as it is read; the number of records is checked after the last.
     for path, length in zip(paths, lengths):
         count = 0
         for record in READERS[file_format](path):
@@ -60,11 +63,12 @@ def _check_file(path: Path) -> None:
     """Raises a UserError if the shard is missing or a Git LFS pointer."""
     if not path.is_file():
         raise UserError(f"{path}: missing shard. Copy it again, beside its dataset_info.json.")
+    # Without `git lfs pull` a file is a short text that points to its content.
     refuse_pointer(path)
 
 
 def _corrupt(path: Path, reason: object) -> UserError:
-    """The error for a file whose bytes are not what was written."""
+    """The error for a shard whose bytes have changed since they were written."""
     return UserError(f"{path}: truncated or corrupt ({reason}). Copy it again.")
 
 
@@ -76,13 +80,15 @@ def _array_records(path: Path) -> Iterator[bytes]:
         reader = module.ArrayRecordReader(str(path))
         count = reader.num_records()
         if not count:
-            # The count of a broken file is 0 without an error; reading it raises one.
+            # For a broken file num_records() returns 0 and raises nothing; read_all() raises.
             reader.read_all()
+        # In blocks, since all records of a file may not fit into memory.
         for start in range(0, count, BLOCK):
             yield from reader.read(start, min(start + BLOCK, count))
     except (RuntimeError, IndexError, ValueError) as error:
         raise _corrupt(path, str(error)[:160]) from error
     finally:
+        # Closing a reader that has failed would raise once more.
         if reader is not None and reader.ok():
             reader.close()
 
@@ -92,18 +98,18 @@ def _tf_records(path: Path) -> Iterator[bytes]:
     remaining = path.stat().st_size
     with open(path, "rb") as file:
         while remaining:
-            # The length, and whether it can be trusted.
+            # Read the length of the next record and verify its checksum.
             header = file.read(HEADER)
             if len(header) < HEADER:
                 raise _corrupt(path, f"{len(header)} bytes of a {HEADER}-byte header")
             if _masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
                 raise _corrupt(path, "CRC of a record's length differs")
             (length,) = struct.unpack("<Q", header[:8])
-            # Compared with the size of the file first: a wrong length must not allocate memory.
+            # Compare the length with what is left of the file before allocating memory for it.
             remaining -= HEADER + length + FOOTER
             if remaining < 0:
                 raise _corrupt(path, f"the last record is {-remaining} bytes short")
-            # The record, and whether it is what was written.
+            # Read the record and verify its checksum.
             record = file.read(length)
             if _masked_crc(record) != struct.unpack("<I", file.read(FOOTER))[0]:
                 raise _corrupt(path, "CRC of a record differs")
@@ -111,7 +117,8 @@ def _tf_records(path: Path) -> Iterator[bytes]:
 
 
 def intact(path: Path) -> Iterator[bytes]:
-    """Yields the TFRecords of a file up to the first that is cut or corrupt."""
+    """Yields the TFRecords of a file up to the first one that is cut or corrupt."""
+    # For journals, whose last record may be incomplete.
     try:
         yield from _tf_records(path)
     except UserError:
@@ -119,8 +126,8 @@ def intact(path: Path) -> Iterator[bytes]:
 
 
 def frame(record: bytes) -> bytes:
-    """A record with its frame (1)."""
-    # Both checksums of (1).
+    """The record framed as in (1)."""
+    # Little-endian: "<Q" is a u64, "<I" a u32.
     length = struct.pack("<Q", len(record))
     crc_of_length, crc_of_record = (
         struct.pack("<I", _masked_crc(part)) for part in (length, record)
@@ -129,17 +136,19 @@ def frame(record: bytes) -> bytes:
 
 
 def framed_size(record: bytes) -> int:
-    """Bytes of a record with its frame."""
+    """The size of a framed record in bytes."""
     return HEADER + len(record) + FOOTER
 
 
 def _masked_crc(payload: bytes) -> int:
     """The checksum of (1): crc32c, rotated by 15 bits, plus a constant."""
-    # In C: a CRC in Python would take minutes per data set.
+    # A library in C: pure Python would take minutes per data set.
     crc = extras.require("google_crc32c", extra="data").value(payload)
+    # `&` keeps 32 bits of the rotation and the sum, as C's unsigned arithmetic would.
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+# {name of the file format in dataset_info.json: function that yields the records of a file}.
 READERS: dict[str, Callable[[Path], Iterator[bytes]]] = {
     "array_record": _array_records,
     "tfrecord": _tf_records,
