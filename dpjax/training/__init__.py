@@ -1,1 +1,1 @@
-"""The training state, one step of it, and many steps on many devices."""
+"""The training state, a training step, and running many steps on many devices."""

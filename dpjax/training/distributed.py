@@ -1,8 +1,8 @@
-"""Several processes train one model: how they meet, and what they agree on.
+"""Training one model with several processes: how they connect and stay in step.
 
-Each process has its own devices and works on their part of every batch (see `parallel`). Only the
-first one writes the run folder and runs evaluators; the others wait for it where they next agree.
-With one process every function here does nothing.
+Each process has its own devices and computes their part of every batch (see `parallel`). Only
+process 0 writes the run folder and runs evaluators; the others wait for it at the next collective
+operation. With a single process there is nothing to wait for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,29 +20,31 @@ import numpy as np
 
 from dpjax.core.errors import UserError
 
-# For clusters without a scheduler that jax knows: where process 0 listens (jax's own name), how
-# many processes there are, and which one this is.
-ADDRESS = "JAX_COORDINATOR_ADDRESS"
-COUNT = "DPJAX_NUM_PROCESSES"
-INDEX = "DPJAX_PROCESS_ID"
+# Environment variables for clusters without a scheduler that jax supports.
+ADDRESS = "JAX_COORDINATOR_ADDRESS"  # host:port where process 0 listens; jax reads it too
+COUNT = "DPJAX_NUM_PROCESSES"  # number of processes
+INDEX = "DPJAX_PROCESS_ID"  # number of this process, from 0
 
-PATIENCE = 300  # s to wait for a process that does not answer; machines do pause
-SHUTDOWN = 20  # s that a failing process waits for the others, which cannot come any more
+# Seconds to wait for a process that does not answer. Long, because machines may be suspended.
+PATIENCE = 300
+# Seconds that a failing process waits for the others. Short, because they cannot answer any more.
+SHUTDOWN = 20
 
 log = logging.getLogger("dpjax")
 
 
 def start(environ: Mapping[str, str] = os.environ) -> None:
-    """Joins the other processes, which the environment names. Call it before any other use of jax.
+    """Connects to the other processes, as the environment says. Must precede any other use of jax.
 
     Raises a UserError if the environment is incomplete or no other process is found.
     """
-    # The environment is checked first: a mistake there is told before anything waits.
+    # Check the environment first, to report a mistake before waiting for anything.
     settings = from_environment(environ)
-    # XLA's CPU devices can only reach those of another process through Gloo.
+    # Gloo is the library for collectives between the CPU devices of different processes.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # This service would swallow a SIGTERM that comes before `Signals.listen`.
+    # jax's preemption service would swallow a SIGTERM that arrives before `Signals.listen`.
     jax.config.update("jax_enable_preemption_service", False)
+    # Process 0 is the one that listens; the others wait until it does.
     if settings.get("process_id"):
         wait_for(settings["coordinator_address"])
     try:
@@ -61,18 +63,18 @@ def start(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of `jax.distributed.initialize`; {} if jax asks the scheduler itself.
+    """Arguments of `jax.distributed.initialize`; {} if jax is to detect the scheduler.
 
-    Raises a UserError if only some of the three variables are set, or one makes no sense.
+    Raises a UserError if only some of the three variables are set, or if one is invalid.
     """
-    # The address alone may be there for jax's own detection of a cluster.
+    # The address alone is not enough: it may be set for jax's own detection of a cluster.
     present = [name for name in (COUNT, INDEX) if name in environ]
     if not present:
         return {}
     for name in (ADDRESS, COUNT, INDEX):
         if name not in environ:
             raise UserError(f"{' and '.join(present)} set, but {name} is not: set all three.")
-    # Each variable by itself, since jax would report a mistake from deep inside.
+    # Check each variable here: jax would report a mistake with an error from its internals.
     address = environ[ADDRESS]
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
@@ -81,7 +83,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         count = int(environ[COUNT])
         index = int(environ[INDEX])
     except ValueError:
-        count = index = 0  # refused below
+        count = index = 0  # raises the error below
     if not 0 <= index < count:
         raise UserError(
             f"{COUNT}={environ[COUNT]} and {INDEX}={environ[INDEX]}: the processes are counted "
@@ -91,17 +93,17 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         "coordinator_address": address,
         "num_processes": count,
         "process_id": index,
-        # Otherwise jax would take the processes of a scheduler that it finds.
+        # Otherwise jax would prefer the settings of a scheduler that it detects.
         "cluster_detection_method": "deactivate",
     }
 
 
 def wait_for(address: str, patience: float = PATIENCE) -> None:
-    """Returns once somebody listens at host:port.
+    """Waits until process 0 listens at `address`, host:port.
 
-    Raises a UserError after `patience` seconds; jax itself would end in a C++ trace.
+    Raises a UserError after `patience` seconds; jax itself would abort with a C++ stack trace.
     """
-    # An IPv6 address has colons too: the port follows the last one.
+    # The port follows the last colon: an IPv6 address has several, as in [::1]:1234.
     host, _, port = address.rpartition(":")
     end = time.monotonic() + patience
     while True:
@@ -109,7 +111,7 @@ def wait_for(address: str, patience: float = PATIENCE) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
             return
         except OSError as error:
-            # Process 0 may start later than this one.
+            # Process 0 may start later than this one, so keep trying until the time is over.
             if time.monotonic() > end:
                 raise UserError(
                     f"{ADDRESS}={address}: process 0 does not answer there after "
@@ -119,13 +121,13 @@ def wait_for(address: str, patience: float = PATIENCE) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this is process 0, which writes the run folder."""
     return jax.process_index() == 0
 
 
 def max_over_processes(number: int) -> int:
-    """The largest of all processes' numbers. All processes must call it; the first ones wait."""
-    # A collective: processes meet here, and none goes on before all have come.
+    """The maximum of `number` over all processes. All processes must call it."""
+    # A collective operation: every process waits here for all others. One process has none.
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
@@ -133,16 +135,17 @@ def max_over_processes(number: int) -> int:
 
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
-    """A block at whose end an exception in one process stops all of them.
+    """A context manager: if its block raises an exception in one process, all processes stop.
 
-    The others would otherwise wait for it forever where they next agree.
+    Otherwise the other processes would wait forever for the failed one.
     """
-    # Every process gets here, with or without an exception, before any of them raises.
+    # Hold the exception back until all processes know of it.
     failure = None
     try:
         yield
     except Exception as error:
         failure = error
+    # At the end of the block all processes exchange whether they failed.
     if max_over_processes(failure is not None) and failure is None:
         raise UserError("stopped because another process was; the reason is in its output.")
     if failure is not None:
@@ -150,12 +153,14 @@ def fail_together() -> Iterator[None]:
 
 
 def check_same(**texts: str) -> None:
-    """Raises a UserError in all processes if a text differs between two of them."""
+    """Raises a UserError in all processes if one of the texts is not the same in all of them."""
+    # A single process agrees with itself.
     if jax.process_count() == 1:
         return
-    # 8 bytes of each text's hash, as two int32, since arrays are what processes can exchange.
+    # Processes can exchange arrays only, so 8 bytes of each text's hash become two int32.
     hashes = [hashlib.sha256(text.encode()).digest()[:8] for text in texts.values()]
     here = np.frombuffer(b"".join(hashes), np.int32).reshape(len(texts), 2)
+    # Gathered: [processes, texts, 2].
     for i, name in enumerate(texts):
         if (multihost_utils.process_allgather(here)[:, i] != here[i]).any():
             raise UserError(

@@ -1,4 +1,4 @@
-"""Metrics of a run: metrics.jsonl, one JSON object per entry, and the same for TensorBoard."""
+"""The metrics of a run, in metrics.jsonl (one JSON object per line) and for TensorBoard."""
 
 from collections.abc import Sequence
 import json
@@ -18,15 +18,15 @@ log = logging.getLogger("dpjax")
 
 
 def read(path: Path) -> list[dict]:
-    """The entries of a metrics file; a last line that was cut off by a kill is left out."""
-    # Bytes that are not text (of a damaged disk) cost a line, not the file.
+    """The entries of a metrics file; lines that are not valid JSON are left out."""
+    # errors="replace": bytes that are not UTF-8 make one line invalid, not the whole file.
     entries = []
     text = path.read_text(errors="replace") if path.exists() else ""
     for line in text.splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            # Only the line that was being written can be broken, and its step is done again.
+            # Usually the last line, which a kill cut short; its step is done again.
             continue
         if isinstance(entry, dict) and "step" in entry:
             entries.append(entry)
@@ -35,21 +35,23 @@ def read(path: Path) -> list[dict]:
 
 def series(entries: list[dict], key: str, at: str = "step") -> tuple[list, list]:
     """(x, y) of one metric, from the entries that have it; `at` is the key of x."""
+    # Not every entry has every metric: an evaluation is less frequent than the loss.
     points = [(entry[at], entry[key]) for entry in entries if key in entry and at in entry]
     return [x for x, _ in points], [y for _, y in points]
 
 
 def refuse_non_finite(sums: dict[str, np.ndarray], first: int) -> None:
-    """Stops the run at the first step whose loss or gradient is not finite; nothing is saved.
+    """Raises a UserError for the first step whose loss or gradient is not finite.
 
     Args:
         sums: metrics of one call, {name: [steps]}, or [steps, n] for n trainings side by side.
         first: the number of steps done before the call.
     """
-    # The first bad step in the order of time; argwhere sorts by it.
+    # argwhere returns positions in the order of the first axis, which is time.
     bad = np.argwhere(~(np.isfinite(sums["loss"]) & np.isfinite(sums["grad_norm"])))
     if not len(bad):
         return
+    # Steps are counted from 1 in the message.
     at = tuple(bad[0])  # (step,), or (step, number of the training)
     training = f" of training {at[1]}" if len(at) > 1 else ""
     raise UserError(
@@ -61,19 +63,20 @@ def refuse_non_finite(sums: dict[str, np.ndarray], first: int) -> None:
 
 
 def averages(window: Sequence[tuple], number: int | None = None) -> dict[str, float]:
-    """Means of the metrics over the calls since the last entry, and the speed.
+    """The mean of each metric over the calls since the last entry, and the speed.
 
     Args:
-        window: per call (metrics, steps, seconds, seconds of them waited for input). The first
-            call's seconds are None, since most of them were compilation; it has no speed.
-        number: which training is meant, if the metrics are those of several, [steps, n].
+        window: for each call (metrics, steps, seconds, seconds of these spent waiting for input).
+            The seconds of the first call are None: most of them are compilation.
+        number: the training to average over, if the metrics are those of several, [steps, n].
     """
-    # Metrics of several trainings have an axis more: one column is one training.
+    # Select all steps, or all steps of one training.
     which = (slice(None),) if number is None else (slice(None), number)
     mean = lambda key: float(np.concatenate([sums[key][which] for sums, *_ in window]).mean())
-    # Means over all steps, and the speed of the calls that have a time.
+    # The mean over all steps of all calls.
     values = {key: mean(key) for key in window[0][0]}
     timed = [times for _, *times in window if times[1] is not None]
+    # The speed, from the calls that were timed.
     if timed:
         steps, seconds, waited = map(sum, zip(*timed))
         values.update(steps_per_second=steps / seconds, input_wait=waited / seconds)
@@ -83,35 +86,37 @@ def averages(window: Sequence[tuple], number: int | None = None) -> dict[str, fl
 class Metrics:
     """Writes the metrics.jsonl and tensorboard/ of one run.
 
-    Entries after `first_step` come from a run that was killed before it saved those steps. They are
-    removed (`removed` counts them), since the steps are done again. A disk that fails later does
-    not stop the training: a warning is logged once.
+    Entries after `first_step` are from a run that was killed before it saved those steps. They are
+    removed, since the steps are done again. If writing fails later, training continues and one
+    warning is logged.
 
-    seconds: of the newest entry that was kept; 0 without one.
+    removed: the number of entries that were removed.
+    seconds: the training time at the newest entry that was kept; 0 if there is none.
     """
 
     def __init__(self, run_dir: Path, first_step: int):
         self._path = run_dir / "metrics.jsonl"
-        # What a killed run wrote beyond its last checkpoint goes, the rest stays.
+        # Keep the entries up to the checkpoint from which the run continues.
         entries = read(self._path)
         kept = [entry for entry in entries if entry["step"] <= first_step]
         self.removed = len(entries) - len(kept)
         self.seconds = max([entry.get("seconds", 0.0) for entry in kept], default=0.0)
         files.write_atomically(self._path, "".join(json.dumps(entry) + "\n" for entry in kept))
-        # Entries are appended and flushed one by one, so that a kill cuts at most one.
+        # From now on entries are appended and flushed one at a time, so a kill loses at most one.
         self._file = self._path.open("a")
         self._board = _Board(run_dir / "tensorboard", first_step)
         self._failed = False
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Adds an entry {name: a number, or a list of numbers}; non-finite numbers become null."""
-        # JSON knows neither numpy's numbers nor NaN.
+        # JSON has no NaN, and `json` cannot write numpy's numbers.
         values = {key: _plain(value) for key, value in values.items()}
         try:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
             self._board.write(step, values)
         except OSError as error:
+            # A full disk, for example: the training is worth more than its metrics.
             self._warn_once(error)
 
     def close(self) -> None:
@@ -129,14 +134,14 @@ class Metrics:
 
 
 class _Board:
-    """TensorBoard's event file; every entry is on disk at once.
+    """Writes TensorBoard's event file, each entry immediately.
 
-    tensorboardX's own writer hands entries to a thread through a queue: once the disk is full the
-    thread is gone, and the queue blocks forever.
+    tensorboardX's own SummaryWriter passes entries to a thread through a queue. If the disk is
+    full, that thread ends and the queue blocks forever.
     """
 
     def __init__(self, directory: Path, first_step: int):
-        # Imported here: it takes 0.5 s, and only training needs it.
+        # Imported here, since it takes 0.5 s and only training needs it.
         summary = extras.require("tensorboardX.summary", extra="data")
         writer = extras.require("tensorboardX.event_file_writer", extra="data")
         protos = extras.require("tensorboardX.proto.event_pb2", extra="data")
@@ -144,16 +149,18 @@ class _Board:
         directory.mkdir(exist_ok=True)
         self._event = protos.Event
         self._scalar = summary.scalar
-        # File names end in the second; two starts within one second need two files.
+        # The name of the file has the time in seconds. With the process id, two runs that start
+        # within one second have different files.
         self._writer = writer.EventsWriter(str(directory / "events"), f".{os.getpid()}")
-        # This event hides what an earlier run wrote after `first_step`.
+        # A START event makes TensorBoard drop earlier events from its step on: those that a killed
+        # run wrote after `first_step`.
         start = protos.SessionLog(status=protos.SessionLog.START)
         self._writer.write_event(self._event(step=first_step + 1, session_log=start))
         self._writer.flush()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         for key, value in values.items():
-            # Lists and nulls are in metrics.jsonl alone.
+            # Lists and nulls are in metrics.jsonl only.
             if isinstance(value, (int, float)):
                 entry = self._scalar(key, value)
                 event = self._event(wall_time=time.time(), step=step, summary=entry)
@@ -165,11 +172,12 @@ class _Board:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers, or lists of them, as JSON has them: six significant digits, null for non-finite."""
-    # Arrays and scalars of numpy and jax become Python's numbers.
+    """Numbers or lists for JSON: six significant digits, and None for non-finite numbers."""
+    # `tolist` turns arrays and scalars of numpy and jax into Python's lists and numbers.
     value = np.asarray(value).tolist()
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    # Integers, booleans and text are written as they are.
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None

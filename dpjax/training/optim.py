@@ -1,4 +1,4 @@
-"""The optimizer, and the average of the weights over steps."""
+"""The optimizer, and the exponential moving average (EMA) of the weights."""
 
 from collections.abc import Mapping
 
@@ -24,40 +24,38 @@ def adamw(
     """AdamW (Loshchilov & Hutter 2019) with a linear warm-up and a cosine decay.
 
     Args:
-        lr: the rate at the end of the warm-up.
-        steps: where the cosine reaches 0, warm-up included.
-        warmup: steps of the warm-up.
+        lr: the learning rate at the end of the warm-up.
+        steps: the step at which the learning rate reaches 0, warm-up included.
+        warmup: the number of steps in the warm-up.
         b1, b2, eps, weight_decay: as in optax.adamw.
-        decay: which leaves decay: "all", or "matrices" (no biases, scales of norms or positions:
-            minGPT's groups).
-        scales: {item of params, such as "encoder": factor on its rate}; items that are not named
-            have factor 1. If given, leaves named frozen_… are not trained.
+        decay: the leaves that weight decay applies to: "all", or "matrices", which leaves out
+            biases, scales of norms and position embeddings, as in minGPT.
+        scales: {item of params, such as "encoder": factor on its learning rate}; the default is 1.
+            With any scales, even {}, leaves named frozen_… are not trained.
     """
-    # The rate per step, and which leaves decay.
+    # For optax, mask=None means that all leaves decay.
     mask = {"all": None, "matrices": weight_matrices}[decay]
-    # From 0 to lr in `warmup` steps, then along a cosine to 0 at `steps`.
+    # From 0 to lr in `warmup` steps, then along a cosine to 0 at step `steps`.
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps)
     adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
     if scales is None:
         return adam
-    # After Adam, which would divide a factor on the gradients out again.
+    # Scaled after Adam: its normalization would cancel a factor on the gradients.
     return optax.chain(adam, optax.stateless(lambda updates, _: scale_updates(updates, scales)))
 
 
 def clip_factor(norm: Array, grad_clip: float) -> Array:
-    """The factor [] that makes a gradient of this norm at most grad_clip long; 1 if that is 0.
-
-    A factor instead of an optax transformation: the mean over a batch is a factor too, and both in
-    one save a pass over all gradients, 5 % of a large network's step on a CPU.
-    """
+    """The factor [] that limits the norm of the gradients to grad_clip; 1 if grad_clip is 0."""
+    # A factor and not an optax transformation: multiplied with the factor of the mean over the
+    # batch, it saves one pass over all gradients, which is 5 % of a large network's step on a CPU.
     return jnp.minimum(1.0, grad_clip / norm) if grad_clip else jnp.ones_like(norm)
 
 
 def scale_updates(updates: Params, scales: Mapping[str, float]) -> Params:
-    """The updates times the factor of their item; 0 for leaves named frozen_…."""
+    """The updates, each multiplied by the factor of its item, or by 0 if named frozen_…."""
 
     def scale(path, leaf):
-        # The leaf's own name, and the item that it belongs to: the ends of its path.
+        # The last key of the path is the name of the leaf, the first one is its item of params.
         frozen = "frozen_" in jax.tree_util.keystr(path[-1:])
         return leaf * (0.0 if frozen else scales.get(path[0].key, 1.0))
 
@@ -65,21 +63,21 @@ def scale_updates(updates: Params, scales: Mapping[str, float]) -> Params:
 
 
 def weight_matrices(params: Params) -> Params:
-    """A tree of booleans: True at the leaves that multiply activations."""
+    """A tree of booleans: True for weights that are multiplied with activations as matrices."""
 
     def is_matrix(path, leaf):
-        # Biases and scales have one axis; position embeddings are added, not multiplied.
+        # Biases and scales of norms have one axis. Position embeddings have two and are added.
         return leaf.ndim > 1 and "position" not in jax.tree_util.keystr(path)
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 def ema_decay(count: Array, *, power: float, largest: float) -> Array:
-    """Decay of the EMA after n = `count` earlier updates: min(largest, 1 - n^-power).
+    """The decay of the EMA after n = `count` earlier updates: min(largest, 1 - n^-power).
 
-    It is 0 for n < 2 (the average is the weights), then .405, .561, … (for power 0.75): an average
-    over the last part of the run, however long the run is (Chi et al. 2023, code).
+    For n < 2 it is 0: the average equals the weights. With power 0.75 it continues with .405, .561,
+    …, so the average covers the last part of a run of any length (code of Chi et al. 2023).
     """
-    # n = 1 stands for n = 0 too, where the power is infinite; both give 0.
+    # n = 0 is treated like n = 1: n^-power would be infinite, and the decay of n = 1 is 0.
     n = jnp.maximum(count, 1).astype(jnp.float32)
     return jnp.clip(1 - n**-power, 0.0, largest)

@@ -1,16 +1,16 @@
-"""Parallelism strategies: many training steps on many devices. The only file that names pmap.
+"""Parallelism strategies: many training steps on many devices. Only this file uses pmap.
 
-Both strategies keep the whole state and data set on every device, give each device its part of
-every batch, and do several optimizer steps per call, in a `lax.scan`.
+Both strategies are data parallel. Every device has the whole state and data set and works on its
+part of every batch. A call does several optimizer steps in a `lax.scan`.
 
-    pmap   `jax.pmap` runs the program of one device on each; train_step adds sums and gradients
-           over the named axis.
-    mesh   `jax.jit` on arrays that carry their sharding: the program is that of the global batch,
-           train_step adds over no axis, and the compiler inserts the sums. A state that is itself
-           sharded would need other shardings here and no other step.
+    pmap   `jax.pmap` runs a program for one device on each of them. train_step adds losses and
+           gradients over the named axis.
+    mesh   `jax.jit` compiles a program for the global batch, whose arrays are sharded. train_step
+           adds over no axis: the compiler inserts the sums over devices. To shard the state as
+           well, only the shardings in this file would have to change.
 
-With several processes (see `distributed`) the devices are those of all of them, and every process
-hands over and receives the part of its own devices.
+With several processes (see `distributed`) the devices are those of all processes. Each process
+provides the inputs of its own devices and receives their results.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ from dpjax.core import runtime
 from dpjax.core.errors import UserError
 from dpjax.core.types import Array, Batch, Metrics
 
-AXIS = "devices"  # the only axis of both strategies
-# (table, inputs with leaves [b, ...], index [b]) -> Batch: see `dpjax.data.loader.gather`.
+AXIS = "devices"  # the name of the axis of devices, the only one in both strategies
+# (table, inputs with leaves [b, ...], index [b]) -> Batch, as `dpjax.data.loader.gather`.
 Gather = Callable[[Any, Any, Array], Batch]
 
 
@@ -36,7 +36,7 @@ class Call(Protocol):
     def __call__(self, state: Any, rng: Array, table: Any, inputs: Any) -> tuple[Any, Metrics]:
         """Returns the state after n steps, and metrics {name: [n]} on the host.
 
-        state, table: placed by the strategy; the state's memory is reused.
+        state, table: placed by the strategy. The state is donated: it cannot be used afterwards.
         rng: the run's key.
         inputs: a tree with leaves [n, b, ...] on the host, this process's part of n batches.
         """
@@ -46,9 +46,9 @@ class Call(Protocol):
 class Strategy(NamedTuple):
     """How training steps run on a list of devices.
 
-    place: a tree on the host -> copies of it on all devices.
-    fetch: a placed tree -> one copy of it, as numpy arrays.
-    repeat: (step, gather) -> Call. step(state, rng, batch, axis=...) is `train_step`.
+    place: a tree on the host -> a copy of it on every device.
+    fetch: a placed tree -> one of its copies, as numpy arrays.
+    repeat: (step, gather) -> Call, where step(state, rng, batch, axis=...) is `train_step`.
     """
 
     place: Callable[[Any], Any]
@@ -58,6 +58,7 @@ class Strategy(NamedTuple):
 
 def all_devices() -> list[jax.Device]:
     """The devices of all processes, sorted so that each process's part of a batch is one slice."""
+    # jax.devices() need not be in the order of processes.
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
@@ -75,48 +76,47 @@ def check_batch(batch_size: int, num_devices: int) -> None:
 
 def local_slice(batch_size: int, devices: Sequence[jax.Device]) -> slice:
     """The examples of a global batch that this process's devices work on."""
-    # `all_devices` is sorted by process, so the local devices are neighbours.
+    # The devices are sorted by process, so those of this process are consecutive.
     local = [i for i, at in enumerate(devices) if at.process_index == jax.process_index()]
     size = batch_size // len(devices)
     return slice(local[0] * size, (local[-1] + 1) * size)
 
 
 def global_index(inputs: Any, devices: Sequence[jax.Device]) -> np.ndarray:
-    """[b] int32, the numbers in the global batch of this process's inputs [n, b, ...]."""
-    # The inputs hold this process's part; the batch is larger by the share of its devices.
+    """[b] int32, the positions of this process's inputs [n, b, ...] in the global batch."""
+    # The inputs are this process's part of a batch. The size of the whole batch follows from its
+    # share of the devices.
     num_local = sum(at.process_index == jax.process_index() for at in devices)
     batch_size = jax.tree.leaves(inputs)[0].shape[1] * len(devices) // num_local
     return np.arange(batch_size, dtype=np.int32)[local_slice(batch_size, devices)]
 
 
 def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
-    """One program per device, each with its own examples: `jax.pmap` over the axis.
-
-    A single device takes the mesh strategy. Its axis of size one would cost: XLA's CPU copied an
-    image policy's state once per step (1.2 GB) and computed Adam's moments twice.
-    """
+    """One program per device, each with its own examples: `jax.pmap` over the axis."""
+    # With an axis of size one, XLA's CPU backend copied an image policy's state once per step
+    # (1.2 GB) and computed Adam's moments twice. So a single device uses the mesh strategy.
     if len(devices) == 1:
         return mesh_strategy(devices)
     local = [at for at in devices if at.process_index == jax.process_index()]
     by_device = NamedSharding(jax.sharding.Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
 
     def put(leaf):
-        """[...] -> [local devices, ...], the same on each."""
+        """[...] -> [local devices, ...], a copy for each device."""
         leaf = np.asarray(leaf)
         shape = (len(local), *leaf.shape)
         return jax.make_array_from_callback(shape, by_device, lambda _: leaf[None])
 
-    # pmap wants one axis of local devices in front.
     def split(leaf):
         """[n, b, ...] -> [local devices, n, b / local devices, ...]."""
+        # pmap maps over the first axis, which has one element per local device.
         parts = leaf.reshape(len(leaf), len(local), -1, *leaf.shape[2:])
         return np.moveaxis(parts, 1, 0)
 
     def repeat(step, gather):
-        # Every device has its own state, table, inputs and indices; the key is the same for all.
+        # Mapped over devices (0): state, table, inputs and index. The key is the same for all.
         options = dict(axis_name=AXIS, in_axes=(0, None, 0, 0, 0), devices=devices)
 
-        # The state is donated: its memory becomes that of the next one.
+        # The state is donated: its memory is reused for the next state.
         @functools.partial(jax.pmap, donate_argnums=0, **options)
         def call(state, rng, table, inputs, index):
             def one(state, inputs):
@@ -125,7 +125,7 @@ def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
             return scan(one, state, inputs)
 
         def run(state, rng, table, inputs):
-            # Every device learns which examples of the global batch its own are.
+            # The positions of each device's examples in the global batch, which seed their noise.
             index = global_index(inputs, devices).reshape(len(local), -1)
             state, metrics = call(state, rng, table, jax.tree.map(split, inputs), index)
             return state, fetch(metrics)
@@ -138,7 +138,7 @@ def pmap_strategy(devices: Sequence[jax.Device]) -> Strategy:
 
 def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
     """One program of the global batch, which the compiler splits: `jax.jit` on a mesh."""
-    # A copy on each device, or sharded along one axis.
+    # The shardings: copied to every device, or split along the axis of examples.
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_example = NamedSharding(mesh, PartitionSpec(AXIS))  # [B, ...]
@@ -146,6 +146,7 @@ def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
     combine = jax.make_array_from_process_local_data
 
     def put(leaf):
+        # Each device asks for its part of the array by index, which here is all of it.
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, everywhere, lambda index: leaf[index])
 
@@ -158,16 +159,16 @@ def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
             rng = jax.random.wrap_key_data(key)
 
             def one(state, inputs):
-                # The constraint is what splits the batch; the compiler derives the rest.
+                # Only the batch is told to be split; the compiler derives all other shardings.
                 batch = gather(table, inputs, index)
                 return step(state, rng, jax.lax.with_sharding_constraint(batch, by_example))
 
             return scan(one, state, inputs)
 
         def run(state, rng, table, inputs):
-            # Keys have no numpy form, so the key's data is placed instead.
+            # A key cannot be converted to numpy, so its data is placed and wrapped in `call`.
             key = put(jax.random.key_data(rng))
-            # Each process contributes its examples to arrays of the global batch.
+            # Combine the examples of all processes into arrays of the global batch.
             index = combine(by_example, global_index(inputs, devices))
             inputs = jax.tree.map(functools.partial(combine, by_step), inputs)
             state, metrics = call(state, key, table, inputs, index)
@@ -181,24 +182,25 @@ def mesh_strategy(devices: Sequence[jax.Device]) -> Strategy:
 
 def scan(one: Callable, state: Any, inputs: Any) -> tuple[Any, Any]:
     """`one(state, inputs[i]) -> (state, metrics)` for all i in order; metrics are stacked."""
-    # One program for n steps: the host speaks to the device once per call.
+    # One loop on the device for n steps, so that the host starts one program per call.
     if len(jax.tree.leaves(inputs)[0]) > 1:
         return jax.lax.scan(one, state, inputs)
-    # A single step needs no loop, in which some operations are slow (see `one_by_one`).
+    # A single step needs no loop. Inside a loop some operations are slow (see `one_by_one`).
     state, metrics = one(state, jax.tree.map(lambda leaf: leaf[0], inputs))
     return state, jax.tree.map(lambda leaf: leaf[None], metrics)
 
 
 def one_by_one(call: Call) -> Call:
-    """The same call, as n executions of the program of a single step instead of one scan.
+    """A call with the same results that runs n programs of one step each instead of one scan.
 
-    XLA's CPU takes ten times as long for a 2-D convolution inside a loop: a ResNet-18 of width 16
-    and its gradient, 128 images of 66 px, took 2,530 ms instead of 196 ms.
+    XLA's CPU backend is ten times as slow for 2-D convolutions inside a loop: a ResNet-18 of width
+    16 and its gradient, for 128 images of 66 px, took 2,530 ms instead of 196 ms.
     """
+    # [n, b, ...] -> [1, b, ...]; the slice keeps the axis of steps.
     at = lambda inputs, i: jax.tree.map(lambda leaf: leaf[i : i + 1], inputs)
 
     def run(state, rng, table, inputs):
-        # Metrics [1] per step, to be joined to [n].
+        # Every step returns metrics [1], which are joined to [n] at the end.
         metrics = []
         for i in range(len(jax.tree.leaves(inputs)[0])):
             state, values = call(state, rng, table, at(inputs, i))
@@ -209,7 +211,8 @@ def one_by_one(call: Call) -> Call:
 
 
 def first_copy(leaf: Array) -> np.ndarray:
-    """What lies on the first of this process's devices."""
+    """The part of an array that is on the first of this process's devices."""
+    # Arrays of other processes' devices cannot be read here, only the local ones.
     return np.asarray(leaf.addressable_shards[0].data)
 
 

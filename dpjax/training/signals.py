@@ -1,43 +1,44 @@
-"""SIGTERM and SIGINT are remembered until the run is at a place where it can be saved."""
+"""Postpones SIGTERM and SIGINT until the training loop can save the run and stop."""
 
 import signal
 
 
 class Stopped(Exception):
-    """A signal arrived during something long."""
+    """A signal was received; it ends a long evaluation inside the training loop."""
 
 
 class Signals:
-    """The first signal is remembered for the training loop; the second one kills the process.
+    """Records the first signal, for the training loop to act on; a second one ends the process.
 
-    Nothing is caught before `listen`: until the first step is done there is nothing to save, and a
-    handler in Python would have to wait for the compilation to end.
+    Before `listen`, signals end the process at once: there is nothing to save before the first
+    step, and a Python handler could not run until the compilation is over.
 
     received: the number of the first signal, or None.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict = {}  # the handlers that were there before `listen`
+        self._before: dict = {}  # {signal: its handler before `listen`}
 
     def listen(self) -> None:
-        """From here on, signals wait for the loop."""
+        """Installs the handlers: from now on signals are recorded."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, _) -> None:
-        # Only remembered: a handler runs between two instructions of the training loop.
+        # Only recorded: a handler may run between any two instructions of the training loop, where
+        # the state cannot be saved.
         self.received = number
-        # The default handlers, for the second signal.
+        # With the default handlers a second signal ends the process at once.
         for name in self._before:
             signal.signal(name, signal.SIG_DFL)
 
     def stop_if_received(self) -> None:
-        """Raises Stopped if a signal was received; for loops inside the training loop."""
+        """Raises Stopped if a signal was received; evaluators call it inside their loops."""
         if self.received:
             raise Stopped
 
     def close(self) -> None:
-        """Puts the earlier handlers back."""
+        """Restores the handlers that were there before `listen`."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What a training run is between two steps: one frozen tree."""
+"""The training state: everything that changes from one step to the next, as one frozen tree."""
 
 from typing import Any
 
@@ -12,15 +12,16 @@ from dpjax.core.types import Array, Params
 
 @struct.dataclass
 class TrainState:
-    """Everything that the next step needs, and everything that a resume restores.
+    """What the next step needs and a resume restores.
 
     step: [] int32, the number of optimizer steps done.
     params: {"encoder", "denoiser", "normalizer"}, float32.
-    ema: the same tree, averaged over steps.
+    ema: the same tree, with the exponential moving average of the weights.
     ema_count: [] int32, the number of EMA updates done (n in `optim.ema_decay`).
     opt_state: state of the optax transformation, for the trained part of params only.
     """
 
+    # `checkpoint.layout.items` names every field: a new one must be added there to be saved.
     step: Array
     params: Params
     ema: Params
@@ -29,10 +30,8 @@ class TrainState:
 
 
 def trained(params: Params) -> Params:
-    """The part of params that is optimized, averaged and decayed.
-
-    This is the only place that knows which part: the normalizer is data, not weights.
-    """
+    """The part of params that is optimized, averaged and decayed."""
+    # The only place that defines which part this is. The normalizer is computed from data.
     return {key: value for key, value in params.items() if key != "normalizer"}
 
 
@@ -41,9 +40,9 @@ def create(params: Params, tx: optax.GradientTransformation) -> TrainState:
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
-        # Copies: the step donates its state, and a buffer cannot be donated twice.
+        # A copy, since the step donates its state and a buffer cannot be donated twice.
         ema=jax.tree.map(jnp.array, params),
         ema_count=jnp.zeros([], jnp.int32),
-        # Moments of the trained part alone: the normalizer has no gradient.
+        # Adam's moments exist for the trained part only: the normalizer has no gradient.
         opt_state=tx.init(trained(params)),
     )

@@ -1,6 +1,7 @@
-"""Checkpoints: `writer` writes them, `reader` reads them, `integrity` proves them.
+"""Checkpoints: `writer` writes them, `reader` reads them, `integrity` verifies them.
 
-`layout` says what they look like on disk, and `run_lock` keeps a second process away.
+`layout` defines their files and folders. `run_lock` keeps two processes from training in the same
+run folder.
 """
 
 from dpjax.training.checkpoint.layout import read_meta, steps

@@ -1,12 +1,12 @@
-"""Arrays on disk, and the proof that they came back as they were.
+"""Arrays on disk, and the verification that they are read as they were saved.
 
-Orbax stores the arrays, one folder per item. Beside them lies a table with the path, shape, dtype
-and sha256 of every leaf, computed from the host copy that was handed to Orbax. Orbax itself
-returns flipped bits and casts dtypes without a word, so an item that was read is used only if it
-agrees with the table.
+Orbax stores the arrays, one folder per item. A table beside them has the path, shape, dtype and
+sha256 of every leaf, computed from the host copy that was passed to Orbax. Orbax itself does not
+detect flipped bits and casts dtypes silently, so every item that is read is compared with the
+table.
 
-An item is handled as {path: array}, a path being the tuple of its keys. So names do not depend on
-whether a level of the tree was a dict, a NamedTuple or a dataclass.
+Here an item is a dict {path: array}, where a path is the tuple of the keys to a leaf. So the names
+do not depend on whether a level of the tree was a dict, a NamedTuple or a dataclass.
 """
 
 import hashlib
@@ -27,13 +27,14 @@ Leaves = dict[tuple[str, ...], Any]
 Entries = list[dict]
 
 
+# Not a UserError: the reader catches it and tries an older step.
 class Damaged(Exception):
-    """What is on disk is not what was saved; the message names the file or leaf."""
+    """A file or leaf on disk differs from what was saved; the message names it."""
 
 
 def by_path(tree: Any) -> Leaves:
     """Any tree as {path: leaf}, in the order in which jax flattens it."""
-    # Keys of dicts, fields of dataclasses and positions in tuples all become plain strings.
+    # keystr(simple=True) turns dict keys, field names and tuple positions into plain strings.
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf
@@ -43,33 +44,36 @@ def by_path(tree: Any) -> Leaves:
 
 def nest(leaves: Leaves) -> dict[str, Any]:
     """{path: leaf} as nested dicts."""
+    # Not the inverse of `by_path`: tuples and dataclasses become dicts as well.
     return traverse_util.unflatten_dict(leaves)
 
 
 def spec(entry: dict) -> str:
-    """Dtype and shape as people write them: float32[3, 4]."""
+    """Dtype and shape for messages, such as float32[3, 4]."""
     return f"{entry['dtype']}{list(entry['shape'])}"
 
 
 def sha256(x: np.ndarray) -> str:
     """Hex digest of the bytes of x in C order; shape and dtype are not included."""
-    # Hashed as bytes: a bfloat16 array itself has no memoryview.
+    # Viewed as bytes, since hashlib cannot read bfloat16 arrays.
     flat = np.ascontiguousarray(x).reshape(-1)
     return hashlib.sha256(flat.view(np.uint8)).hexdigest()
 
 
 def count_non_finite(x: np.ndarray) -> int:
-    """How many NaNs and infinities are in x; 0 for integers."""
+    """The number of NaNs and infinities in x; 0 for integers."""
+    # Integers are always finite; `inexact` is floats (bfloat16 too) and complex numbers.
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return 0
     with np.errstate(all="ignore"):
-        # A NaN or infinity survives the sum, which is twice as fast as looking at each number. A
-        # sum that overflows is looked at again.
+        # Fast path: the sum is finite only if all values are; it takes half the time of a test of
+        # each value. If it is not, which an overflow can cause too, the values are counted.
         return 0 if np.isfinite(x.sum()) else int((~np.isfinite(x)).sum())
 
 
 def entries(leaves: Leaves) -> Entries:
     """The table of one item."""
+    # Lists and strings only: the table is stored as JSON.
     return [
         {
             "path": list(path),
@@ -82,11 +86,13 @@ def entries(leaves: Leaves) -> Entries:
 
 
 def mismatches(item: str, table: Entries, expected: Leaves) -> list[str]:
-    """One line for each leaf whose presence, shape or dtype in the table is not the expected one.
+    """Compares a table with the expected leaves; one line for each leaf that differs.
+
+    A leaf differs if it is missing, unexpected, or of another shape or dtype.
 
     expected: {path: array, or anything with `shape` and `dtype`}.
     """
-    # Both sides as {path: dtype and shape}.
+    # Both sides as {path: dtype and shape}, then the paths of either side.
     have = {tuple(entry["path"]): spec(entry) for entry in table}
     want = {
         path: spec({"dtype": np.dtype(x.dtype), "shape": x.shape}) for path, x in expected.items()
@@ -100,12 +106,12 @@ def mismatches(item: str, table: Entries, expected: Leaves) -> list[str]:
 
 
 def write_arrays(directory: Path, leaves: Leaves) -> None:
-    """Writes one item with Orbax; it is on disk when this returns.
+    """Writes one item with Orbax, and waits until it is on disk.
 
-    Orbax takes neither an empty tree nor an array of size 0. Both are in the table alone: the
-    encoder {} of a policy that sees numbers only has no folder.
+    Orbax accepts neither an empty tree nor an array of size 0. These are in the table only. For
+    example, a policy without images has the encoder {}, for which there is no folder.
     """
-    # Orbax sees nested dicts of arrays and nothing else, whatever the tree was made of.
+    # Orbax gets nested dicts of arrays, whatever containers the tree was made of.
     filled = {path: x for path, x in leaves.items() if x.size}
     if filled:
         _orbax().save(directory.absolute(), args=ocp.args.PyTreeSave(nest(filled)))
@@ -116,7 +122,7 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
 
     Raises `Damaged` unless exactly the leaves of the table are there, with the same bytes.
     """
-    # Everything that Orbax finds, as numpy arrays.
+    # Read the whole folder, which exists if at least one leaf has a size above 0.
     where = directory.name
     restored = {}
     if any(0 not in entry["shape"] for entry in table):
@@ -124,11 +130,12 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
             raise Damaged(f"{where}: the folder is missing")
         try:
             restored = by_path(_orbax().restore(directory.absolute()))
-        # Torn files end in errors of many classes, from KeyError to XlaRuntimeError.
+        # Damaged files raise errors of many classes, from KeyError to XlaRuntimeError.
         except Exception as error:
+            # As one line: Orbax's messages may have many.
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise Damaged(f"{where}: can't be read ({reason[:200]})") from error
-    # Each leaf of the table must be among it; arrays of size 0 were never handed to Orbax.
+    # Compare each leaf of the table with what was read. Arrays of size 0 follow from their shape.
     leaves = {}
     for entry in table:
         path = tuple(entry["path"])
@@ -137,9 +144,10 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
             restored[path] = np.zeros(entry["shape"], entry["dtype"])
         if path not in restored:
             raise Damaged(f"{name}: the leaf is missing")
+        # What remains in `restored` at the end is not in the table.
         leaves[path] = np.asarray(restored.pop(path))
         _compare(name, leaves[path], entry)
-    # Whatever is left over does not belong to this checkpoint.
+    # A leaf in the folder that is not in the table was not saved with this checkpoint.
     if restored:
         raise Damaged(f"{where}/{'/'.join(min(restored))}: a leaf that was never saved")
     return leaves
@@ -147,7 +155,7 @@ def read_arrays(directory: Path, table: Entries) -> Leaves:
 
 def _compare(name: str, x: np.ndarray, entry: dict) -> None:
     """Raises `Damaged` if x is not the array that the entry describes."""
-    # Orbax would cast or reshape silently, so dtype and shape come before the bytes.
+    # The hash covers the bytes only, so dtype and shape are compared as well.
     here = {"dtype": str(x.dtype), "shape": list(x.shape)}
     if spec(here) != spec(entry):
         raise Damaged(f"{name}: {spec(here)} was read, {spec(entry)} was saved")
@@ -156,11 +164,11 @@ def _compare(name: str, x: np.ndarray, entry: dict) -> None:
 
 
 def _orbax() -> ocp.Checkpointer:
-    """An Orbax checkpointer of one tree, for this process alone.
+    """An Orbax checkpointer for one tree, used by this process only.
 
-    Uncompressed: compression made float weights 8 % smaller and a save three times as slow (zstd).
-    Without active_processes Orbax would wait for processes that do not save.
+    It does not compress: zstd made float weights 8 % smaller and saving three times as slow.
     """
+    # By default Orbax waits for all processes of a distributed run, and only one of them saves.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(),
         active_processes={jax.process_index()},
@@ -171,13 +179,13 @@ def _orbax() -> ocp.Checkpointer:
 
 
 def seal(content: Any) -> str:
-    """JSON text that carries the sha256 of its own content."""
+    """JSON text that has the content and the sha256 of it; see `read_sealed`."""
     return json.dumps({"sha256": _text_hash(content), "content": content}, indent=1)
 
 
 def read_sealed(path: Path) -> Any:
-    """The content of a sealed file; `Damaged` if it is missing or not what was written."""
-    # Missing, unreadable and changed are three different faults for whoever looks at the disk.
+    """The content of a sealed file; `Damaged` if the file is missing or was changed."""
+    # Three messages, for a file that is missing, that is not valid JSON, or that was changed.
     try:
         sealed = json.loads(path.read_text(encoding="utf-8"))
         intact = sealed["sha256"] == _text_hash(sealed["content"])
@@ -192,15 +200,16 @@ def read_sealed(path: Path) -> Any:
 
 
 def _text_hash(content: Any) -> str:
-    """Hex digest of JSON content, whatever its order and indentation."""
-    # Through JSON once more: tuples and integer keys are hashed as what will be read back.
+    """Hex digest of JSON content; it does not depend on the order of keys or on indentation."""
+    # Through JSON once, which turns tuples into lists and integer keys into strings: the content
+    # must have the same hash before it is written and after it is read.
     text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sync_folder(path: Path) -> None:
-    """Writes the names in a folder to disk, so that a rename survives a power cut."""
-    # POSIX: a folder is opened like a file, and fsync then covers its names.
+    """Writes a folder's list of names to disk, so that a rename survives a power cut."""
+    # POSIX: a folder can be opened like a file, and fsync then writes its list of names.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What a run's checkpoints look like on disk: folders of steps, items, and the two JSON files."""
+"""The files of a run's checkpoints: a folder per step, a folder per item, and two JSON files."""
 
 from collections.abc import Sequence
 import logging
@@ -11,16 +11,16 @@ from dpjax.training.checkpoint import integrity
 from dpjax.training.checkpoint.integrity import Damaged
 from dpjax.training.state import TrainState
 
-# The two JSON files of a step: config, versions and score; and the digest of every leaf.
-META = "meta.json"
-DIGEST = "digest.json"
-# Part of the name of a folder that is not a checkpoint yet, or not any more.
+# The two JSON files of a step.
+META = "meta.json"  # step, score, config, versions
+DIGEST = "digest.json"  # shape, dtype and sha256 of every leaf
+# Part of the name of a folder that is still being written, or that is being deleted.
 TMP = ".dpjax-tmp"
-# The items of every checkpoint, each a folder of its own, so that each can be read alone.
+# The items of every checkpoint. Each has its own folder, so that each can be read separately.
 ITEMS = ("encoder", "denoiser", "ema_encoder", "ema_denoiser")
 ITEMS += ("normalizer", "optimizer", "counters")
 PathLike = str | os.PathLike
-Table = dict[str, integrity.Entries]  # {item: its leaves}
+Table = dict[str, integrity.Entries]  # {item: table of its leaves}, the content of DIGEST
 log = logging.getLogger("dpjax")
 
 
@@ -31,7 +31,7 @@ def folder(run_dir: PathLike) -> Path:
 
 def items(state: TrainState) -> dict[str, Any]:
     """A training state as {item of a checkpoint: tree}; params and EMA share the normalizer."""
-    # Another key would be dropped silently.
+    # A key that the items below do not have would not be saved.
     expected = {"encoder", "denoiser", "normalizer"}
     if set(state.params) != expected:
         raise UserError(
@@ -51,12 +51,13 @@ def items(state: TrainState) -> dict[str, Any]:
 
 def read_table(directory: Path) -> Table:
     """The digest table of a step; `Damaged` unless both of its JSON files are intact."""
-    # Folders of other programs and of interrupted copies may be empty.
+    # An interrupted copy of a checkpoint may leave an empty folder.
     if not os.listdir(directory):
         raise Damaged("an empty folder")
     integrity.read_sealed(directory / META)
-    # The digests are sealed too, so that a flipped bit in them is not taken for one in an array.
+    # The table is sealed too, so that a flipped bit in it is not mistaken for one in an array.
     table = integrity.read_sealed(directory / DIGEST)
+    # A checkpoint of another version may have other items.
     if set(table) != set(ITEMS):
         raise Damaged(f"{DIGEST}: lists the items {sorted(table)}, not {sorted(ITEMS)}")
     return table
@@ -70,22 +71,23 @@ def read_step(
 
 
 def list_steps(root: Path, warn: bool = False) -> list[int]:
-    """The folders whose name is a step, newest first.
+    """The steps that have a folder, newest first.
 
-    warn: log whatever only looks like a step.
+    warn: log files and temporary folders whose names begin with a step.
     """
     there = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        # "007" or "٣" are not names that a step can have.
+        # Only str(step) counts: "007" and "٣" are digits too, but not names of a step.
         name = path.name.split(".")[0]
         if not (name.isascii() and name.isdigit() and name == str(int(name))):
             continue
+        # A folder is a step if its name is the number only.
         problem = ""
         if not path.is_dir():
             problem = "is a file, not a folder"
         elif path.name == name:
             there.append(int(name))
-        elif "tmp" in path.name:  # Orbax's temporary folders, and dpjax's
+        elif "tmp" in path.name:  # temporary folders of Orbax and of dpjax
             problem = "is a save that did not finish"
         if warn and problem:
             log.warning("checkpoint skipped: %s %s", path.name, problem)
@@ -93,8 +95,8 @@ def list_steps(root: Path, warn: bool = False) -> list[int]:
 
 
 def steps(run_dir: PathLike) -> list[int]:
-    """The steps that look complete, in ascending order; only reading them proves it."""
-    # Both JSON files are written after the arrays: with them, nothing is missing.
+    """The steps that look complete, in ascending order; the arrays are not verified."""
+    # The JSON files are written after the arrays, so a step that has both is complete.
     complete = []
     for step in list_steps(folder(run_dir)):
         try:
@@ -106,7 +108,8 @@ def steps(run_dir: PathLike) -> list[int]:
 
 
 def read_meta(run_dir: PathLike, step: int) -> dict:
-    """What was saved beside the arrays: step, config, versions, score, and extras."""
+    """The meta.json of a step: step, config, versions, score, and extras."""
+    # The file is sealed, so its content is what was saved.
     try:
         return integrity.read_sealed(folder(run_dir) / str(step) / META)
     except Damaged as error:

@@ -1,4 +1,4 @@
-"""Reading checkpoints: the newest step that proves to be what was saved.
+"""Reads the newest valid checkpoint of a run.
 
 Directory listings are not trusted. A checkpoint is valid only if its digest table is intact and
 every requested leaf matches it; skipped checkpoints are logged.
@@ -29,20 +29,22 @@ def restore_latest(
 
     Args:
         like: a state, or its shapes and dtypes.
-        step: restore this step and no other.
+        step: the step to restore; None for the newest valid one.
 
     Returns:
         The state, or None if the run has no checkpoint yet.
 
     Raises:
-        UserError: if there are checkpoints and none is valid (starting afresh over them is the
-            user's decision), or if tree, shapes or dtypes differ from those of `like`.
+        UserError: if there are checkpoints but none is valid (only the user can decide to start
+            again from step 0), or if tree, shapes or dtypes differ from those of `like`.
     """
-    # The leaves that the state must have, to be compared before any array is read.
+    # The leaves that the state must have. They are compared with the table of a checkpoint before
+    # any array is read.
     expected = {name: integrity.by_path(tree) for name, tree in layout.items(like).items()}
 
     def read(step: int, directory: Path, table: Table) -> dict[str, integrity.Leaves]:
-        # Another tree is the user's mistake and stops here; damage goes on to the next step.
+        # A state that does not fit raises a UserError, which ends the search. `Damaged` does not:
+        # the next older step is tried.
         _check_fit(f"checkpoint step {step} in {directory.parent}", table, expected)
         return layout.read_step(directory, table)
 
@@ -50,10 +52,11 @@ def restore_latest(
     if valid is None:
         return None
     _, leaves = valid
-    # Leaves are put into the tree in the order of `like`: the table's order is that of the run
-    # that saved.
+    # Put the leaves into the tree of `like`, in its order: the run that saved them may have had
+    # another one.
     trees = {}
     for name, tree in layout.items(like).items():
+        # `unflatten` also restores the tuples and dataclasses of the optimizer's state.
         ordered = [leaves[name][path] for path in expected[name]]
         trees[name] = jax.tree.unflatten(jax.tree.structure(tree), ordered)
     return _state_of(trees, like)
@@ -62,22 +65,24 @@ def restore_latest(
 def load_items(
     run_dir: PathLike, names: Sequence[str], step: int | None = None
 ) -> tuple[dict[str, Any], int]:
-    """The named items of a checkpoint as numpy trees, and the step that they are of.
+    """The named items of a checkpoint as trees of numpy arrays, and the checkpoint's step.
 
-    Trees are nested dicts whatever they were when they were saved (an optimizer's tuples become
-    "0", "1", …); only the normalizer comes back as a Normalizer.
+    The trees are nested dicts: tuples, such as those of an optimizer, become dicts with the keys
+    "0", "1", …. Only the normalizer is returned as a Normalizer.
 
     Args:
+        names: see `layout.ITEMS`.
         step: the step to load; None for the newest valid one.
 
     Raises:
-        UserError: if no checkpoint, or not that of `step`, is there and valid.
+        UserError: if there is no valid checkpoint, or that of `step` is missing or damaged.
     """
+    # A misspelt name is reported before anything is read.
     for name in names:
         if name not in layout.ITEMS:
             text = f"a checkpoint has no item {name!r}; {choices(name, layout.ITEMS)}."
             raise UserError(text, argument="names")
-    # Only the named items are read and compared: damage in others does not matter.
+    # Only the named items are read and verified, so damage in other items does not matter.
     read = lambda _, directory, table: layout.read_step(directory, table, names)
     valid = _newest_valid(run_dir, read, step)
     if valid is None:
@@ -85,7 +90,8 @@ def load_items(
             f"no checkpoint in {layout.folder(run_dir)}: train first, or check the path."
         )
     step, leaves = valid
-    # The normalizer is the only item whose class its users need.
+    # The normalizer's methods are needed; the other items are used as dicts. A normalizer without
+    # keys has no leaves, and so no "offset" and "scale".
     trees = {name: integrity.nest(leaves[name]) for name in names}
     if "normalizer" in trees:
         tree = trees["normalizer"]
@@ -96,15 +102,18 @@ def load_items(
 def load_params(
     run_dir: PathLike, *, which: str = "ema", step: int | None = None
 ) -> tuple[Params, int]:
-    """The params of a checkpoint and its step: averaged (which="ema") or as trained ("raw").
+    """The params of a checkpoint, and its step.
 
-    step: the step to load; None for the newest valid one.
+    Args:
+        which: "ema" for the averaged weights, "raw" for those of the last optimizer step.
+        step: the step to load; None for the newest valid one.
     """
+    # The prefix of the items' names.
     prefixes = {"ema": "ema_", "raw": ""}
     if which not in prefixes:
         text = f"which={which!r} is unknown; {choices(which, prefixes)}."
         raise UserError(text, argument="which")
-    # The normalizer is not averaged, so both kinds of params share it.
+    # The normalizer is not averaged: it is the same item for both.
     names = {key: prefixes[which] + key for key in ("encoder", "denoiser")}
     names["normalizer"] = "normalizer"
     trees, step = load_items(run_dir, tuple(names.values()), step)
@@ -112,8 +121,8 @@ def load_params(
 
 
 def _state_of(trees: dict[str, Any], like: TrainState) -> TrainState:
-    """The training state of a checkpoint's items."""
-    # The normalizer is stored once and belongs to both.
+    """The training state from the items of a checkpoint; the inverse of `layout.items`."""
+    # The normalizer is stored once and is part of both params and EMA.
     params = {key: trees[key] for key in ("encoder", "denoiser", "normalizer")}
     ema = {key: trees[f"ema_{key}"] for key in ("encoder", "denoiser")}
     return like.replace(
@@ -132,11 +141,12 @@ def _newest_valid(
     only: the one step to try, instead of all from the newest down.
     """
     root = layout.folder(run_dir)
+    # A step that was asked for must exist.
     there = layout.list_steps(root, warn=True)
     if only is not None and only not in there:
         text = f"no step {only} in {root}; there are {sorted(there) or 'none'}."
         raise UserError(text, argument="step")
-    # From the newest down, until one is read completely.
+    # Try the steps from the newest down until one is read completely.
     reasons = []
     for step in there if only is None else [only]:
         directory = root / str(step)
@@ -145,7 +155,7 @@ def _newest_valid(
         except (Damaged, OSError) as error:
             reasons.append(f"step {step}: {error}")
             log.warning("checkpoint skipped: %s", reasons[-1])
-    # Checkpoints without a valid one are an error, and no checkpoint at all is a fresh run.
+    # If there are checkpoints, one must be valid. If there are none, the run has just started.
     if reasons:
         raise UserError(
             f"no good checkpoint in {root}: {'; '.join(reasons)}. Restore a copy, or move "
@@ -155,11 +165,12 @@ def _newest_valid(
 
 
 def _check_fit(where: str, table: Table, expected: dict[str, integrity.Leaves]) -> None:
-    """Raises a UserError that names leaves which the checkpoint has otherwise, or not at all."""
-    # Another network or optimizer differs in many leaves; the first five say enough.
+    """Raises a UserError if a checkpoint has other leaves, shapes or dtypes than expected."""
+    # Every leaf of every item.
     wrong = []
     for name in layout.ITEMS:
         wrong += integrity.mismatches(name, table[name], expected[name])
+    # Another network or optimizer differs in many leaves, so only the first five are listed.
     if wrong:
         more = f" (and {len(wrong) - 5} more leaves)" if len(wrong) > 5 else ""
         raise UserError(

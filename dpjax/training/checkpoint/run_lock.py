@@ -1,4 +1,4 @@
-"""The lock of a run folder: one process at a time trains there."""
+"""The lock of a run folder: only one process at a time may train there."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from dpjax.core import files
 from dpjax.core.errors import UserError
 from dpjax.training.checkpoint.layout import PathLike
 
-# Kept open: a lock lasts until its file is closed, by the caller or with the process.
+# Keeps the files open: a lock is released when its file is closed or its process ends.
 _locks: list[IO] = []
 
 
@@ -20,19 +20,20 @@ def lock(run_dir: PathLike) -> IO:
     """
     path = Path(run_dir) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Opened without truncating: the file names its holder until the lock is ours.
+    # "a+" does not empty the file, which names the process that has the lock.
     file = open(path, "a+", encoding="utf-8")
     if not files.try_lock(file):
-        # The file says who holds it, unless that process was killed while writing.
+        # That process may have been killed before it wrote its name.
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
         raise UserError(
             f"{run_dir} is locked by {holder}: wait for it, stop it, or choose another workdir."
         )
-    # The lock is ours: the next process that asks will read this line.
+    # This process has the lock; another one that tries will show this line in its error.
     file.truncate(0)
     file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
     file.flush()
+    # A caller that drops the file must not lose the lock.
     _locks.append(file)
     return file
