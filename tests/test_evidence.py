@@ -21,6 +21,8 @@ from dpjax.config import cameras
 from dpjax.inference import exported
 from dpjax.runs import run as run_lib
 
+pytestmark = pytest.mark.slow
+
 EVIDENCE = Path(__file__).parent / "golden" / "cb7fdeb"
 RUNS = sorted(path.name.partition(".")[0] for path in (EVIDENCE / "trained").iterdir())
 KEY = 3
@@ -35,7 +37,7 @@ def recorded(path):
 def draw(run):
     """(20 observations, previous actions): images of noise and numbers, as they were drawn."""
     rng, horizon = np.random.default_rng(7), run.config.horizon
-    rows = cameras.rows(run.spec, horizon.obs)
+    rows = cameras.observation_shapes(run.spec, horizon.obs)
     obs = {
         key: rng.integers(0, 256, (20, *row.shape)).astype(np.uint8)
         if row.dtype == np.uint8
@@ -68,7 +70,7 @@ def check(run_dir, path):
         run = run_lib.load(run_dir, **options)
         obs, previous = draw(run)
         last = previous if options["warm_start"] else None
-        got = np.asarray(run.plan(jax.random.key(KEY), obs, last))
+        got = np.asarray(run.sample_actions(jax.random.key(KEY), obs, last))
         np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max(), err_msg=label)
 
 
