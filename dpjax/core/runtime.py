@@ -58,16 +58,15 @@ def set_up() -> None:
 
 
 def keep_memory() -> None:
-    """Keeps freed memory in the process, for the next call of a program (glibc only).
-
-    Otherwise glibc returns each call's temporaries to the kernel, and the next call faults them
-    in again, page by page: 8 % of the time of a ResNet-18 and its gradient (`experiments/cpu`).
-    """
+    """Keeps freed memory in the process, for the next call of a program (glibc only)."""
+    # Otherwise glibc returns each call's temporaries to the kernel, and the next call faults them
+    # in again, page by page: 8 % of the time of a ResNet-18 and its gradient (`experiments/cpu`).
+    # mallopt is glibc's: macOS, Windows and musl have allocators of their own.
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(TRIM_THRESHOLD, -1)
-    libc.mallopt(MMAP_MAX, 0)
+    libc.mallopt(TRIM_THRESHOLD, -1)  # the heap never shrinks
+    libc.mallopt(MMAP_MAX, 0)  # large arrays are in the heap too
     # glibc grows the heap of the main thread alone without a limit. With synchronous dispatch
     # temporaries are allocated in the thread that calls the program, which is the main one.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -75,6 +74,7 @@ def keep_memory() -> None:
 
 def choose_libraries() -> None:
     """Adds YNNPACK_FLAG to the environment's XLA_FLAGS, unless it is there already."""
+    # A user's own choice stays.
     flags = os.environ.get("XLA_FLAGS", "")
     if YNNPACK_FLAG in flags or not is_tried():
         return
@@ -82,20 +82,17 @@ def choose_libraries() -> None:
 
 
 def compiler_options() -> dict[str, str] | None:
-    """Options of `jax.jit` for training steps: on a CPU, optimization barriers are kept.
-
-    Without them XLA's CPU backend duplicates shared producers into every consumer and undoes
-    rematerialization.
-    """
+    """Options of `jax.jit` for training steps: on a CPU, optimization barriers are kept."""
+    # Without them XLA's CPU backend duplicates shared producers into every consumer and undoes
+    # rematerialization.
     return KEEP_BARRIERS if is_tried() and jax.default_backend() == "cpu" else None
 
 
 def processor() -> str:
-    """A name for the kind of processor, such as "x86_64-1a2b3c4d5e6f".
-
-    XLA compiles for the instruction set of the machine. Where a home folder is shared by several
-    machines, another one's programs are refused with pages of text, or crash.
-    """
+    """A name for the kind of processor, such as "x86_64-1a2b3c4d5e6f"."""
+    # XLA compiles for the instruction set of the machine. Where a home folder is shared by
+    # several machines, another one's programs are refused with pages of text, or crash.
+    # /proc/cpuinfo lists the instruction sets; elsewhere the name has to do.
     text = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -129,6 +126,7 @@ def use_cache() -> Path | None:
         if folder is None:
             return None
         folder.mkdir(parents=True, exist_ok=True)
+        # jax finds out only after compiling that it cannot write.
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home folder

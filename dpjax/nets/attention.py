@@ -52,6 +52,7 @@ def dropouts(rate: float, keys: PRNGKey | None) -> Drop:
     """
     if keys is None or not rate:
         return lambda x: x
+    # The number of the call is folded into the keys: no two calls draw the same mask.
     calls = itertools.count()
 
     def drop(x: Array) -> Array:
@@ -68,12 +69,15 @@ def attention(q: Array, k: Array, v: Array, heads: int, allowed: Array | None, d
     allowed: bool [T, M], what each query may attend to; None for everything.
     The softmax is computed in float32 whatever q is.
     """
+    # [B, T, heads, E / heads]
     split = lambda x: x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
     q, k, v = split(q), split(k), split(v)
+    # Scores [B, heads, T, M] and what each query attends to.
     score = jnp.einsum("bthd,bmhd->bhtm", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     if allowed is not None:
         score = jnp.where(allowed, score, -jnp.inf)
     weight = drop(jax.nn.softmax(score)).astype(v.dtype)
+    # The heads side by side again.
     mixed = jnp.einsum("bhtm,bmhd->bthd", weight, v)
     return mixed.reshape(*mixed.shape[:2], -1)
 

@@ -63,6 +63,7 @@ def view_images(view: CameraView, x: Array, keys: PRNGKey | None) -> Array:
         x = jax.image.resize(x.astype(jnp.float32), shape, "linear")
     if keys is None:
         return center_crop(x, view.crop) if view.crop else x
+    # Three keys per example, [3, B].
     shift_keys, crop_keys, color_keys = jnp.moveaxis(
         jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0
     )
@@ -84,6 +85,7 @@ def color_jitter(view: CameraView, key: PRNGKey, x: Array) -> Array:
     torchvision's ColorJitter draws the order too; it clips after each, as is done here. The hue
     is rotated in YIQ, which keeps the brightness, not in HSV.
     """
+    # Brightness is a factor; contrast is one around the mean, saturation one around gray.
     brightness, contrast, saturation, hue = jax.random.split(key, 4)
     draw = lambda key, x: jax.random.uniform(key, (), minval=-x, maxval=x)
     clip = lambda x: jnp.clip(x, 0.0, 255.0)
@@ -114,6 +116,7 @@ def random_crop(keys: PRNGKey, x: Array, size: tuple[int, int]) -> Array:
     margins = [full - part for full, part in zip(x.shape[-3:-1], size)]
 
     def crop_example(key: PRNGKey, frames: Array) -> Array:
+        # randint excludes its upper bound.
         top, left = (
             jax.random.randint(k, (), 0, margin + 1)
             for k, margin in zip(jax.random.split(key), margins)

@@ -43,6 +43,7 @@ class Block(nn.Module):
     def __call__(self, x: Array, modulation: Array, drop: Drop) -> Array:
         """x [B, Tp, E], modulation [B, 6 E] -> [B, Tp, E]."""
         linear = functools.partial(dense, kernels=self.kernels)
+        # Two halves of three, [B, 1, E] each: the same for all steps.
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = jnp.split(
             modulation[:, None], 6, axis=-1
         )
@@ -79,6 +80,7 @@ class DiT(nn.Module):
         linear = functools.partial(dense, kernels=self.kernels)
         self.action_in = linear(self.width)
         self.position = self.param("position", normal, (self.horizon, self.width))
+        # The MLPs of the noise level and of the observation.
         self.time_in = linear(self.width)
         self.time_out = linear(self.width)
         self.obs_in = linear(self.width)
@@ -95,9 +97,11 @@ class DiT(nn.Module):
         """cond [B, To, F], t [...] -> the modulations M of all blocks, [..., M] and [B, M]."""
         del keys  # dropout is in the blocks only
         chex.assert_rank(cond, 3)
+        # c in its two halves.
         waves = sinusoidal(t, self.width).astype(cond.dtype)
         time = self.time_out(jax.nn.silu(self.time_in(waves)))
         obs = self.obs_out(jax.nn.silu(self.obs_in(cond.reshape(cond.shape[0], -1))))
+        # All that is linear in c.
         per_level = self.modulate_time(jax.nn.silu(time))
         return Context(per_level=per_level, shared=self.modulate_obs(jax.nn.silu(obs)))
 
@@ -114,6 +118,7 @@ class DiT(nn.Module):
         for i, block in enumerate(self.blocks):
             part = modulation[:, i * size : (i + 1) * size]
             tokens = apply_block(block, tokens, part, drop, remat=self.remat)
+        # The last norm is modulated too; it has no gate.
         shift, scale = jnp.split(modulation[:, None, -2 * self.width :], 2, axis=-1)
         return self.action_out(self.norm_out(tokens) * (1 + scale) + shift)
 

@@ -59,6 +59,7 @@ class Cameras(nn.Module):
         for i, name in enumerate(self.cameras):
             x = obs[name]  # [B, To, H, W, 3]
             encoder = self.encoders[0 if self.shared else i]
+            # Frames are examples of their own for the encoder.
             h = method(encoder, x.reshape(-1, *x.shape[2:]))
             yield name, h.reshape(*x.shape[:2], *h.shape[1:])
 

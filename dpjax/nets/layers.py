@@ -32,6 +32,7 @@ def sinusoidal(t: Array, size: int) -> Array:
 
     Vaswani et al. 2017 with the last frequency at 1/10000 exactly, as in Chi et al. 2023.
     """
+    # From 1 down to 1/10000, evenly spaced in the logarithm.
     half = size // 2
     frequency = np.exp(-np.log(10000.0) / (half - 1) * np.arange(half)).astype(np.float32)
     angle = t[..., None].astype(jnp.float32) * frequency
@@ -56,6 +57,7 @@ def apply_block(block: nn.Module, x: Array, *args: Any, remat: bool, **options: 
     remat: the block's activations are computed again in the backward pass, not stored. The
         block exists before and keeps its name, so the tree of parameters is the same.
     """
+    # Only x is an input of what is computed again; args and options are closed over.
     call = lambda block, x: block(x, *args, **options)
     return nn.remat(call)(block, x) if remat else call(block, x)
 
@@ -74,6 +76,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        # "kernel", or "transposed" in params for sampling on a CPU.
         fan_in = x.shape[-1]
         kernel = kernel_param(self, self.kernel_init, (fan_in, self.features), fan_in)
         y = dense(x, kernel, kernels=self.kernels)
@@ -96,7 +99,7 @@ class Conv1D(nn.Module):
         shape = (self.size, x.shape[-1], self.features)
         kernel = kernel_param(self, torch_uniform, shape, fan_in)
         bias = self.param("bias", torch_uniform, (self.features,), fan_in)
-        padding = self.size // 2
+        padding = self.size // 2  # symmetric, as in torch
         return conv(x, kernel, stride=self.stride, padding=padding, kernels=self.kernels) + bias
 
 
@@ -138,5 +141,6 @@ class FrozenNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        # The optimizer leaves parameters with this prefix alone.
         scale, bias = scale_and_bias(self, x.shape[-1], "frozen_")
         return x * jax.lax.stop_gradient(scale) + jax.lax.stop_gradient(bias)

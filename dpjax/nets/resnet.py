@@ -64,10 +64,12 @@ class BasicBlock(nn.Module):
     def __call__(self, x: Array) -> Array:
         conv = functools.partial(Conv, self.features, kernels=self.kernels)
         norm = functools.partial(make_norm, self.norm, self.features, kernels=self.kernels)
+        # Two convolutions; the first one halves the image at stride 2.
         h = conv(3, self.stride, name="conv0")(x)
         h = nn.relu(norm(name="norm0")(h))
         h = conv(3, name="conv1")(h)
         h = norm(name="norm1")(h)
+        # The shortcut follows where the shape changes.
         if self.stride > 1 or x.shape[-1] != self.features:
             x = conv(1, self.stride, name="shortcut")(x)
             x = norm(name="shortcut_norm")(x)
@@ -91,9 +93,11 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        # The stem: a quarter of the height and width.
         x = Conv(self.width, 7, 2, self.kernels, name="conv")(x)
         x = make_norm(self.norm, self.width, kernels=self.kernels, name="norm")(x)
         x = max_pool(nn.relu(x), kernels=self.kernels)
+        # Four stages, each of twice the channels.
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             features = self.width * 2**stage
             for i in range(blocks):
@@ -108,8 +112,10 @@ class ResNet(nn.Module):
 def spatial_softmax(maps: Array) -> Array:
     """Equation (1): [B, H, W, K] -> points [B, K, 2] as (x, y) in [-1, 1], in float32."""
     batch, height, width, num = maps.shape
+    # The softmax is over all pixels of a map.
     p = jax.nn.softmax(maps.astype(jnp.float32).reshape(batch, height * width, num), axis=1)
     p = p.reshape(batch, height, width, num)
+    # The mean position under p; pixels are spread evenly over [-1, 1].
     x = jnp.einsum("bhwk,w->bk", p, np.linspace(-1, 1, width, dtype=np.float32))
     y = jnp.einsum("bhwk,h->bk", p, np.linspace(-1, 1, height, dtype=np.float32))
     return jnp.stack([x, y], axis=-1)
@@ -134,6 +140,7 @@ class ImageEncoder(nn.Module):
     def setup(self):
         self.backbone = ResNet(self.depth, self.width, self.norm, self.remat, self.kernels)
         if self.pool == "spatial_softmax":
+            # One map per keypoint, a 1 × 1 convolution of the last activations.
             self.maps = nn.Conv(self.keypoints, (1, 1), kernel_init=_uniform)
         self.out = Dense(self.features, kernels=self.kernels)
 

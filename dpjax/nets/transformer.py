@@ -58,8 +58,9 @@ class Transformer(nn.Module):
     def setup(self):
         linear = functools.partial(dense, kernels=self.kernels)
         block = lambda cross: Block(self.width, self.heads, cross, self.kernels)
-        memory = 1 + self.observed
+        memory = 1 + self.observed  # tokens: the noise level and the observed steps
         tokens = self.horizon + (memory if self.encoder_only else 0)
+        # The stack over the action tokens.
         self.action_in = linear(self.width)
         self.position = self.param("position", normal, (tokens, self.width))
         self.blocks = [block(not self.encoder_only) for _ in range(self.layers)]
@@ -94,6 +95,7 @@ class Transformer(nn.Module):
             obs = self.obs_in(cond)
         if self.encoder_only:
             return Context(per_level=time, shared=obs)
+        # The memory's positions, and keys and values if its tokens are ready.
         time = drop(time + self.memory_position[0])
         obs = drop(obs + self.memory_position[1:])
         if self.cond_layers:
@@ -115,13 +117,16 @@ class Transformer(nn.Module):
         keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 2**31)
         drop = dropouts(self.drop, keys)
         drop_tokens = dropouts(self.drop_tokens, keys)
+        # The memory: the noise level, then the observed steps.
         obs = context.shared
         time = jnp.broadcast_to(context.per_level, (x.shape[0], *obs.shape[2:]))[:, None]
         memory = jnp.concatenate([time, obs], axis=1)  # [B, 1 + To, ...]
+        # The tokens: actions, or the memory and the actions in one sequence.
         tokens = self.action_in(x)
         if self.encoder_only:
             tokens = jnp.concatenate([memory, tokens], axis=1)
         tokens = drop_tokens(tokens + self.position)
+        # The stack; the encoder-only variant drops the memory's tokens at the end.
         if self.encoder_only:
             for block in self.blocks:
                 tokens = apply_block(block, tokens, drop, remat=self.remat)
@@ -132,6 +137,7 @@ class Transformer(nn.Module):
 
     def _decode(self, tokens: Array, memory: Array, drop: Drop) -> Array:
         """tokens [B, Tp, E] with cross-attention to the memory [B, 1 + To, ...]: [B, Tp, E]."""
+        # Memory tokens that attend to each other get their keys and values only now.
         if self.cond_layers:
             for block in self.memory_blocks:
                 memory = apply_block(block, memory, drop, remat=self.remat)
@@ -147,6 +153,7 @@ class Transformer(nn.Module):
         """Which actions [Tp, Tp] and which memory [Tp, 1 + To] an action may attend to."""
         if not self.causal:
             return {}
+        # Memory 0 is the noise level, memory i + 1 observation i.
         t = jnp.arange(self.horizon)[:, None]
         memory = jnp.arange(1 + self.observed)
         return dict(allowed=t >= t.T, memory_allowed=t >= memory - 1)

@@ -68,11 +68,13 @@ class ResBlock(nn.Module):
             ConvBlock, self.features, self.size, self.groups, kernels=self.kernels
         )
         film = film[:, None, :]  # the same for all steps
+        # First block, then the modulation (1).
         h = block(name="block0")(x)
         if self.film_scale:
             h = film[..., : self.features] * h + film[..., self.features :]
         else:
             h = h + film
+        # Second block, and a shortcut that changes the number of channels if it has to.
         h = block(name="block1")(h)
         if x.shape[-1] != self.features:
             x = Conv1D(self.features, 1, kernels=self.kernels, name="shortcut")(x)
@@ -87,6 +89,7 @@ class Film(nn.Module):
     @nn.compact
     def __call__(self, time: Array, obs: Array) -> Context:
         """time [..., D], obs [B, To F], both after Mish -> per_level [..., M], shared [B, M]."""
+        # Initialized as one layer over [time; observation].
         fan_in = time.shape[-1] + obs.shape[-1]
         init = lambda rng, inputs: torch_uniform(rng, (inputs, self.features), fan_in)
         bias = self.param("bias", torch_uniform, (self.features,), fan_in)
@@ -98,13 +101,12 @@ class Film(nn.Module):
 class UNet1D(nn.Module):
     """The FiLM U-Net of Chi et al. 2023; semantics of their ConditionalUnet1D.
 
-    features: Da, size of an action.
-    widths: channels per level; Tp must divide by 2^(levels - 1).
+    features: Da. widths: channels per level; Tp must divide by 2^(levels - 1).
     kernel_size: k of the blocks. groups: of their GroupNorms.
     time_features: size of the time embedding.
     film_scale: scale and bias (True), or bias only.
-    local: cond [B, Tp, F] is not in (1) but enters step by step: a block of its own, whose
-        output is added after the first block (the original adds it nowhere else).
+    local: cond [B, Tp, F] is not in (1) but enters step by step, through a block whose output
+        is added after the first block (the original adds it nowhere else).
     times: 2 where t is [..., 2], a time and the length of the interval that ends there
         (MeanFlow): their two embeddings are added.
     remat: blocks are computed again in the backward pass.
@@ -142,26 +144,28 @@ class UNet1D(nn.Module):
         # One FiLM layer for all blocks.
         self.film_sizes = tuple(width * (2 if self.film_scale else 1) for width in outputs)
         self.film = Film(sum(self.film_sizes))
+        # The MLP of the time embedding, and that of the interval's length.
         self.time_in = dense(4 * self.time_features)
         self.time_out = dense(self.time_features)
         if self.times == 2:
             self.span_in = dense(4 * self.time_features)
             self.span_out = dense(self.time_features)
+        # The output: one more block, and a convolution of 1.
         self.last_block = ConvBlock(self.widths[0], self.kernel_size, LAST_GROUPS, self.kernels)
         self.last = conv(self.features, 1)
 
     def prepare(self, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
         """The part of (1) that does not depend on x, for all blocks at once.
 
-        cond [B, To, F], t [...] -> Context: per_level [..., M], shared [B, M]; if `local`,
-        shared is (zeros, cond).
+        cond [B, To, F], t [...] -> per_level [..., M], shared [B, M], or (zeros, cond) if `local`.
         """
-        del keys  # there is no dropout
+        del keys  # nothing is random
         chex.assert_rank(cond, 3)
         waves = sinusoidal(t, self.time_features).astype(cond.dtype)
         time = self.time_out(mish(self.time_in(waves if self.times == 1 else waves[..., 0, :])))
         if self.times == 2:
             time += self.span_out(mish(self.span_in(waves[..., 1, :])))
+        # With `local` nothing is left of the observation in (1), a size of 0.
         if self.local:
             film = self.film(mish(time), jnp.zeros((cond.shape[0], 0), cond.dtype))
             return film.replace(shared=(film.shared, cond))
@@ -169,9 +173,10 @@ class UNet1D(nn.Module):
 
     def denoise(self, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
         """x [B, Tp, Da], context.per_level [M] or [B, M] -> [B, Tp, Da]."""
-        del keys
+        del keys  # nothing is random
         chex.assert_shape(x, (None, None, self.features))
         check_horizon(x.shape[1], self.widths)
+        # The modulation of every block: one addition, then slices.
         shared, local = context.shared if self.local else (context.shared, None)
         films = jax.lax.split(context.per_level + shared, self.film_sizes, axis=-1)
         apply = lambda i, x: apply_block(self.blocks[i], x, films[i], remat=self.remat)
@@ -222,30 +227,24 @@ def check_sizes(
     widths: tuple[int, ...], groups: int, kernel_size: int = 5, time_features: int = 4
 ) -> None:
     """Raises UserError for sizes that make no network, or that the GroupNorms cannot split."""
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise UserError(
-            f"kernel_size={kernel_size} must be odd: an even one moves the actions by half a step.",
-            argument="kernel_size",
-        )
-    if time_features < 4 or time_features % 2:
-        raise UserError(
-            f"time_features={time_features} must be even, and 4 at least.",
-            argument="time_features",
-        )
-    if not widths:
-        raise UserError("widths is empty: give one width per level.", argument="widths")
-    if groups < 1:
-        raise UserError(f"groups={groups} must be at least 1.", argument="groups")
+
+    def require(condition: bool, argument: str, message: str) -> None:
+        if not condition:
+            raise UserError(message, argument=argument)
+
+    is_odd = kernel_size > 0 and kernel_size % 2 == 1
+    message = "must be odd: an even one moves the actions by half a step."
+    require(is_odd, "kernel_size", f"kernel_size={kernel_size} {message}")
+    is_even = time_features >= 4 and time_features % 2 == 0
+    message = "must be even, and 4 at least."
+    require(is_even, "time_features", f"time_features={time_features} {message}")
+    require(len(widths) > 0, "widths", "widths is empty: give one width per level.")
+    require(groups >= 1, "groups", f"groups={groups} must be at least 1.")
+    message = f"which groups={groups} does not divide: use multiples of {groups}."
     for width in widths:
-        if width < 1 or width % groups:
-            raise UserError(
-                f"widths has {width}, which groups={groups} does not divide: use multiples of "
-                f"{groups}.",
-                argument="widths",
-            )
-    if widths[0] % LAST_GROUPS:
-        raise UserError(
-            f"widths starts with {widths[0]}: the last GroupNorm has {LAST_GROUPS} groups, use a "
-            f"multiple of {LAST_GROUPS}.",
-            argument="widths",
-        )
+        is_multiple = width >= 1 and width % groups == 0
+        require(is_multiple, "widths", f"widths has {width}, {message}")
+    # The last block has as many channels as the first level.
+    message = f"the last GroupNorm has {LAST_GROUPS} groups, use a multiple of {LAST_GROUPS}."
+    is_multiple = widths[0] % LAST_GROUPS == 0
+    require(is_multiple, "widths", f"widths starts with {widths[0]}: {message}")

@@ -50,9 +50,11 @@ def conv(
     x [B, L, C], kernel [k, C, D] -> [B, (L + 2 padding - k) // stride + 1, D].
     kernels: "auto" or "xla", see `ops/kernels.py`.
     """
+    # Transposed params decide by themselves, whatever `kernels` says.
     if isinstance(kernel, Transposed):
         is_one = kernel.shape[0] == 1
         return dot(x, kernel) if is_one else conv_cpu(x, kernel, stride, padding)
+    # A kernel of 1 is a dense layer on every platform.
     if kernel.shape[0] == 1 and is_fast(kernels):
         return dot(x, kernel)
     return by_platform(
@@ -77,6 +79,7 @@ def conv_cpu(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
     if is_tiled(x, kernel, stride, padding):
         return conv_tiles(x, kernel)
     _, inputs, outputs = kernel.shape
+    # From which size on one product per tap is faster depends on the kernel's layout.
     if isinstance(kernel, Transposed):
         is_large = is_at_least(x.shape[0], transposed.LARGE_BATCH)
     else:
@@ -89,6 +92,7 @@ def is_tiled(x: Array, kernel: Kernel, stride: int, padding: int) -> bool:
     """Whether `conv_tiles` computes this convolution, is the fastest, and precise enough."""
     size = kernel.shape[0]
     tiles, rest = divmod(x.shape[1], TILE)
+    # Tiles have no stride, and as many outputs as inputs.
     keeps_length = stride == 1 and 2 * padding + 1 == size
     if not keeps_length or size not in TILED_SIZES or not tiles or rest:
         return False
@@ -97,13 +101,11 @@ def is_tiled(x: Array, kernel: Kernel, stride: int, padding: int) -> bool:
 
 
 def conv_neighbours(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
-    """`conv` as one matrix product.
-
-    A GPU's library changes the layout of kernel and input for every convolution over so few
-    steps, and XLA takes some for the gradient of a kernel: on an H200 sampling took 2.8 to 3.5
-    times as long at batch 1, 1.2 to 1.3 times from 64 on, and training 1.2 to 1.3
-    (`experiments/gpu`).
-    """
+    """`conv` as one matrix product."""
+    # Why a GPU takes it too: its library changes the layout of kernel and input for every
+    # convolution over so few steps, and XLA mistakes some for the gradient of a kernel. On an
+    # H200 sampling took 2.8 to 3.5 times as long at batch 1, 1.2 to 1.3 times from 64 on, and
+    # training 1.2 to 1.3 (`experiments/gpu`).
     return dot(neighbours(x, kernel.shape[0], stride, padding), kernel)
 
 
@@ -111,6 +113,7 @@ def neighbours(x: Array, size: int, stride: int, padding: int) -> Array:
     """[B, L, C] -> [B, L', size * C]: the inputs of every output step, side by side."""
     length = (x.shape[1] + 2 * padding - size) // stride + 1
     x = jnp.pad(x, ((0, 0), (padding, padding), (0, 0)))
+    # The i-th neighbour of all outputs is a strided slice of the padded input.
     last = (length - 1) * stride + 1
     return jnp.concatenate([x[:, i : i + last : stride] for i in range(size)], axis=-1)
 
@@ -121,6 +124,7 @@ def conv_taps(x: Array, kernel: Kernel, stride: int, padding: int) -> Array:
     length = (steps + 2 * padding - kernel.shape[0]) // stride + 1
     y = jnp.zeros((x.shape[0], length, kernel.shape[2]), x.dtype)
     for tap, weights in enumerate(taps(kernel)):
+        # This tap's product with the inputs under it, added to the outputs that see them.
         window = tap_window(steps, length, tap, stride, padding)
         if window:
             part = dot(x[:, window.inputs], weights)
@@ -176,9 +180,10 @@ def upsample_matmul(x: Array, kernel: Kernel) -> Array:
     Every input step times all taps. Output step 2i is input i under tap 1 plus input i - 1
     under tap 3; output step 2i + 1 is input i under tap 2 plus input i + 1 under tap 0.
     """
-    y = times_all_taps(x, kernel)
+    y = times_all_taps(x, kernel)  # [B, L, 4, D]
     before = ((0, 0), (1, 0), (0, 0))
     after = ((0, 0), (0, 1), (0, 0))
+    # Neighbours come from the step before (even) and the step after (odd); none at the ends.
     even = y[:, :, 1] + jnp.pad(y[:, :-1, 3], before)
     odd = y[:, :, 2] + jnp.pad(y[:, 1:, 0], after)
     return jnp.stack([even, odd], axis=2).reshape(x.shape[0], -1, kernel.shape[2])
@@ -188,7 +193,9 @@ def times_all_taps(x: Array, kernel: Kernel) -> Array:
     """Every step of x [B, L, C] times every tap of the kernel [k, C, D]: [B, L, k, D]."""
     size, inputs, outputs = kernel.shape
     if isinstance(kernel, Transposed):
+        # Stored as [D, k, C]: the product is [B, L, D k].
         y = dot(x, Transposed(kernel.array.reshape(-1, inputs)))
         return jnp.swapaxes(y.reshape(*x.shape[:2], outputs, size), 2, 3)
+    # [k, C, D] -> [C, k D]
     side_by_side = jnp.swapaxes(kernel, 0, 1).reshape(inputs, size * outputs)
     return matmul_2d(x, side_by_side).reshape(*x.shape[:2], size, outputs)

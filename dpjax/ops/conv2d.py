@@ -11,11 +11,6 @@ Accelerators take XLA's own. XLA's CPU backend is fast where an image is large, 
 - in the gradient of max pooling: 0.17 of the time, as a sum of shifted copies.
 
 Both forms are the same function of the same parameters (`experiments/cpu/ways.py`).
-
-Optimization barriers keep XLA from computing an array again in every operation that reads it
-(`runtime.compiler_options`): x and its gradient in the copies that the gradient of a kernel takes
-of them (118 ms of an image policy's step without barriers, 49 with), and the pixels that max
-pooling chose in each of their nine uses (52 and 7 ms).
 """
 
 from flax import linen as nn
@@ -47,6 +42,9 @@ def conv2d(
     x [B, H, W, C], kernel [k, l, C, D] -> [B, H', W', D], H' = (H + 2 padding - k) // stride + 1.
     kernels: "auto" or "xla", see `ops/kernels.py`.
     """
+    # Without the barriers (`runtime.compiler_options`) XLA computes x and its gradient again in
+    # each copy that the gradient of a kernel takes of them: 118 ms of an image policy's training
+    # step, 49 with barriers.
     fence = lax.optimization_barrier
     return by_platform(
         kernels,
@@ -67,12 +65,14 @@ def conv_xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
 def conv_cpu(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """`conv2d` in the form that is the fastest on a CPU."""
+    # A shortcut: a product of every stride-th pixel.
     if kernel.shape[:2] == (1, 1) and not padding:
         return matmul_2d(x[:, ::stride, ::stride], kernel[0, 0])
     if is_tiled(x, kernel, stride, padding):
         # Values at points are computed again in the backward pass: keeping them takes 1.9 of
         # 7.2 GB, and is not faster.
         return jax.checkpoint(conv_tiles)(x, kernel)
+    # The end of a ResNet.
     if max(x.shape[1:3]) <= SMALL_IMAGE:
         return conv_taps(x, kernel, stride, padding)
     return conv_xla(x, kernel, stride, padding)
@@ -85,6 +85,7 @@ def conv_taps(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     width = (x.shape[2] + 2 * padding - columns) // stride + 1
     y = jnp.zeros((x.shape[0], height, width, outputs), x.dtype)
     for tap, weights in enumerate(taps(kernel.reshape(rows * columns, inputs, outputs))):
+        # The pixels under this tap that are not padding, down and along the image.
         down = tap_window(x.shape[1], height, tap // columns, stride, padding)
         along = tap_window(x.shape[2], width, tap % columns, stride, padding)
         if down and along:
@@ -98,6 +99,7 @@ def is_tiled(x: Array, kernel: Array, stride: int, padding: int) -> bool:
     batch, height, width, _ = x.shape
     if (*kernel.shape[:2], stride, padding) != (3, 3, 1, 1) or not is_at_least(batch, MIN_BATCH):
         return False
+    # Tiles that reach over the edge count as whole ones.
     tiles = -(-height // TILE) * -(-width // TILE)
     products = (3 * height - 2) * (3 * width - 2)  # those that are not with padding
     saves_enough = tiles * (TILE + 2) ** 2 <= MAX_SHARE * products
@@ -110,6 +112,7 @@ def conv_tiles(x: Array, kernel: Array) -> Array:
     tiles_down = -(-height // TILE)
     tiles_along = -(-width // TILE)
     n = TILE + 2
+    # The matrices of (1); the kernel is s there, the pixels are l.
     to_points = interpolation(n)
     kernel_to_points = evaluation(3, n)
     from_points = evaluation(TILE, n).T
@@ -129,9 +132,11 @@ def conv_tiles(x: Array, kernel: Array) -> Array:
     along = [combine(from_points, row) for row in products]
     pixels = [combine(from_points, column) for column in zip(*along)]  # [TILE along][TILE down]
     in_tiles = lambda pixel: pixel.reshape(batch, tiles_down, tiles_along, -1)
+    # The pixels of a tile next to each other, and the tiles next to each other.
     y = jnp.stack(
         [jnp.stack([in_tiles(pixel) for pixel in row], axis=3) for row in zip(*pixels)], axis=2
     )  # [B, tiles down, TILE, tiles along, TILE, D]
+    # Tiles may reach over the edge of the image.
     return y.reshape(batch, tiles_down * TILE, tiles_along * TILE, -1)[:, :height, :width]
 
 
@@ -158,7 +163,9 @@ def max_pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
     """(`max_pool`, (which of the 9 pixels it was, an empty array with x's height and width))."""
     height = (x.shape[1] + 1) // 2
     width = (x.shape[2] + 1) // 2
+    # Padding never wins.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    # The maximum so far, and at which of the 9 places it was.
     largest = None
     for tap in range(9):
         down, along = divmod(tap, 3)
@@ -169,12 +176,15 @@ def max_pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
         else:
             which = jnp.where(pixels > largest, jnp.int8(tap), which)
             largest = jnp.maximum(largest, pixels)  # NaN stays NaN
+    # x itself is not needed for the gradient, only its height and width.
     return largest, (which, jnp.zeros((0, *x.shape[1:3]), x.dtype))
 
 
 def max_pool_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
     """The gradient of x: each pixel's share of the gradients g of the windows that hold it."""
     which, like_x = residuals
+    # Without the barrier XLA computes both again in each of their nine uses: 52 ms of an image
+    # policy's training step, 7 with it.
     which, g = lax.optimization_barrier((which, g))
     next_window = ((0, 1), (0, 0))
 

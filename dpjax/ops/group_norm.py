@@ -24,7 +24,9 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int, *, kernels: str
 
 def group_norm_xla(x: Array, scale: Array, bias: Array, groups: int) -> Array:
     """`group_norm` as it is defined: channels [C] seen as [groups, C / groups]."""
+    # [B, ..., groups, channels per group]
     grouped = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    # Statistics over steps or pixels, and over the channels of a group.
     axes = (*range(1, x.ndim - 1), -1)
     centered = grouped - jnp.mean(grouped, axes, keepdims=True)
     variance = jnp.mean(centered * centered, axes, keepdims=True)
@@ -33,15 +35,14 @@ def group_norm_xla(x: Array, scale: Array, bias: Array, groups: int) -> Array:
 
 
 def group_norm_fast(x: Array, scale: Array, bias: Array, groups: int) -> Array:
-    """`group_norm` with statistics that a CPU vectorizes.
-
-    The mean is taken in two steps: over the steps or pixels, a long loop over the channels, and
-    then over a group's few channels. Statistics have the shape [B, C], not [B, 1, C]: XLA's CPU
-    backend sums the gradient of the scale over an axis of one in 99 µs, over two axes in 6.
-    """
+    """`group_norm` with statistics that a CPU vectorizes."""
+    # Each mean is taken in two steps: over the steps or pixels, a long loop over the channels,
+    # and then over a group's few channels. Statistics have the shape [B, C], not [B, 1, C]:
+    # XLA's CPU backend sums the gradient of the scale over three axes, one of them of size 1,
+    # in 99 µs, and over two axes in 6.
     batch, channels = x.shape[0], x.shape[-1]
     group_shape = (batch, groups, channels // groups)
-    axes = tuple(range(1, x.ndim - 1))
+    axes = tuple(range(1, x.ndim - 1))  # of the steps or pixels
 
     def mean(y: Array) -> Array:
         """[B, ..., C] -> [B, groups, 1]."""
@@ -54,5 +55,6 @@ def group_norm_fast(x: Array, scale: Array, bias: Array, groups: int) -> Array:
 
     # x is centered once, for the variance and for the result.
     centered = x - jnp.expand_dims(per_channel(mean(x)), axes)
+    # Deviation and scale become one factor, so that x is multiplied once.
     factor = per_channel(lax.rsqrt(mean(centered * centered) + EPSILON)) * scale
     return centered * jnp.expand_dims(factor, axes) + bias

@@ -44,6 +44,9 @@ def is_fast(kernels: str, platform: str = "cpu") -> bool:
 @functools.cache
 def warn_untried(platform: str) -> None:
     """Logs once per process and platform that "auto" means XLA's own operations here."""
+    # Programs for a GPU hold a CPU's forms too, until they are lowered: no warning about those.
+    if platform == "cpu" and jax.default_backend() != "cpu":
+        return
     log.warning(
         "jaxlib %s was not tried with dpjax's fast kernels for %s (tried: %s): XLA's own "
         "operations are used, which can be slower.",
@@ -64,9 +67,11 @@ def by_platform(
 
     xla: XLA's own operation, for all platforms without a fast form. cpu, cuda: fast forms.
     """
+    # Each platform has its own list of jaxlibs: one may be tried on a GPU alone.
     forms = {}
     if is_fast(kernels, "cpu"):
         forms["cpu"] = cpu
+    # No warning here: whoever computes on a CPU need not hear of GPUs.
     if cuda is not None and kernels == "auto" and runtime.is_tried("cuda"):
         forms["cuda"] = cuda
     # Which platform it is, is known only when the program is lowered: it may be exported.

@@ -7,9 +7,8 @@ left of the product, it reads at 18 to 20 GB/s, where the memory gives 22. So
 
     x W = (Wᵀ xᵀ)ᵀ.                                                         (1)
 
-`inference_params` stores the transposed kernels once, outside of the compiled program. Inside,
-transposing costs as much as it gains where there are few evaluations, and XLA would merge it
-with the product into a form that is slower than x W. Training and accelerators keep W.
+`inference_params` stores the transposed kernels once, outside of the compiled program. Training
+and accelerators keep W.
 
 A network asks for a kernel by `kernel_param`, which takes whichever of the two the params have,
 and multiplies by `dot`, which knows both.
@@ -61,6 +60,9 @@ def inference_params(params: Params, platforms: Iterable[str], kernels: str = "a
         of the denoiser are transposed (1); otherwise these are the params themselves.
     kernels: that of the networks; "xla" leaves the params as they are.
     """
+    # A program for several platforms has one set of params: those of accelerators.
+    # Why not inside the program: transposing there costs as much as it gains where there are
+    # few evaluations, and XLA would merge it with the product into a form slower than x W.
     if set(platforms) != {"cpu"} or not is_fast(kernels):
         return params
     return {**params, "denoiser": transpose(params["denoiser"])}
@@ -74,14 +76,17 @@ def transpose(params: Any, min_size: int = LARGE_KERNEL) -> Any:
     """
     if not isinstance(params, Mapping):
         return params
+    # The layers inside first, then this layer's own kernel.
     tree = {key: transpose(value, min_size) for key, value in params.items()}
     if is_transposable(tree.get("kernel"), min_size):
+        # [F, G] -> [G, F], [k, C, D] -> [D, k, C]
         tree["transposed"] = jnp.moveaxis(tree.pop("kernel"), -1, 0)
     return tree
 
 
 def is_transposable(kernel: Any, min_size: int) -> bool:
     """Whether the value of a "kernel" is an array for `transpose`."""
+    # A layer may itself be called "kernel": then this is a dict without axes.
     if getattr(kernel, "ndim", 0) not in (2, 3):
         return False
     return math.prod(kernel.shape) >= min_size and jnp.issubdtype(kernel.dtype, jnp.floating)
@@ -92,8 +97,10 @@ def kernel_param(module: nn.Module, init: Callable, shape: tuple[int, ...], *arg
 
     init, args: the initializer `(rng, shape, *args) -> Array`.
     """
+    # In training and at initialization: flax creates the parameter or looks it up.
     if not module.has_variable("params", "transposed"):
         return module.param("kernel", init, shape, *args)
+    # flax checks the shape of a parameter, but not of a variable.
     kernel = Transposed(module.get_variable("params", "transposed"))
     chex.assert_equal(kernel.shape, shape)
     return kernel
@@ -105,11 +112,9 @@ def as_matrix(x: Array) -> Array:
 
 
 def matmul_2d(x: Array, kernel: Array) -> Array:
-    """x [..., F] times kernel [F, G], as a product of two matrices.
-
-    The gradient of a product of three axes transposes all of x before it multiplies, which
-    takes XLA's CPU backend twice the time of the same product of two axes.
-    """
+    """x [..., F] times kernel [F, G], as a product of two matrices."""
+    # The gradient of a product of three axes transposes all of x before it multiplies, which
+    # takes XLA's CPU backend twice the time of the same product of two axes.
     return (as_matrix(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -139,6 +144,7 @@ def dot(x: Array, kernel: Kernel) -> Array:
     outputs = kernel.shape[-1]
     weights = kernel.array.reshape(outputs, -1)  # [G, F]
     if is_at_least(x.shape[0], LARGE_BATCH):
+        # x W with the stored Wᵀ on the right.
         y = product(as_matrix(x), weights)
     else:
         # Equation (1). Without the barrier XLA rewrites it into x W with a transposed right
@@ -149,6 +155,7 @@ def dot(x: Array, kernel: Kernel) -> Array:
 
 def dense(x: Array, kernel: Kernel, *, kernels: str = "auto") -> Array:
     """The product of a dense layer: x [..., F] times kernel [F, G] -> [..., G]."""
+    # Transposed params decide by themselves: XLA has no operation of its own for them.
     if isinstance(kernel, Transposed) or is_fast(kernels):
         return dot(x, kernel)
     return x @ kernel
