@@ -1,1 +1,1 @@
-"""The keys of a config, and the objects that they describe."""
+"""The keys of a config, their checks, and the objects that are built from them."""

@@ -1,7 +1,7 @@
-"""Errors of the library, told in the names of config keys.
+"""Turns errors that name a function's argument into errors that name a config key.
 
-Below `dpjax/config` an error names the argument that is wrong ("num_steps=500 must be …"). Whoever
-wrote a config has never seen that argument: `names_keys` tells him the key that it came from.
+Below `dpjax/config` an error names the wrong argument ("num_steps=500 must be …"). The author of a
+config does not know that argument, so `names_keys` replaces it by the key that its value came from.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import re
 
 from dpjax.core.errors import UserError
 
-# Argument of a function below dpjax/config -> the config key that it comes from. An argument with
-# dots ("layouts.pose") takes the key of what is before the first dot.
+# {argument of a function below dpjax/config: the config key that its value comes from}. For an
+# argument with dots ("layouts.pose") the part before the first dot is looked up.
 ARGUMENTS = {
     "task": "task",
     # The data.
@@ -59,40 +59,44 @@ ARGUMENTS = {
 
 @contextlib.contextmanager
 def names_keys(**arguments: str) -> Iterator[None]:
-    """A context, or decorator, in which a UserError about an argument names its config key.
+    """A context or decorator: a UserError about an argument leaves it naming a config key.
 
-    arguments: {argument: config key}, where that is another one than in ARGUMENTS.
+    arguments: {argument: config key}, which replace or extend ARGUMENTS.
     """
     try:
         yield
     except UserError as error:
-        # The caller knows best what its arguments come from.
+        # The caller's names come last, so that they replace those of the table.
         table = {**ARGUMENTS, **arguments}
         key = _key(error.argument, table) if error.argument else None
-        if key is None:  # about something else, or told in names of keys already
+        # An error that is not about an argument, or that names a key already, passes unchanged.
+        if key is None:
             raise
         raise UserError(with_keys(str(error), error.argument, table)) from error
 
 
 def with_keys(text: str, argument: str, table: dict[str, str]) -> str:
-    """The text of an error about `argument`, in the names of config keys.
+    """The text of an error about `argument`, with config keys in place of arguments.
 
-    Every "argument=" becomes "config.<key>=", and so does the argument that the text starts with
-    ("widths is empty"). The key is added at the end if it is not there yet.
+    Every "argument=" becomes "config.<key>=". An argument that starts the text ("widths is empty")
+    is replaced, too. If the text still lacks the key, it is added at the end.
     """
+    # 1. The argument at the start of the text, which may stand without "=".
     key = _key(argument, table)
     text = re.sub(rf"^{re.escape(argument)}(?=[ :])", f"config.{key}", text)
-    # Longer names first: "warm_start" must not be found as "start".
+    # 2. Every "argument=". Longer names come first in the pattern: it takes the first that matches.
+    # Nothing that continues a word or a dotted name, such as "sampler.eta=", is an argument.
     names = "|".join(sorted(map(re.escape, table), key=len, reverse=True))
     assigned = re.compile(rf"(?<![\w.])({names})((?:\.\w+)*)=")
     text = assigned.sub(lambda match: f"config.{_key(match[1] + match[2], table)}=", text)
-    # The key itself, not one that begins like it.
+    # 3. The key, if the text lacks it. "config.predict" must not match "config.predict_more".
     if re.search(rf"config\.{re.escape(key)}(?!\.?\w)", text):
         return text
     return f"{text.rstrip('.')} (config.{key})."
 
 
 def _key(argument: str, table: dict[str, str]) -> str | None:
-    """The config key of an argument, dots after it kept; None for one that no key sets."""
+    """The config key of an argument; None if no key sets it."""
+    # What follows the first dot is kept: "layouts.pose" -> "representation.layouts.pose".
     name, dot, rest = argument.partition(".")
     return table[name] + dot + rest if name in table else None

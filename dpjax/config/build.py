@@ -1,6 +1,6 @@
-"""Makes what a config describes: network, policy, optimizer.
+"""Builds the network, the policy and the optimizer that a config describes.
 
-The parts that a config chooses by name are in `dpjax.config.components`.
+`dpjax.config.components` lists the parts that a config chooses by name.
 """
 
 from collections.abc import Callable
@@ -25,31 +25,37 @@ from dpjax.training import optim
 
 
 def denoiser(config: ConfigDict, spec: Spec) -> Any:
-    """The flax module of the network. spec: of what it learns, see `representation`."""
+    """The flax module of the denoising network.
+
+    spec: the sizes of the data in the representation that the network learns.
+    """
     checks.check_denoiser(config.denoiser, config.condition)
     network = choose(DENOISERS, config.denoiser.name, "config.denoiser.name")
-    # Fields that follow from the data and from other keys; each network has some of them.
+    # Fields whose values follow from the data and from other keys.
     derived = {
-        "features": spec.action,
+        "features": spec.action,  # numbers per step that the network denoises
         "observed": config.horizon.obs,
         "horizon": config.horizon.predict,
         "local": config.condition == "local",
-        "times": 2 if config.method == "meanflow" else 1,
+        "times": 2 if config.method == "meanflow" else 1,  # both ends of MeanFlow's interval
         "remat": config.compute.remat,
         "kernels": config.compute.kernels,
     }
-    if config.condition == "inpaint":  # observations are denoised too, and condition nothing
+    # With inpainting the network denoises the observations together with the actions, and gets no
+    # observations as a condition.
+    if config.condition == "inpaint":
         derived["features"] += sum(spec.numbers.values())
         derived["observed"] = 0
-    # A network without a field computes the same without it: a transformer has no "local".
+    # No network has all of these fields. A transformer lacks "local", for instance.
     names = {field.name for field in dataclasses.fields(network)}
     derived = {name: value for name, value in derived.items() if name in names}
+    # The other keys of the section are fields of the module under the same names.
     fields = {name: value for name, value in config.denoiser.items() if name != "name"}
     return network(**derived, **fields)
 
 
 def representation(config: ConfigDict) -> representations.Representation:
-    """How rotations and relative actions are represented in what the network learns."""
+    """The representation of rotations and actions that the network learns."""
     section = config.representation
     with names_keys():
         return representations.parse(section.layouts, section.relative, config.horizon.obs)
@@ -62,12 +68,16 @@ def policy(
     spec: Spec,
     sampling_loop: Callable = sampling.sample,
 ) -> Policy:
-    """The policy that the config describes, for data of that spec.
+    """The policy that the config describes.
 
-    normalizer: None where `init` is not called. sampling_loop: see `diffusion_policy`.
+    normalizer: the units of the data, which `init` puts into the params; None if the caller never
+        calls `init`.
+    spec: the sizes of the data.
+    sampling_loop: see `diffusion_policy`.
     """
     checks.check_method(config)
-    # The network learns data in another representation, whose sizes may be other ones.
+    # 1. The sizes of the data in the learned representation: a 6-D rotation has more numbers than
+    # an axis-angle vector.
     learned = representation(config)
     if spec.observations:
         observations, action = representations.learned_sizes(
@@ -75,7 +85,7 @@ def policy(
         )
         spec = spec._replace(observations=observations, action=action)
 
-    # The two networks, in the arithmetic that the config asks for.
+    # 2. The two networks, which compute in the dtype of the config.
     dtype = choose(DTYPES, config.compute.dtype, "config.compute.dtype")
     encoder = base.encoder_of(
         cameras.encoder(config.encoder, config.compute, spec),
@@ -84,7 +94,8 @@ def policy(
     )
     network = base.denoiser_of(denoiser(config, spec), dtype)
 
-    # The method of training, in the representation that is learned.
+    # 3. The training method. The wrapper converts data to the learned representation, and sampled
+    # actions back.
     make = _meanflow if config.method == "meanflow" else _diffusion
     options = _shared_options(config, sampling_loop)
     policy = make(config, encoder, network, normalizer, options)
@@ -92,7 +103,7 @@ def policy(
 
 
 def _shared_options(config: ConfigDict, sampling_loop: Callable) -> dict[str, Any]:
-    """Arguments that the policies of both methods take."""
+    """The arguments that the policies of both methods take."""
     settings = config.sampler
     conditioning = choose(CONDITIONINGS, config.condition, "config.condition")
     return dict(
@@ -109,17 +120,19 @@ def _shared_options(config: ConfigDict, sampling_loop: Callable) -> dict[str, An
 
 
 def _meanflow(config, encoder, network, normalizer, options) -> Policy:
-    """MeanFlow: its schedule and its sampler are part of the method."""
+    """A MeanFlow policy. Its schedule and its sampler are part of the method."""
+    # MeanFlow has no choice of schedules, and needs only the scale of its time.
     options = {**options, "num_levels": config.schedule.num_levels, **config.meanflow}
     return meanflow.meanflow_policy(encoder, network, normalizer, **options)
 
 
 def _diffusion(config, encoder, network, normalizer, options) -> Policy:
-    """Diffusion or flow matching: a schedule, and a sampler that follows its path."""
+    """A diffusion or flow matching policy, which has a noise schedule and a sampler."""
     settings = config.sampler
     num_levels = config.schedule.num_levels
     schedule = choose(SCHEDULES, config.schedule.name, "config.schedule.name")(num_levels)
     sampler = choose(SAMPLERS, settings.name, "config.sampler.name")(settings.eta)
+    # Weights that were trained with diffusers 0.11 need the schedule and sampler of that version.
     schedule, sampler = diffusers_0_11.as_in(
         settings.diffusers, schedule, num_levels, settings.name, sampler, config.predict
     )
@@ -128,12 +141,17 @@ def _diffusion(config, encoder, network, normalizer, options) -> Policy:
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW over the whole run, warm-up and cosine included; `train_step` clips before it."""
+    """AdamW with a linear warm-up and a cosine decay over the steps of the training.
+
+    `train_step` clips the gradients before they reach it.
+    """
+    # The learning rate of the encoders is relative to that of the denoiser.
     scales = {"encoder": config.encoder.lr} if config.cameras else None
     options = config.optim.to_dict()
     is_clipped = options.pop("grad_clip")
     adam = optim.adamw(steps=config.train.steps, scales=scales, **options)
-    # The identity stands where clipping once was: older checkpoints have its (empty) state.
+    # Older checkpoints have the (empty) state of a clipping transformation at this place in the
+    # chain. The identity keeps the tree of states the same, so that they can be resumed.
     return optax.chain(optax.identity(), adam) if is_clipped else adam
 
 
@@ -144,8 +162,12 @@ def with_sampling(
     steps: int | None = None,
     warm_start: float | None = None,
 ) -> ConfigDict:
-    """A copy of the config with another sampler, number of steps or warm start."""
-    config = config.copy_and_resolve_references()  # ConfigDict(config) would share its sections
+    """A copy of the config with another sampler, number of sampling steps or warm start.
+
+    None keeps the value of the config.
+    """
+    # A deep copy: ConfigDict(config) would share its sections with the original.
+    config = config.copy_and_resolve_references()
     with config.unlocked():
         config.sampler.name = sampler or config.sampler.name
         if steps is not None:
@@ -156,8 +178,8 @@ def with_sampling(
 
 
 def compiled_policy(config: ConfigDict, policy: Policy, spec: Spec) -> CompiledPolicy:
-    """`policy.sample` as one program per batch size, for observations of that spec."""
-    # With a warm start the program takes the last chunk, [Tp, Da] of each example, too.
+    """`policy.sample`, compiled once per batch size, for observations of these sizes."""
+    # With a warm start the program also takes the last action chunk, [Tp, Da] per example.
     previous = (config.horizon.predict, spec.action) if config.sampler.warm_start else None
     return CompiledPolicy(
         policy.sample, cameras.observation_shapes(spec, config.horizon.obs), previous

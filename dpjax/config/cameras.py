@@ -1,4 +1,4 @@
-"""config.cameras: what each camera must deliver, and how the network sees it."""
+"""The keys of config.cameras and config.encoder: their checks, and what is built from them."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -20,17 +20,19 @@ from dpjax.nets import augment, resnet
 from dpjax.nets.augment import CameraView
 from dpjax.nets.encoders import Cameras, Concat
 
-KEYS = ("size", "resize", "crop")  # of each camera
+# The keys of each camera, all (height, width) in px: the recorded image, the image after resizing,
+# and the crop that the network sees.
+KEYS = ("size", "resize", "crop")
 
 
 def check(cameras: ConfigDict, condition: str) -> None:
-    """Refuses a camera with other keys, or with a crop that its image does not hold."""
+    """Raises UserError for unknown keys of a camera, wrong sizes, or cameras with inpainting."""
     for name, camera in cameras.items():
         where = f"config.cameras.{name}"
         for key in camera:
             if key not in KEYS:
                 raise UserError(f"{where}.{key} is unknown; {choices(key, KEYS)}.")
-        # Sizes are pairs; only `size` must be there.
+        # Each value is a pair. Only `size` is required; () leaves the others out.
         for key in KEYS:
             size = camera.get(key, ())
             if len(size) not in ((2,) if key == "size" else (0, 2)):
@@ -46,6 +48,7 @@ def check(cameras: ConfigDict, condition: str) -> None:
                 f"{where}.crop={crop} is larger than the image it is cut from, "
                 f"{full}: lower it, or raise {where}.resize."
             )
+    # Inpainting adds the observations to the array [B, Tp, Da] that is denoised.
     if cameras and condition == "inpaint":
         raise UserError(
             "config.condition='inpaint' denoises the observations too, which images can't be: "
@@ -54,13 +57,13 @@ def check(cameras: ConfigDict, condition: str) -> None:
 
 
 def check_encoder(encoder: ConfigDict) -> None:
-    """Refuses a width that its norms cannot split, and weights of another ResNet."""
+    """Raises UserError for a width that GroupNorm cannot split, or weights that do not fit."""
     if encoder.width % resnet.CHANNELS_PER_GROUP:
         raise UserError(
             f"config.encoder.width={encoder.width} must be a multiple of "
             f"{resnet.CHANNELS_PER_GROUP}, the channels of a GroupNorm's group."
         )
-    # torchvision's ResNets have these sizes, and BatchNorm.
+    # Pretrained weights are torchvision's, whose ResNets have width 64 and BatchNorm.
     if encoder.weights and (encoder.norm, encoder.width) != ("frozen", 64):
         raise UserError(
             f"config.encoder.weights={encoder.weights!r} are of a ResNet of width 64 with "
@@ -70,21 +73,22 @@ def check_encoder(encoder: ConfigDict) -> None:
 
 
 def check_columns(cameras: Mapping[str, Any], raw: Episodes) -> None:
-    """Refuses data in which a camera's images are missing, of another size, or no images."""
+    """Raises UserError if a camera has no column, or if its column holds no images of its size."""
     for name, camera in cameras.items():
         if name not in raw.columns:
             raise UserError(
                 f"{raw.source}: config.cameras.{name}: no such column; "
                 f"{choices(name, raw.columns)} (config.data.columns)."
             )
+        # The column of a camera is [N, H, W, 3].
         column = raw.columns[name]
         check_image(f"{raw.source}: {name}", column.shape[1:], column.dtype, camera["size"])
 
 
 def check_image(where: str, shape: tuple[int, ...], dtype: Any, size: tuple[int, int]) -> None:
-    """Refuses an image of another shape or type than uint8 [*size, 3]."""
-    # First whether it is an image at all, then its size.
-    why = checks.image_problem(tuple(shape), dtype)
+    """Raises UserError unless the shape and dtype are those of a uint8 image [*size, 3]."""
+    # Whether it is an image at all comes before the size: the message is clearer.
+    why = checks.image_problem(tuple(shape), dtype)  # "" if it is one
     if not why and tuple(shape[:2]) != tuple(size):
         why = f"expected images of {tuple(size)} px, got {tuple(shape[:2])}"
     if why:
@@ -94,8 +98,9 @@ def check_image(where: str, shape: tuple[int, ...], dtype: Any, size: tuple[int,
 def observation_shapes(spec: Spec, observed: int) -> dict[str, jax.ShapeDtypeStruct]:
     """{observation: shape and dtype of one example}: float32 [To, D] or uint8 [To, H, W, 3].
 
-    observed: To.
+    observed: To, the number of observed steps.
     """
+    # ShapeDtypeStruct describes an array to JAX without allocating it.
     numbers = {
         key: jax.ShapeDtypeStruct((observed, size), np.float32)
         for key, size in spec.numbers.items()
@@ -107,14 +112,22 @@ def observation_shapes(spec: Spec, observed: int) -> dict[str, jax.ShapeDtypeStr
 
 
 def image_memory(gibibytes: float) -> int:
-    """Bytes that decoded images may take (config.data.memory); 0: half of the machine's."""
+    """How many bytes of memory decoded images may take.
+
+    gibibytes: config.data.memory; 0 for half of the machine's memory.
+    """
     if gibibytes:
         return int(gibibytes * 2**30)
+    # Bytes per page times the number of pages.
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def views(cameras: Mapping[str, Any], colors: Mapping[str, Any]) -> dict[str, CameraView]:
-    """{camera: how the network sees it}. colors: the section config.augment."""
+    """{camera: how its images are resized, cropped and augmented}.
+
+    colors: the section config.augment.
+    """
+    # An absent or empty size, (), leaves that step out.
     return {
         name: CameraView(tuple(camera.get("resize", ())), tuple(camera.get("crop", ())), **colors)
         for name, camera in cameras.items()
@@ -122,18 +135,23 @@ def views(cameras: Mapping[str, Any], colors: Mapping[str, Any]) -> dict[str, Ca
 
 
 def view(cameras: Mapping[str, Any], colors: Mapping[str, Any]) -> Callable:
-    """`(obs, keys) -> obs` with every camera's images as the network sees them."""
+    """A function `(obs, keys) -> obs` that turns recorded images into what the network sees.
+
+    keys: random keys of the augmentation in training. Without them the crop is central.
+    """
     return functools.partial(augment.view_observation, views(cameras, colors))
 
 
 def encoder(section: ConfigDict, compute: ConfigDict, spec: Spec) -> Any:
-    """The flax module from normalized observations to features [B, To, F].
+    """The flax module that maps normalized observations to features [B, To, F].
 
     section: config.encoder. compute: config.compute.
     """
+    # Without cameras the features are the numbers of all observations, side by side.
     if not spec.cameras:
         return Concat(tuple(spec.observations))
-    # `weights` and `lr` are for the start and the optimizer, the others are fields of the module.
+    # All keys are fields of the module, but for `weights` and `lr`: these two are for the
+    # initialization and for the optimizer.
     fields = {name: x for name, x in section.items() if name not in ("weights", "lr")}
     fields.update(
         trained=section.lr > 0,
@@ -144,14 +162,18 @@ def encoder(section: ConfigDict, compute: ConfigDict, spec: Spec) -> Any:
 
 
 def pretrained(encoder: ConfigDict) -> Params | None:
-    """The ResNet's params out of config.encoder.weights; None where it names none."""
+    """The params of the pretrained ResNet that config.encoder.weights names; None if empty."""
     return torchvision.resnet(encoder.weights, encoder.depth) if encoder.weights else None
 
 
 def with_backbone(params: Params, backbone: Params | None) -> Params:
-    """The params with that ResNet in every camera's encoder."""
+    """A copy of the params in which every camera's encoder has the pretrained backbone.
+
+    backbone: what `pretrained` returned; None leaves the params as they are.
+    """
     if backbone is None:
         return params
+    # Only the backbone is replaced: what follows it in an encoder keeps its random start.
     encoders = {
         name: {**encoder, "backbone": backbone} for name, encoder in params["encoder"].items()
     }
@@ -161,20 +183,22 @@ def with_backbone(params: Params, backbone: Params | None) -> Params:
 def what_it_sees(
     config: ConfigDict, spec: Spec, params: Params, obs: Mapping[str, Any]
 ) -> tuple[dict, dict]:
-    """({camera: uint8 [B, h, w, 3]}, {camera: [B, keypoints, 2]}) of the newest frames.
+    """What the network sees of the newest frames: (images, points).
 
-    The first are the crops as the network sees them when it acts. The second are the points where
-    its spatial softmax looks, (x, y) in [-1, 1]; none, [B, 0, 2], where the pooling is another.
-    obs: in the units of the data, rotations as the network sees them.
+    images: {camera: uint8 [B, h, w, 3]}, resized and cropped as in sampling.
+    points: {camera: [B, keypoints, 2]}, where its spatial softmax looks, as (x, y) in [-1, 1]. With
+        another pooling there are none, [B, 0, 2].
+    obs: observations in the units of the data, with rotations in the learned representation.
     """
+    # The newest of To steps, resized and cropped. Without keys the crop is central.
     module = encoder(config.encoder, config.compute, spec)
-    newest = {key: x[:, -1:] for key, x in obs.items()}
+    newest = {key: x[:, -1:] for key, x in obs.items()}  # [B, 1, …]
     newest = view(config.cameras, config.augment)(newest)
-    # Pixels as a picture shows them, before they are normalized.
+    # Pixel values from 0 to 255, as a picture needs them. The network gets normalized ones.
     crops = {key: jnp.round(newest[key][:, 0]).astype(jnp.uint8) for key in spec.cameras}
     if config.encoder.pool != "spatial_softmax":
         return crops, {key: jnp.zeros((len(x), 0, 2)) for key, x in crops.items()}
-    # The points are the means of the spatial softmax, one per map.
+    # A point is the mean position under the softmax of one feature map, [B, 1, keypoints, 2].
     normalized = params["normalizer"].normalize(newest)
     points = module.apply({"params": params["encoder"]}, normalized, method="points")
     return crops, {key: x[:, 0] for key, x in points.items()}

@@ -1,7 +1,7 @@
-"""What a config may hold, checked before anything is read, constructed or compiled.
+"""Checks of a config, made before any data is read and any network is built or compiled.
 
-The table `defaults.KEYS` says what a single key may be; the functions here say which keys go
-together. Nothing here needs a device, so that a mistake is one line after a second.
+The table `defaults.KEYS` has the allowed values of each key. The functions here check which keys
+fit together. None of them needs a device, so a mistake is reported within a second.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from dpjax.diffusion import diffusers_0_11, parameterization, schedules
 from dpjax.nets import transformer, unet1d
 from dpjax.policies import representations
 
-MEANFLOW = {  # the values that go with config.method "meanflow"
+MEANFLOW = {  # {key: the values that config.method "meanflow" allows}
     "schedule.name": ("flow",),
     "predict": ("velocity",),
     "sampler.name": ("euler", "ddim"),
@@ -32,9 +32,9 @@ MEANFLOW = {  # the values that go with config.method "meanflow"
 
 def check(config: ConfigDict) -> None:
     """Raises UserError, one line, for a config that cannot be trained."""
-    # First each key by itself, so that the checks below find keys and types as they expect them.
+    # 1. Each key by itself. The checks below rely on keys that exist and have the right type.
     check_table(config)
-    # Then keys that must fit each other.
+    # 2. Keys that must fit together.
     check_training(config.optim.warmup, config.train.steps)
     check_denoiser(config.denoiser, config.condition)
     check_horizon(config.horizon, config.denoiser)
@@ -43,39 +43,40 @@ def check(config: ConfigDict) -> None:
     check_columns(config.task, config.data)
     check_method(config)
     check_sampling(config)
-    # The sampler's bound is in network units: a clip of 1 is the full range of the data after
-    # "limits", and one standard deviation after "gaussian".
+    # 3. The sampler's bound, which is in network units: a clip of 1 is the full range of the data
+    # for the mode "limits", but only one standard deviation for "gaussian".
     if config.normalize.action == "gaussian" and math.isfinite(config.sampler.clip):
         clip = config.sampler.clip
         raise UserError(
             f"config.normalize.action='gaussian' with config.sampler.clip={clip} would cut actions "
             f"beyond {clip} standard deviations: use 'limits', or config.sampler.clip=inf."
         )
+    # 4. The layouts of rotations: parsing them finds the mistakes.
     with names_keys():
         representation = config.representation
         representations.parse(representation.layouts, representation.relative, config.horizon.obs)
 
 
 def check_table(config: Mapping) -> None:
-    """Refuses missing, unknown and wrongly typed keys, and values that the table excludes."""
+    """Raises UserError for keys or values that do not agree with the table of all keys."""
     flat = config.to_dict() if isinstance(config, ConfigDict) else config
     check_keys(flat, defaults.KEYS)
     values = keys.flatten(flat)
     for path, key in keys.entries(defaults.KEYS):
-        if path in values:  # keys of another denoiser are those of its fields
+        if path in values:  # the section of another denoiser lacks keys of the U-Net
             keys.check_range(path, values[path], key.range)
 
 
 def check_keys(config: Mapping, table: keys.Table, prefix: str = "") -> None:
-    """Refuses missing, unknown and wrongly typed keys of one section of the table."""
-    # Keys that the table does not have: an old name, or a misspelled one.
+    """Raises UserError for missing, unknown and wrongly typed keys of one section."""
+    # Keys of the config that the table lacks: an old name, or a misspelled one.
     for name in config:
         new = renamed.new_key(prefix + name)
         if new != prefix + name:
             raise UserError(f"config.{prefix}{name} is now config.{new}.")
         if name not in table:
             raise UserError(f"config.{prefix}{name} is unknown; {choices(name, table)}.")
-    # Keys that the table has: they must be there, and of the default's type.
+    # Keys of the table: the config must have them, with the type of the default.
     for name, entry in table.items():
         if name not in config:
             example = keys.defaults({name: entry})[name]
@@ -86,8 +87,8 @@ def check_keys(config: Mapping, table: keys.Table, prefix: str = "") -> None:
 
 
 def _check_entry(value: Any, entry: Key | keys.Table, path: str) -> None:
-    """One key, or one section; `path` is its dotted name."""
-    # A section of the table, or an open one.
+    """Checks one key, or one section. path: its dotted name."""
+    # A dict in the table is a section. A key whose default is a dict is an open section.
     is_section = isinstance(entry, Mapping) or isinstance(entry.default, Mapping)
     if is_section and not isinstance(value, Mapping):
         names = entry if isinstance(entry, Mapping) else entry.default
@@ -95,21 +96,22 @@ def _check_entry(value: Any, entry: Key | keys.Table, path: str) -> None:
             f"config.{path}={value!r} must be a section with the keys {', '.join(names)}."
         )
     if isinstance(entry, Mapping):
-        # The section of another network than the default one shares only some of its keys.
-        # `check_denoiser` looks at the others.
+        # A network other than the default has only some of these keys. `check_denoiser` checks
+        # the other keys that it has.
         if path in defaults.OPEN and value.get("name") != entry["name"].default:
             entry = {name: key for name, key in entry.items() if name in value}
             value = {name: value[name] for name in entry}
         check_keys(value, entry, f"{path}.")
     elif not is_section:
         keys.check_type(path, value, entry.default)
+    # In most open sections every value is a text.
     elif path in defaults.OPEN_TEXTS:
         for name, text in value.items():
             keys.check_type(f"{path}.{name}", text, "text")
 
 
 def check_training(warmup: int, steps: int) -> None:
-    """Refuses a warm-up that does not end before the training does."""
+    """Raises UserError unless the warm-up ends before the training does."""
     if warmup >= steps:
         raise UserError(
             f"config.optim.warmup={warmup} must be below config.train.steps={steps}: the cosine "
@@ -118,8 +120,9 @@ def check_training(warmup: int, steps: int) -> None:
 
 
 def check_horizon(horizon: ConfigDict, denoiser: ConfigDict) -> None:
-    """Refuses chunks that are too short for what is executed, or that a U-Net cannot halve."""
-    # A chunk starts at the first observed step, and Ta steps from the last one on are executed.
+    """Raises UserError for action chunks too short to execute, or that a U-Net cannot halve."""
+    # A chunk starts at the first observed step. The robot executes Ta steps from the last observed
+    # one on, so To - 1 + Ta steps are needed.
     needed = horizon.obs - 1 + horizon.act
     if needed > horizon.predict:
         raise UserError(
@@ -134,9 +137,8 @@ def check_horizon(horizon: ConfigDict, denoiser: ConfigDict) -> None:
 
 
 def check_denoiser(denoiser: ConfigDict, condition: str) -> None:
-    """Refuses keys that the network does not have, and sizes that do not fit together."""
-    # The keys of config.denoiser are the fields of the flax module, with the types of their
-    # defaults.
+    """Raises UserError for keys that the network lacks, or sizes that do not fit together."""
+    # The keys of config.denoiser are the fields of the flax module. Defaults tell their types.
     fields = components.denoiser_fields(denoiser.name)
     for name, value in denoiser.items():
         if name == "name":
@@ -159,14 +161,14 @@ def check_denoiser(denoiser: ConfigDict, condition: str) -> None:
 
 
 def check_columns(task_name: str, data: ConfigDict) -> None:
-    """Refuses columns that lack what the task observes; what the task cannot do with its data.
+    """Raises UserError for columns that the task lacks, or options that it does not support.
 
-    A task that observes whatever there is may leave the columns to the data (`sources.resolved`).
+    A task that observes all columns may leave them empty: `sources.resolved` reads their names.
     """
     with names_keys():
         task = tasks.get(task_name)
     if not data.columns and not task.columns:
-        return  # all columns of the data, which is not read yet
+        return  # the names of the columns are in the data, which is not read yet
     if ACTION not in data.columns:
         raise UserError(
             f"config.data.columns has no {ACTION!r}: add {ACTION}=<path inside an RLDS step>."
@@ -177,7 +179,7 @@ def check_columns(task_name: str, data: ConfigDict) -> None:
                 f"config.data.columns lacks {name!r}, which task {task_name!r} observes: "
                 f"add {name}=<path inside an RLDS step, such as observation/{name}>."
             )
-    # Options of the data that need something of the task.
+    # Options that only some tasks support.
     if data.mirror and task.mirror is None:
         raise UserError(
             f"config.data.mirror=True: task {task_name!r} has no mirror image (dpjax/tasks); "
@@ -196,14 +198,14 @@ def check_columns(task_name: str, data: ConfigDict) -> None:
 
 
 def check_method(config: ConfigDict) -> None:
-    """Refuses keys that do not go with the method, or with each other."""
-    # A warm start begins at the last chunk, which holds actions only.
+    """Raises UserError for a sampler or schedule that the training method does not allow."""
+    # A warm start begins at the last chunk, which lacks the observations that inpainting denoises.
     if config.sampler.warm_start and config.condition == "inpaint":
         raise UserError(
             f"config.sampler.warm_start={config.sampler.warm_start} does not go with "
             "config.condition='inpaint', whose last chunk lacks the observations: set it to 0."
         )
-    # diffusers had no flows in 0.11.
+    # diffusers 0.11 had no flow matching.
     version = config.sampler.diffusers
     is_flow = config.schedule.name == "flow" or config.method == "meanflow"
     if version != "current" and is_flow:
@@ -211,7 +213,7 @@ def check_method(config: ConfigDict) -> None:
             f"config.sampler.diffusers={version!r}: expected 'current', or '0.11' where neither "
             "config.schedule.name is flow nor config.method meanflow."
         )
-    # MeanFlow is derived for one schedule, one prediction type and deterministic Euler steps.
+    # MeanFlow is derived for straight paths, velocities and deterministic Euler steps.
     values = keys.flatten(config.to_dict())
     for path, allowed in MEANFLOW.items():
         if config.method == "meanflow" and values[path] not in allowed:
@@ -222,11 +224,11 @@ def check_method(config: ConfigDict) -> None:
 
 
 def check_sampling(config: ConfigDict) -> None:
-    """Refuses a schedule that does not end in noise, and steps that the sampler cannot take."""
+    """Raises UserError for a schedule that does not end in noise, or impossible sampling steps."""
     name = config.schedule.name
     num_levels = config.schedule.num_levels
     schedule = SCHEDULES[name](num_levels)
-    # One step with the spacing "trailing" starts at the noisiest level.
+    # A path of one step with the spacing "trailing" consists of the noisiest level.
     alpha = schedule.path(1, "trailing").now.alpha[0]
     if alpha**2 > schedules.MAX_FIRST_ALPHA_BAR:
         raise UserError(
@@ -234,7 +236,7 @@ def check_sampling(config: ConfigDict) -> None:
             f"{alpha**2:.2f}, far from the noise that sampling starts from: use 'cosine', or more "
             "levels (linear ones need about 1000)."
         )
-    # The path that sampling would take: building it finds the steps that are impossible.
+    # Building the path that sampling would take finds the impossible numbers of steps.
     settings = config.sampler
     sampler = SAMPLERS[settings.name](settings.eta)
     schedule, sampler = diffusers_0_11.as_in(

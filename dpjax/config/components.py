@@ -1,7 +1,8 @@
-"""The parts that a config chooses by name: the whole plug-in system.
+"""Tables of the networks, schedules and samplers that a config chooses by name.
 
-A new denoiser is a file in `dpjax/nets/` and a line here; a new sampler or schedule is a function
-in `dpjax/diffusion/` and a line here. The names become the choices of the config's keys.
+To add a network, write a file in `dpjax/nets/` and add a line here. To add a sampler or schedule,
+write a function in `dpjax/diffusion/` and add a line here. The names in the tables are the allowed
+values of the config keys.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from dpjax.diffusion import samplers, schedules
 from dpjax.nets import dit, transformer, unet1d
 from dpjax.policies import conditioning
 
-# config.denoiser.name -> flax module. The other keys of config.denoiser are its fields.
+# config.denoiser.name -> flax module. The other keys of config.denoiser are fields of the module.
 DENOISERS = {
     "unet1d": unet1d.UNet1D,
     "transformer": transformer.Transformer,
@@ -31,32 +32,33 @@ SCHEDULES = {
 SAMPLERS = {
     "ddpm": lambda eta: samplers.ddpm(),
     "ddim": samplers.ddim,
-    "euler": lambda eta: samplers.ddim(),  # what DDIM without noise is called on a flow
+    "euler": lambda eta: samplers.ddim(),  # on a flow, DDIM without noise is Euler's method
     "dpm_solver": lambda eta: samplers.dpm_solver(),
     "heun": lambda eta: samplers.heun(),
 }
-# config.condition -> (observed steps) -> conditioning of the denoiser on the features.
+# config.condition -> (number of observed steps) -> how the features condition the denoiser.
 CONDITIONINGS = {
     "features": lambda observed: conditioning.on_features,
     "local": lambda observed: conditioning.on_steps,
     "inpaint": conditioning.inpaint,
 }
-# config.compute.dtype -> what the networks compute in; parameters stay float32.
+# config.compute.dtype -> the dtype of the networks' arithmetic; parameters stay float32.
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# config.method, see `build.policy`.
+# The values of config.method (see `build.policy`).
 METHODS = ("diffusion", "meanflow")
 
-# Fields of the networks that follow from the data or from other keys (`build.denoiser`).
+# Fields of the networks that no key sets: `build.denoiser` derives them from the data and from keys
+# of other sections.
 DERIVED = ("features", "horizon", "observed", "local", "times", "remat", "kernels")
 
 
 def denoiser_fields(name: str) -> dict[str, Any]:
-    """{field: default} of a network: the keys that config.denoiser may have beside the name."""
-    excluded = (*DERIVED, "parent", "name")  # the last two are flax's own
+    """{field: default} of a network: the keys that config.denoiser may have besides `name`."""
+    excluded = (*DERIVED, "parent", "name")  # every flax module has the last two
     fields = dataclasses.fields(DENOISERS[name])
     return {field.name: field.default for field in fields if field.name not in excluded}
 
 
 def can_be_local(name: str) -> bool:
-    """Whether a network takes the features step by step (config.condition "local")."""
+    """Whether a network supports config.condition "local": features that belong to steps."""
     return "local" in {field.name for field in dataclasses.fields(DENOISERS[name])}

@@ -1,4 +1,4 @@
-"""From a config to demonstrations as the policy sees them: episodes, windows, normalizer, sizes."""
+"""Reads a config's demonstrations, and makes episodes, windows, units and sizes of them."""
 
 from collections.abc import Mapping, Sequence
 import logging
@@ -25,11 +25,11 @@ log = logging.getLogger("dpjax")
 
 
 class Data(NamedTuple):
-    """Demonstrations as the policy sees them: observations and actions, flat columns [N, …].
+    """Demonstrations: observations and actions in columns [N, …] of N steps.
 
     train, val: Episodes with the task's observations and "action".
-    obs_keys: the names of the observations, in the order of the encoder.
-    shares: {data set: (its last step in train + 1, its share of each batch)}, in order.
+    obs_keys: the names of the observations, in the order of the encoder's features.
+    shares: {data set: (the end of its steps in train, its share of each batch)}, in order.
     """
 
     train: Episodes
@@ -40,15 +40,15 @@ class Data(NamedTuple):
 
 @names_keys()
 def read(config: ConfigDict) -> Data:
-    """Reads the data sets, maps them to the task's observations, and splits them by episode."""
-    # Each data set by itself, then all end to end.
+    """Reads the data sets, computes the task's observations, and holds out episodes."""
+    # 1. Each data set is read and split separately. Then all are joined end to end.
     weights = sources.directories(config.data)
     task = tasks.get(config.task)
     memory = cameras.image_memory(config.data.memory)
     sets = {directory: _read_one(config, task, directory, memory) for directory in weights}
     train, val, shares = mixture.join(sets, weights, memory, config.data.spill)
 
-    # What the columns hold, and numbers that look like mistakes.
+    # 2. Log what the columns hold, and warn of numbers that look like mistakes.
     numbers, images = frames.split(train.columns)
     for key, column in images.items():
         log.info(frames.describe(key, column))
@@ -61,28 +61,29 @@ def read(config: ConfigDict) -> Data:
 def _read_one(
     config: ConfigDict, task: Task, directory: str, memory: int
 ) -> tuple[Episodes, Episodes]:
-    """One data set: the episodes to train on, and those held out."""
+    """Reads one data set; returns the episodes to train on, and those held out."""
     raw = rlds.read(
         directory,
         features=dict(config.data.columns),
         split=config.data.split,
         on_bad=config.data.on_bad,
         memory=memory,
-        folder=config.data.spill or None,
+        folder=config.data.spill or None,  # None: the system's temporary folder
     )
     cameras.check_columns(config.cameras, raw)
     return parts(config.data, task, raw, split_ids(config.data, len(raw.ends)))
 
 
 def split_ids(data: ConfigDict, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of `count` episodes the numbers of those to train on, and of those held out.
+    """(ids of the episodes to train on, ids of those held out), of `count` episodes.
 
     data: the section config.data.
     """
+    # A seed of its own, so that runs with other seeds hold out the same episodes.
     train_ids, val_ids = episodes_lib.split(count, data.val_fraction, data.val_seed)
     limit = data.max_episodes
     if limit and limit < len(train_ids):
-        # The first of a shuffle that does not depend on the limit: more episodes are a superset.
+        # The order does not depend on the limit, so a larger limit gives a superset.
         order = np.random.default_rng(data.val_seed).permutation(len(train_ids))
         log.info("training on %d of %d episodes (config.data.max_episodes)", limit, len(order))
         train_ids = np.sort(train_ids[order[:limit]])
@@ -92,15 +93,15 @@ def split_ids(data: ConfigDict, count: int) -> tuple[np.ndarray, np.ndarray]:
 def parts(
     data: ConfigDict, task: Task, raw: Episodes, ids: Sequence[np.ndarray]
 ) -> tuple[Episodes, Episodes]:
-    """The episodes to train on and those held out, as the policy sees them.
+    """(episodes to train on, episodes held out), with the observations of the task.
 
-    data: the section config.data. raw: columns as recorded. ids: of `split_ids`.
+    data: the section config.data. raw: the recorded columns. ids: what `split_ids` returned.
     """
-    # Only what is used, in the task's order.
+    # Columns that are not used are dropped. The others get the task's order.
     observed = tasks.observed_columns(task, data.columns)
     raw = raw._replace(columns={key: raw.columns[key] for key in (*observed, ACTION)})
     train, val = (episodes_lib.select(raw, part) for part in ids)
-    # Mirror images are for training alone: held-out episodes stay as they were recorded.
+    # Mirror images double the training episodes. Held-out episodes stay as they were recorded.
     if data.mirror:
         train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
     return tuple(with_goals(observe(task, part), data.goals) for part in (train, val))
@@ -108,11 +109,11 @@ def parts(
 
 def observe(task: Task, raw: Episodes) -> Episodes:
     """Recorded columns -> the task's observations, and the action in float32."""
-    # The task's own function, the same in training and in rollouts.
+    # Rollouts call the same function, so the policy sees the same observations there.
     recorded = {key: x for key, x in raw.columns.items() if key != ACTION}
     try:
         obs = task.observe(recorded)
-    except (IndexError, ValueError) as error:  # numpy's, for columns of another size
+    except (IndexError, ValueError) as error:  # what numpy raises for columns of a wrong size
         sizes = ", ".join(f"{key} {list(x.shape[1:])}" for key, x in recorded.items())
         raise UserError(
             f"{raw.source}: config.task={task.name!r} cannot observe {sizes} ({error}): set "
@@ -123,11 +124,12 @@ def observe(task: Task, raw: Episodes) -> Episodes:
 
 
 def with_goals(episodes: Episodes, goals: Mapping[str, str]) -> Episodes:
-    """The episodes with a goal as an observation of each step: what was reached in the end.
+    """The episodes with goals as further observations: what the episode reached in the end.
 
-    goals: {name of the goal: the observation whose last value in the episode it is}.
+    goals: {name of the goal: the observation whose last value in the episode becomes the goal}.
     """
-    last = np.repeat(episodes.ends - 1, episodes.lengths)  # [N], each step's last step
+    # [N]: for each step the index of the last step of its episode.
+    last = np.repeat(episodes.ends - 1, episodes.lengths)
     reached = {}
     for goal, key in goals.items():
         if key not in episodes.columns or key == ACTION or goal in episodes.columns:
@@ -137,7 +139,7 @@ def with_goals(episodes: Episodes, goals: Mapping[str, str]) -> Episodes:
                 f"the observations {', '.join(known)}."
             )
         reached[goal] = frames.take(episodes.columns[key], last)
-    # The action stays the last column: the order of observations is that of the encoder.
+    # The action stays the last column, since the encoder relies on the order of the observations.
     action = episodes.columns[ACTION]
     observations = {key: x for key, x in episodes.columns.items() if key != ACTION}
     return episodes._replace(columns={**observations, **reached, ACTION: action})
@@ -145,7 +147,7 @@ def with_goals(episodes: Episodes, goals: Mapping[str, str]) -> Episodes:
 
 @names_keys()
 def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
-    """Fitted on the training episodes as the network sees them; constant dims are logged."""
+    """The normalizer that fits the training episodes; `fit` logs dims that do not vary."""
     section = config.normalize
     for key in section.per_key:
         if key not in episodes.columns:
@@ -153,18 +155,19 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
                 f"config.normalize.per_key.{key}: no such key; the data has "
                 f"{', '.join(episodes.columns)}."
             )
-    # The mode of each column: its own, or that of its kind.
+    # 1. The mode of each column: that of images, observations or actions, unless per_key has one.
     modes = {
         key: section.image if key in config.cameras else section.obs for key in episodes.columns
     }
     modes.update({ACTION: section.action, **section.per_key})
-    # Numbers of a 6-D rotation keep their units, whatever the mode.
+    # 2. The dims of 6-D rotations, which are not scaled: their numbers lie in [-1, 1] already.
     representation = build.representation(config)
     fixed = {
         key: representations.rotation_dims(representation, key, episodes.columns[key].shape[-1])
         for key in representation.layouts
         if key in episodes.columns  # `build.policy` refuses the others
     }
+    # 3. The normalizer, from the columns in the representation that the network learns.
     return normalizers.fit(
         learned_columns(config, episodes),
         modes,
@@ -175,14 +178,15 @@ def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
 
 
 def learned_columns(config: ConfigDict, episodes: Episodes) -> dict[str, np.ndarray]:
-    """Columns {key: [M, …]} in the representation that the network learns, not yet normalized."""
-    # Relative actions differ from window to window: one of each is needed. Others do not.
+    """{key: [M, …]}: the columns in the representation that the network learns, unnormalized."""
+    # An action relative to an observation depends on the window, so M counts the steps of windows.
+    # Otherwise M is the number of steps.
     indices = window_indices(config, episodes)[0] if config.representation.relative else None
     return representations.learned_columns(build.representation(config), episodes.columns, indices)
 
 
 def observed_steps(config: ConfigDict) -> int:
-    """Steps of observations in a training batch: To, or Tp where they are denoised too."""
+    """Steps of observations in a training batch: To, or Tp if they are denoised too."""
     horizon = config.horizon
     return horizon.predict if config.condition == "inpaint" else horizon.obs
 
@@ -190,19 +194,20 @@ def observed_steps(config: ConfigDict) -> int:
 def window_indices(
     config: ConfigDict, episodes: Episodes, source: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`windows.window_indices` of the episodes: indices [W, Tp] and mask [W, Tp].
+    """(indices, mask) of all windows of the episodes, both [W, Tp] (see `windows`).
 
-    source: name of the data set for a warning about episodes that are too short; None for none.
+    source: the data set's name in a warning about too short episodes; None for no warning.
     """
+    # Windows reach beyond their episode and are padded there: by To - 1 observed steps at its
+    # start, and by Ta - 1 actions at its end.
     horizon = config.horizon
-    # At an episode's start To - 1 observed steps may be missing, at its end Ta - 1 actions.
     before = horizon.obs - 1
     after = horizon.act - 1
     return windows.window_indices(episodes.ends, horizon.predict, before, after, source=source)
 
 
 def train_windows(config: ConfigDict, data: Data) -> loader.Windows:
-    """The windows of the training episodes, in the shares that the config gives to the sets."""
+    """The windows of the training episodes, with the share of each data set in a batch."""
     indices, mask = window_indices(config, data.train, source=data.train.source)
     shares = mixture.of_windows(indices, data.shares)
     return _windows(config, data.train, data.obs_keys, indices, mask, shares)
@@ -221,19 +226,21 @@ def _windows(config, episodes, obs_keys, indices, mask, shares) -> loader.Window
 
 
 def batch_of(windows: loader.Windows, ids: np.ndarray) -> Batch:
-    """The windows with these ids [B] as a batch, its examples numbered 0, 1, …"""
+    """The windows with these ids [B] as a batch."""
+    # The examples are numbered 0, 1, …, and each number selects the noise of its example.
     index = np.arange(len(ids), dtype=np.int32)
     num_observed = windows.observed.shape[1]
     return loader.gather(windows.table, windows.inputs(ids), index, num_observed)
 
 
 def spec(data: Data) -> Spec:
-    """Names and sizes of observations and actions, and a fingerprint of the data."""
+    """The sizes of observations and actions, and a fingerprint of the data."""
+    # An image column is [N, H, W, 3], and its size is (H, W, 3). Other columns are [N, D].
     columns = data.train.columns
     observations = {
         key: columns[key].shape[1:] if len(columns[key].shape) == 4 else columns[key].shape[-1]
         for key in data.obs_keys
     }
-    # Runs are resumed with the same data only, which the fingerprint tells.
+    # A run can only be resumed with the same data. The fingerprint shows whether it is.
     prints = [episodes_lib.fingerprint(part) for part in (data.train, data.val)]
     return Spec(observations, int(columns[ACTION].shape[-1]), "-".join(prints))

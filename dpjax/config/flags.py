@@ -1,7 +1,7 @@
-"""The command line of whatever takes --config, and how such a command is started.
+"""Parses the command line of every command that takes --config, and starts the command.
 
-absl and ml_collections are strict about flags, but end for a misspelled key in a traceback. So
-the config file is read and the keys are looked up here, before they see them.
+absl and ml_collections show a traceback for a misspelled key. So the config file is read here, and
+the keys are looked up in it, before absl sees the command line.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,44 +18,54 @@ from dpjax.config.keys import flatten, type_name
 from dpjax.core import errors, runtime
 from dpjax.core.errors import UserError, choices
 
+# The spellings of --help that absl knows.
 HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
+# --config.key=value, --config.key and --noconfig.key, each with one dash or two.
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """`errors.run` of a command that compiles: what CPUs want, and the compilation cache."""
-    # Before anything logs; `force`, since absl has put its own handler there.
+    """Runs a command with logging, JAX's settings for this machine and the compilation cache.
+
+    main: the command; it returns its exit code. A UserError becomes one line (`errors.run`).
+    """
+    # Logging comes first. `force` replaces the handler that absl has installed.
     logging.basicConfig(level=logging.INFO, format="dpjax: %(message)s", force=True)
+    # These libraries also log routine messages, in which those of dpjax would be lost.
     for name in ("absl", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # JAX reads these settings when it first uses a device, so they come before the command.
     runtime.set_up()
     runtime.use_cache()
     errors.run(main)
 
 
 def parse(argv: list[str], usage: str, values: flags.FlagValues) -> ConfigDict | None:
-    """Parses a command line; returns its config, locked, or None where it has no --config.
+    """Parses a command line; returns its config, or None if it has no --config.
 
-    argv: the command first. usage: what --help prints before the keys. values: where the other
-    flags of the command are defined, and get their values; `values.config` is the config, too.
+    argv: the command, then its arguments.
+    usage: what --help prints before the keys.
+    values: the other flags of the command are defined in it. They get their values here, and
+        `values.config` becomes the config.
     """
-    # The config file, before absl sees the command line.
+    # 1. The config file.
     name, argv = take_config(renamed.arguments(argv))
     config = recipes.read(name) if name is not None else None
-    # --help lists the keys of that file.
+    # 2. --help lists the keys of that file, or the defaults.
     if set(HELP) & set(argv[1:]):
         print(usage)
         print(f"Keys (--config.key=value) of {name or 'a config'}, and their values:\n")
         print(page.terminal((config or get_config()).to_dict()))
         sys.exit(0)
-    # Overrides: new keys of open sections, then misspelled keys, then the values of known ones.
+    # 3. Overrides. New keys of open sections are set; other unknown keys are misspelled.
     if config is not None:
         argv = put_new_keys(argv, config)
         for text in argv[1:]:
             if override := OVERRIDE.fullmatch(text):
                 check_known(override[1], config)
     try:
-        # ml_collections makes a flag of each key that argv overrides, and sets it.
+        # 4. The values. ml_collections defines a flag for each key that argv overrides, and absl
+        # parses its value into the config.
         if config is None:
             flags.DEFINE_string("config", None, "A recipe or a config file.", flag_values=values)
         else:
@@ -65,6 +75,7 @@ def parse(argv: list[str], usage: str, values: flags.FlagValues) -> ConfigDict |
         raise UserError(_wrong_value(str(error), config)) from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{error}".strip("\"'")) from error
+    # What is left is not a flag, such as a value after a space that belongs to no option.
     if rest[1:]:
         raise UserError(
             f"{rest[1]!r} is not an option: give options as --workdir=… or --config.train.steps=…."
@@ -73,10 +84,10 @@ def parse(argv: list[str], usage: str, values: flags.FlagValues) -> ConfigDict |
 
 
 def take_config(argv: list[str]) -> tuple[str | None, list[str]]:
-    """(what --config names, argv without it); the last one counts, None without any."""
+    """(the value of --config, or None; argv without it). The last --config counts."""
     name = None
     rest = argv[:1]
-    # An iterator, since `--config NAME` takes two words.
+    # An iterator, so that `--config NAME` can take the next word, too.
     words = iter(argv[1:])
     for text in words:
         if text in ("--config", "-config"):
@@ -93,12 +104,14 @@ def take_config(argv: list[str]) -> tuple[str | None, list[str]]:
 def put_new_keys(argv: list[str], config: ConfigDict) -> list[str]:
     """Sets the keys that argv adds to open sections; returns argv without them.
 
-    Such as --config.data.columns.pose=observation/pose: absl knows only keys that are there.
+    An example is --config.data.columns.pose=observation/pose. ml_collections refuses keys that the
+    config does not have yet.
     """
     rest = argv[:1]
     existing = flatten(config.to_dict())
     for text in argv[1:]:
         override = OVERRIDE.fullmatch(text)
+        # "data.columns.pose" is the key "pose" of the section "data.columns".
         section, _, key = override[1].rpartition(".") if override else ("", "", "")
         if section in OPEN_TEXTS and override[2] and f"{section}.{key}" not in existing:
             with config.unlocked():
@@ -109,8 +122,8 @@ def put_new_keys(argv: list[str], config: ConfigDict) -> list[str]:
 
 
 def check_known(path: str, config: Mapping) -> None:
-    """Refuses a dotted key that the config does not have, with the nearest of its section."""
-    # From section to section, along the dots.
+    """Raises UserError, with a similar key, for a dotted key that the config does not have."""
+    # Each part between dots is looked up in the section that the parts before it lead to.
     section = config
     parent = "config"
     for part in path.split("."):
@@ -123,11 +136,12 @@ def check_known(path: str, config: Mapping) -> None:
 
 
 def _wrong_value(text: str, config: ConfigDict) -> str:
-    """absl's complaint about a value, told with the type that the key has."""
+    """absl's error text about a value, rewritten with the type that the key has."""
     # absl: "flag --config.train.steps=x: invalid literal for int() with base 10: 'x'".
     flag = re.match(r"flag --config\.([\w.]+)=(.*?): ", text, re.DOTALL)
     if not flag:
-        return text
+        return text  # about another flag, such as --profile=x
+    # The value in the config file is an example of the type.
     value = config
     for part in flag[1].split("."):
         value = value[part]

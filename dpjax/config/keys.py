@@ -1,6 +1,6 @@
-"""What one key of a config is: its default, the values that it may take, its unit, what it means.
+"""`Key`: the default, allowed values, unit and meaning of one key of a config.
 
-`dpjax.config.defaults` is the table of all keys, made of `Key`s in nested dicts.
+`dpjax.config.defaults` has the table of all keys: nested dicts of `Key`s.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,8 @@ from dpjax.core.errors import UserError, choices
 class Interval(NamedTuple):
     """The numbers from `low` to `high`.
 
-    open_low, open_high: whether the bound itself is excluded. infinite: whether inf is allowed.
+    open_low, open_high: whether the bound itself is excluded.
+    infinite: whether infinity is allowed, in an interval without an upper bound.
     """
 
     low: float = 0
@@ -23,14 +24,15 @@ class Interval(NamedTuple):
     infinite: bool = False
 
     def __contains__(self, value: object) -> bool:
-        """Whether a number lies in the interval; NaN lies in none."""
-        # Comparisons with NaN are false, so NaN lies outside.
+        """Whether a number lies in the interval."""
+        # NaN lies in no interval, since comparisons with it are false.
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         return above and below and (self.infinite or math.isfinite(value))
 
     def __str__(self) -> str:
-        """In words: "above 0", "0 or more", "in [0, 1)"."""
+        """The interval in words: "above 0", "0 or more", "in [0, 1)"."""
+        # Short forms for intervals without an upper bound.
         if self.high == math.inf:
             return f"above {self.low}" if self.open_low else f"{self.low} or more"
         left = "(" if self.open_low else "["
@@ -38,28 +40,28 @@ class Interval(NamedTuple):
         return f"in {left}{self.low}, {self.high}{right}"
 
 
-# The two intervals that most keys have.
+# The intervals of most keys.
 ABOVE_0 = Interval(open_low=True)
 AT_LEAST_0 = Interval()
 
 
 def below(high: float) -> Interval:
-    """0 <= value < high."""
+    """The interval 0 <= value < high."""
     return Interval(high=high, open_high=True)
 
 
 def up_to(high: float) -> Interval:
-    """0 <= value <= high."""
+    """The interval 0 <= value <= high."""
     return Interval(high=high)
 
 
 class Key(NamedTuple):
     """A key of the config.
 
-    default: its value in a config that does not set it; the type of every other value, too. A
-        dict makes an open section, whose keys are the user's own.
-    range: the numbers that are allowed, or a tuple of all values that are; None for any.
-    unit: of the value, such as "steps" or "px"; "" where it has none.
+    default: the value that a config has if nobody sets another. Other values must have its type.
+        A dict makes an open section, in which users choose the keys.
+    range: the interval of allowed numbers, or a tuple of all allowed values; None for any value.
+    unit: the unit of the value, such as "steps" or "px"; "" for none.
     doc: what the key means, for --help and docs/config.md.
     """
 
@@ -69,11 +71,12 @@ class Key(NamedTuple):
     doc: str = ""
 
 
-Table = Mapping[str, "Key | Table"]  # a config's keys, section by section
+# The keys of a config. A section is a table inside the table.
+Table = Mapping[str, "Key | Table"]
 
 
 def defaults(table: Table) -> dict[str, Any]:
-    """{key: default} of a table, sections as nested dicts."""
+    """{key: default} of a table, with sections as nested dicts."""
     return {
         name: entry.default if isinstance(entry, Key) else defaults(entry)
         for name, entry in table.items()
@@ -81,8 +84,9 @@ def defaults(table: Table) -> dict[str, Any]:
 
 
 def entries(table: Table, prefix: str = "") -> Iterator[tuple[str, Key]]:
-    """(dotted path, key) of every key, in the order of the table."""
+    """Yields (dotted path, key) for every key, in the order of the table."""
     for name, entry in table.items():
+        # An entry is a key, or a section with entries of its own.
         if isinstance(entry, Key):
             yield prefix + name, entry
         else:
@@ -90,20 +94,21 @@ def entries(table: Table, prefix: str = "") -> Iterator[tuple[str, Key]]:
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}, tuples as lists."""
+    """{"a": {"b": 1}} -> {"a.b": 1}, with tuples as lists."""
     flat = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
             flat.update(flatten(value, f"{prefix}{name}."))
         else:
+            # A tuple never equals a list, and JSON has lists only.
             flat[prefix + name] = list(value) if isinstance(value, tuple) else value
     return flat
 
 
 def check_type(path: str, value: Any, example: Any) -> None:
-    """Raises UserError for a value of another type than the example's.
+    """Raises UserError if a value does not have the type of the example.
 
-    A whole number is a number, too; True and False are not numbers.
+    An int is accepted where the example is a float. True and False are not numbers.
     """
     if not _has_type(value, example):
         raise UserError(
@@ -112,18 +117,20 @@ def check_type(path: str, value: Any, example: Any) -> None:
 
 
 def _has_type(value: Any, example: Any) -> bool:
-    # bool first: Python counts True and False among the whole numbers.
+    # Choices and switches: exactly the type of the example.
     if isinstance(example, (bool, str)):
         return isinstance(value, type(example))
     if isinstance(example, tuple):
-        # JSON has lists only; the elements have the type of the default's first one.
+        # JSON has no tuples, so a list is accepted. The default's first element gives the type of
+        # all elements.
         return isinstance(value, (tuple, list)) and all(_has_type(x, example[0]) for x in value)
+    # bool is a subclass of int, so it is excluded here.
     numbers = (int, float) if isinstance(example, float) else (int,)
     return isinstance(value, numbers) and not isinstance(value, bool)
 
 
 def type_name(example: Any) -> str:
-    """The type of a value, in words."""
+    """The type of a value in words, such as "a whole number"."""
     if isinstance(example, tuple):
         return f"a tuple, each element {type_name(example[0])}"
     names = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
@@ -131,20 +138,22 @@ def type_name(example: Any) -> str:
 
 
 def check_range(path: str, value: Any, allowed: Interval | tuple | None) -> None:
-    """Raises UserError for a value that is not allowed: outside of an interval or of choices."""
+    """Raises UserError for a value outside of the interval, or not among the choices."""
+    # `in` works for both: an Interval has __contains__.
     if allowed is None or value in allowed:
         return
-    # What is wrong, for numbers and for names.
+    # A number outside of its interval.
     if isinstance(allowed, Interval):
-        # Infinity and NaN get a word of their own: "above 0" alone would not explain them.
+        # "must be above 0" would not explain what is wrong with infinity or NaN.
         finite = "" if allowed.infinite or math.isfinite(value) else "finite and "
         raise UserError(f"config.{path}={value!r} must be {finite}{allowed}.")
+    # An unknown name: the error has a similar one, or all.
     names = [str(choice) for choice in allowed]
     raise UserError(f"config.{path}={value!r} is unknown; {choices(str(value), names)}.")
 
 
 def describe_range(allowed: Interval | tuple | None) -> str:
-    """The allowed values, in words: "above 0", "cosine | linear"; "" for any."""
+    """The allowed values in words: "above 0", "cosine | linear", or "" for any value."""
     if isinstance(allowed, Interval):
         return str(allowed)
     return " | ".join(map(str, allowed or ()))

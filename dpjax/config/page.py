@@ -1,4 +1,4 @@
-"""The list of all keys, for --help and for docs/config.md.
+"""Prints the table of all keys, for --help and for docs/config.md.
 
 python -m dpjax.config.page > docs/config.md
 """
@@ -20,13 +20,15 @@ Written by `python -m dpjax.config.page > docs/config.md` from the table in
 sampling steps, "K" the number of noise levels.
 """
 
-# Columns of --help: key, value, allowed values, unit; the meaning takes the rest.
+# Characters of the columns of --help: key, value, allowed values, unit. The meaning gets the rest.
 WIDTHS = (23, 19, 16, 12)
-GAP = 2
+GAP = 2  # characters between two columns
 
 
 def terminal(config: Mapping[str, Any]) -> str:
-    """The keys in aligned columns: key, its value in `config`, allowed values, unit, meaning."""
+    """A text of aligned columns: key, its value in the config, allowed values, unit, meaning."""
+    # 1. The keys of the table. With another network than the default one, the keys of the U-Net are
+    # left out.
     values = keys.flatten(config)
     table = dict(keys.entries(defaults.KEYS))
     rows = [
@@ -34,20 +36,21 @@ def terminal(config: Mapping[str, Any]) -> str:
         for path, key in table.items()
         if path.partition(".")[0] != "denoiser" or path in values
     ]
-    # Keys of another network than the default one have no entry in the table.
+    # 2. The keys of another network, which the table does not have.
     rows += [
         (path, repr(value), "", "", "")
         for path, value in values.items()
         if path not in table and path.startswith("denoiser.")
     ]
-    # The meaning gets what the terminal leaves.
+    # 3. The text. The meaning gets the rest of the terminal's width, but at least 30 characters.
     room = shutil.get_terminal_size((130, 24)).columns - sum(WIDTHS) - GAP * len(WIDTHS)
     widths = (*WIDTHS, max(room, 30))
     return "\n".join(line for row in rows for line in _lines(row, widths))
 
 
 def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """A row of cells, each wrapped to its column."""
+    """The lines of a row, whose cells are wrapped to their columns."""
+    # A cell of a few lines beside a shorter one: the shorter one is filled with empty lines.
     wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths)]
     lines = itertools.zip_longest(*wrapped, fillvalue="")
     gap = " " * GAP
@@ -57,16 +60,19 @@ def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def _value(values: Mapping[str, Any], path: str, key: keys.Key) -> str:
-    """The value of a key as Python, tuples as tuples; of an open section all that it holds."""
+    """The value of a key as Python code."""
+    # The value of an open section is the dict of its keys.
     if isinstance(key.default, Mapping):
         inside = {p[len(path) + 1 :]: x for p, x in values.items() if p.startswith(f"{path}.")}
         return repr(inside)
+    # `flatten` made lists of tuples.
     value = values[path]
     return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def markdown() -> str:
-    """docs/config.md: a table per section, keys without a section first."""
+    """The text of docs/config.md: a table of keys per section."""
+    # Keys without a section come first.
     sections = {"": {name: x for name, x in defaults.KEYS.items() if isinstance(x, keys.Key)}}
     sections |= {name: x for name, x in defaults.KEYS.items() if not isinstance(x, keys.Key)}
     lines = [HEAD]
@@ -76,6 +82,7 @@ def markdown() -> str:
         for path, key in keys.entries(table, f"{section}." if section else ""):
             cells = (f"`{path}`", f"`{key.default!r}`", keys.describe_range(key.range))
             cells = (*cells, key.unit, key.doc)
+            # In a Markdown table "|" separates cells, unless a backslash precedes it.
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""Recipes: the configs that come with dpjax, and the demonstrations of one of them.
+"""Recipes (the configs that come with dpjax), and the demonstrations that come with dpjax.
 
-In a checkout recipes lie in `configs/`; a wheel carries them as `dpjax/recipes/`. A recipe is a
-Python file with a function `get_config()`. It gets another one's config by `load(name)`.
+A recipe is a Python file with a function `get_config()`. It can start from another recipe's config:
+`load(name)`. Recipes are in `configs/` of a checkout, and in `dpjax/recipes/` of a wheel.
 """
 
 from pathlib import Path
@@ -18,17 +18,19 @@ PACKAGE = Path(__file__).parents[1]
 
 def folder() -> Path:
     """The folder of the recipes."""
+    # A wheel has them inside the package, so that no package `configs` is installed beside it.
     carried = PACKAGE / "recipes"
     return carried if carried.is_dir() else PACKAGE.parent / "configs"
 
 
 def names() -> list[str]:
     """The names of the recipes."""
+    # configs/__init__.py makes the folder a package and is not a recipe.
     return sorted(file.stem for file in folder().glob("*.py") if file.stem != "__init__")
 
 
 def path(name: str) -> Path:
-    """The file of a recipe; raises UserError if there is none of that name."""
+    """The file of a recipe; raises UserError for an unknown name."""
     if name not in names():
         raise UserError(f"recipe {name!r} is unknown; {choices(name, names())}.")
     return folder() / f"{name}.py"
@@ -36,33 +38,36 @@ def path(name: str) -> Path:
 
 def load(name: str) -> ConfigDict:
     """The config of a recipe."""
+    # Executed by its path, which works in a checkout and in a wheel alike.
     return runpy.run_path(str(path(name)))["get_config"]()
 
 
 def demonstrations(name: str) -> str:
-    """The directory of demonstrations that come with dpjax, for `config.data.dir`.
+    """The directory of the demonstrations of that name, for `config.data.dir`.
 
-    `demonstrations/<name>` where the current folder has it, otherwise the one of the package.
+    `demonstrations/<name>` in the current folder has precedence over the one that comes with dpjax.
     """
-    # In the current folder, in an installed wheel, in a checkout.
+    # In this order: the current folder, an installed wheel, a checkout.
     here = Path("demonstrations", name)
     carried = PACKAGE / "demonstrations" / name
     in_checkout = PACKAGE.parent / "demonstrations" / name
     for directory in (here, carried, in_checkout):
         if directory.is_dir():
             return str(directory)
+    # Reading the data reports that the directory does not exist.
     return str(here)
 
 
 def read(text: str) -> ConfigDict:
-    """The config that --config names: a recipe, a file, or either with ":argument" after it.
+    """The config that --config names.
 
-    The file is executed once. Raises UserError, with the line of the file, for whatever goes
-    wrong in it.
+    text: a recipe or a file, perhaps with ":argument", which `get_config(argument)` gets. Raises
+    UserError, with a line number, for an error inside the file.
     """
+    # "custom:state" is the recipe "custom" with the argument "state".
     name, colon, argument = text.partition(":")
     file = find(name)
-    # Errors in the file become one line; what dpjax itself refuses is one already.
+    # The file may raise anything, which becomes a UserError. Those of dpjax stay as they are.
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
         if get_config is None:
@@ -71,7 +76,8 @@ def read(text: str) -> ConfigDict:
     except UserError:
         raise
     except Exception as error:
-        # The innermost line of the file itself: what it calls is not the user's to mend.
+        # The traceback may end inside a library. What the user can mend is the config file, so the
+        # error names the last line of it.
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(file)]
         where = f" line {lines[-1]}" if lines else ""
@@ -79,26 +85,27 @@ def read(text: str) -> ConfigDict:
 
 
 def find(name: str) -> Path:
-    """The file that --config names: what has a folder or ".py" in it is a path, otherwise a recipe.
+    """The file that --config names: a path if `name` has a folder or ".py", otherwise a recipe.
 
-    Raises UserError if there is no such file, or no such recipe.
+    Raises UserError if there is no such file or recipe.
     """
-    # A file that exists is meant, even if its name is that of a recipe.
+    # An existing file has precedence over a recipe of the same name.
     file = Path(name)
     if file.is_file():
         return file
-    # A path without a file: another file of that folder may be meant, or a recipe.
+    # A path that does not exist. The user may mean a similar file of that folder, or a recipe.
     if file.suffix == ".py" or len(file.parts) > 1:
         near = sorted(str(other) for other in file.parent.glob("*.py"))
         hint = f"did you mean the recipe {file.stem!r}? " if file.stem in names() else ""
         raise UserError(f"--config {name}: no such file; {hint}{choices(name, near)}.")
+    # A name without a folder or ".py".
     if name not in names():
         raise UserError(f"--config {name}: no such file or recipe; {choices(name, names())}.")
     return path(name)
 
 
 def checked(name: str, config: Any) -> ConfigDict:
-    """What get_config() returned, if it is a config."""
+    """Returns `config`, the result of get_config(); raises UserError unless it is a ConfigDict."""
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"--config {name}: get_config() returned {type(config).__name__}, not a ConfigDict."

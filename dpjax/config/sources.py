@@ -1,4 +1,4 @@
-"""Which data sets a config names, in which shares, and which of their columns it uses."""
+"""The data sets that a config names: their directories, weights and columns."""
 
 import logging
 import math
@@ -16,18 +16,20 @@ log = logging.getLogger("dpjax")
 
 
 def directories(data: ConfigDict) -> dict[str, float | None]:
-    """{directory: weight} of the section config.data, in order.
+    """{directory: weight}, in the order of config.data.dir.
 
-    A weight is None where the shares follow from the sizes of the data sets.
+    data: the section config.data. Without weights, each weight is None: the share of a data set in
+    a batch then follows from its size.
     """
+    # Commas separate directories.
     names = [name.strip() for name in data.dir.split(",") if name.strip()]
     if names and Path(data.dir).is_dir():
-        names = [data.dir]  # one directory with a comma in its name
+        names = [data.dir]  # a directory with a comma in its name
     if not names:
         raise UserError("config.data.dir is empty: give an RLDS directory (--config.data.dir=…).")
     if len(set(names)) < len(names):
         raise UserError(f"config.data.dir={data.dir!r} names a directory twice.")
-    # A limit on episodes could be met in many ways by several sets.
+    # It would be unclear how several data sets share a limit on episodes.
     if len(names) > 1 and data.max_episodes:
         raise UserError(
             f"config.data.max_episodes={data.max_episodes} goes with one data set, and "
@@ -37,13 +39,18 @@ def directories(data: ConfigDict) -> dict[str, float | None]:
 
 
 def weights(text: str, names: list[str]) -> list[float | None]:
-    """config.data.weights, one number for each data set; None for each where the text is ""."""
+    """The weights of the data sets `names`.
+
+    text: config.data.weights, such as "2,1"; "" gives None for each data set.
+    """
     if not text:
         return [None] * len(names)
+    # A text that is not a list of numbers gives the same error as a wrong number of them.
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
+    # A weight of 0 would be a data set that is read and never used.
     if len(numbers) != len(names) or not all(math.isfinite(x) and x > 0 for x in numbers):
         raise UserError(
             f"config.data.weights={text!r} must be {len(names)} numbers above 0 with commas "
@@ -57,16 +64,17 @@ def weights(text: str, names: list[str]) -> list[float | None]:
 def resolved(config: ConfigDict) -> ConfigDict:
     """A copy of the config in which config.data.columns is not empty.
 
-    Where a task observes whatever there is and the config names no columns, they become the data
-    set's observation/* and action, and images become cameras.
+    If the config names no columns and the task observes all of them, the columns become
+    observation/* and action of the data set. Each image also becomes a camera.
     """
-    config = config.copy_and_resolve_references()  # the caller's stays as it is
+    # A copy, so that the config of the caller does not change.
+    config = config.copy_and_resolve_references()
     if config.data.columns or tasks.get(config.task).columns:
         return config
-    # Of several data sets the first one decides; `mixture.join` refuses others that differ.
+    # 1. The columns of the first data set. `mixture.join` refuses data sets whose columns differ.
     directory = next(iter(directories(config.data)))
     usable = reader.usable(directory)
-    # A shape is None where the data set does not promise one.
+    # The shape of a column is None if the data set does not declare one.
     shapes = {
         path: shape
         for path, shape in usable.items()
@@ -78,11 +86,13 @@ def resolved(config: ConfigDict) -> ConfigDict:
             f"{', '.join(usable)}: name their paths, "
             "--config.data.columns.action=PATH --config.data.columns.NAME=PATH."
         )
-    # "observation/state" becomes the column "state", and an image a camera that is not cropped.
+    # 2. The config: "observation/state" becomes the column "state". A column with three axes
+    # (height, width, color) becomes a camera without a crop.
     with config.unlocked():
         for path, shape in shapes.items():
             name = path.removeprefix("observation/").replace("/", "_")
             config.data.columns[name] = path
+            # An image without a declared size is refused by `_camera`, unless the config has it.
             if (shape is None or len(shape) == 3) and name not in config.cameras:
                 config.cameras[name] = _camera(f"{directory}: {path}", shape)
     listed = ", ".join(f"{path} {list(shape or ())}" for path, shape in shapes.items())
@@ -91,7 +101,10 @@ def resolved(config: ConfigDict) -> ConfigDict:
 
 
 def _camera(where: str, shape: tuple[int, ...] | None) -> ConfigDict:
-    """The section of config.cameras for images that the network sees whole."""
+    """The section of config.cameras for images that are neither resized nor cropped.
+
+    where: the data set and column, for errors. shape: [H, W, 3], or None if it is not declared.
+    """
     if shape is None:
         raise UserError(
             f"{where}: images of which the data set promises no size: name it as "
