@@ -1,1 +1,1 @@
-"""What every layer shares: data types, errors, units, rotations, the process's settings."""
+"""Shared by all packages: data types, errors, normalizer, rotations, files, process settings."""

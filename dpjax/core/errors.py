@@ -1,7 +1,7 @@
-"""Errors that a person reads: one line, and the exit code of the command.
+"""Errors for the user: a message of one line, and the exit code of the command.
 
-The line says what was given, what is allowed, and where to change it. Whatever the user can
-correct raises `UserError`. Every other exception is a bug of dpjax and keeps its traceback.
+The line says what was given, what is allowed, and where to change it. A mistake that the user
+can correct raises `UserError`. Every other exception is a bug of dpjax and keeps its traceback.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class UserError(ValueError):
-    """An error that the user can correct, in one line: given, allowed, where to change it.
+    """An error that the user can correct. Its message is one line.
 
     argument: the name of the argument that is wrong, so that a caller can say which config key
         or command-line option it came from (`dpjax.config.checks`).
@@ -26,7 +26,7 @@ class UserError(ValueError):
 
 
 def choices(name: str, allowed: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the nearest spelling, then all that exist."""
+    """The end of an error message about an unknown name: the closest match, then all names."""
     allowed = sorted(allowed)
     # At most one hint: a list of guesses would only repeat the list that follows.
     near = difflib.get_close_matches(str(name), allowed, n=1)
@@ -35,7 +35,7 @@ def choices(name: str, allowed: Iterable[str]) -> str:
 
 
 def choose(table: Mapping[str, T], name: str, argument: str) -> T:
-    """table[name]; raises UserError with the nearest name if there is no such entry."""
+    """Returns table[name]; raises UserError with the closest match if the name is unknown."""
     if name not in table:
         raise UserError(
             f"{argument}={name!r} is unknown; {choices(name, table)}.", argument=argument
@@ -54,18 +54,20 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # The command has its own parser, which does not know this option.
         sys.argv.remove("--debug")
     try:
+        # A main function returns its exit code, or None for success.
         sys.exit(main() or 0)
     except UserError as error:
         if debug:
             raise
+        # Messages from other libraries can contain line breaks: join their lines.
         print("dpjax: error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2)  # the code that argparse uses for wrong arguments
     except KeyboardInterrupt:
         # 130 is what shells report after Ctrl-C: 128 + 2, the number of SIGINT.
         print("dpjax: stopped by the keyboard", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of a pipe has closed it, as in `… | head`. Python flushes stdout once more
-        # at exit, which must not fail again: give it a place to go.
+        # at exit, which would fail again, so stdout is redirected to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell reports SIGPIPE: 128 + 13

@@ -1,4 +1,4 @@
-"""Optional libraries: imported where they are used; a missing one becomes a one-line error."""
+"""Optional libraries: imported on first use; a missing one raises a one-line error."""
 
 import importlib
 from types import ModuleType
@@ -7,17 +7,20 @@ from dpjax.core.errors import UserError
 
 
 def require(name: str, extra: str) -> ModuleType:
-    """Returns the module `name`, which dpjax's extra `extra` (setup.cfg) installs.
+    """Imports the module `name`, which belongs to the extra `extra` of dpjax (setup.cfg).
 
     Call it inside the function that needs the module, so that everything else works without
-    the library. Raises a UserError with the command that installs it if it is missing; an
-    import error from inside the library keeps its traceback.
+    the library.
+
+    Raises UserError with the command to install it if the library is missing. An import error
+    from inside the library keeps its traceback.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        missing = error.name or ""
-        # The library may be installed and lack a dependency of its own: that is another fault.
+        missing = error.name or ""  # the module that Python did not find
+        # The library may be installed but lack one of its own dependencies. Installing the extra
+        # would not help then, so that error is passed on.
         if missing.split(".")[0] != name.split(".")[0]:
             raise
     raise UserError(f"{missing} is not installed: pip install 'dpjax[{extra}]'.")

@@ -1,18 +1,18 @@
-"""Rotations, in the forms that data uses and in the form that a network learns.
+"""Rotations: conversion between the forms that data uses and the form that a network learns.
 
 The quaternions q and -q are the same rotation, and an axis-angle vector jumps at an angle of π.
-A number that jumps while the robot does not is hard to predict. The first two rows of the
-rotation matrix R are a continuous form of six numbers (Zhou et al. 2019, sec. 3), which Chi et
-al. (2023) learn in their code too:
+A target that jumps while the robot moves smoothly is hard to predict. The first two rows of the
+rotation matrix R are six numbers that change continuously with the rotation (Zhou et al. 2019,
+sec. 3). The code of Chi et al. (2023) uses them too:
 
     rotation_6d = (R_00, R_01, R_02, R_10, R_11, R_12)                        (1)
 
-Any six numbers (a, b) make a rotation, unless a = 0 or b is parallel to a. Its rows are
+Any six numbers (a, b) give a rotation, unless a = 0 or b is parallel to a. Its rows are
 
     r_0 = a / |a|,  r_1 = b' / |b'| with b' = b - (r_0 · b) r_0,  r_2 = r_0 × r_1    (2)
 
-All functions take float arrays of numpy or of jax and return the same kind. The leading axes
-are free.
+All functions take float arrays of numpy or of jax and return the same kind. They work on the
+last axes; any number of leading axes is allowed.
 """
 
 from collections.abc import Callable
@@ -52,20 +52,22 @@ def from_wxyz(q: Array) -> Array:
 def to_wxyz(matrix: Array) -> Array:
     """Matrix [..., 3, 3] -> unit quaternion [..., 4], real part first and not negative.
 
-    All products q_i q_j are linear in the matrix (Shepperd 1978). Row i of their table is q
-    times q_i, so the row with the largest q_i², divided by its length, is q without a loss of
-    digits.
+    Every product q_i q_j is a linear function of the matrix (Shepperd 1978). Row i of the table
+    of these products is q_i q, so each row with q_i ≠ 0, divided by its length, is q or -q. The
+    row with the largest q_i² loses no digits in the division.
     """
     xp = _module(matrix)
+    # 1. The entries of the matrix, each of shape [...].
     m = [[matrix[..., i, j] for j in range(3)] for i in range(3)]
-    # Differences of the entries off the diagonal are 4 w (x, y, z); their sums are the products
-    # of x, y and z.
+    # 2. Differences of entries off the diagonal are 4 w (x, y, z). Their sums are 4 times the
+    # products of x, y and z with each other.
     x = m[2][1] - m[1][2]
     y = m[0][2] - m[2][0]
     z = m[1][0] - m[0][1]
     xy = m[0][1] + m[1][0]
     xz = m[0][2] + m[2][0]
     yz = m[1][2] + m[2][1]
+    # The entries on the diagonal give the squares.
     a = m[0][0]
     b = m[1][1]
     c = m[2][2]
@@ -75,11 +77,12 @@ def to_wxyz(matrix: Array) -> Array:
         [y, xy, 1 - a + b - c, yz],
         [z, xz, yz, 1 - a - b + c],
     ]
+    # 3. Normalize the row whose entry on the diagonal of the table is largest.
     table = xp.stack([xp.stack(row, -1) for row in products], -2)  # [..., 4, 4]
     squares = xp.stack([row[i] for i, row in enumerate(products)], -1)  # [..., 4]
     best = xp.argmax(squares, -1)[..., None, None]
     q = _unit(xp.take_along_axis(table, best, -2)[..., 0, :])
-    # q and -q are the same rotation; of the two, return the one with w >= 0.
+    # 4. q and -q are the same rotation; of the two, return the one with w >= 0.
     return xp.where(q[..., :1] < 0, -q, q)
 
 
@@ -88,7 +91,8 @@ def from_axis_angle(v: Array) -> Array:
     xp = _module(v)
     # The quaternion is (cos h, axis sin h), with h half the angle.
     half = xp.sqrt(xp.sum(v * v, -1, keepdims=True)) / 2
-    # sin(h) / 2h, and its limit 1/2 where h is nearly 0.
+    # sin(h) / 2h, and its limit 1/2 where h is nearly 0. Both branches of `where` are computed,
+    # so the divisor must not be 0 in the unused one.
     scale = xp.where(half > 1e-6, xp.sin(half) / xp.maximum(2 * half, 1e-12), 0.5)
     return from_wxyz(xp.concatenate([xp.cos(half), v * scale], -1))
 
@@ -122,13 +126,13 @@ def to_rotation_6d(matrix: Array) -> Array:
 
 def from_xyzw(q: Array) -> Array:
     """Quaternion [..., 4], real part last -> matrix [..., 3, 3]."""
-    return from_wxyz(_module(q).roll(q, 1, -1))
+    return from_wxyz(_module(q).roll(q, 1, -1))  # (x, y, z, w) -> (w, x, y, z)
 
 
 def to_xyzw(matrix: Array) -> Array:
     """Matrix [..., 3, 3] -> unit quaternion [..., 4], real part last and not negative."""
     q = to_wxyz(matrix)
-    return _module(q).roll(q, -1, -1)
+    return _module(q).roll(q, -1, -1)  # (w, x, y, z) -> (x, y, z, w)
 
 
 class Form(NamedTuple):
@@ -139,6 +143,7 @@ class Form(NamedTuple):
     from_matrix: Callable[[Array], Array]
 
 
+# The names of rotations in layouts (`policies.layouts`).
 FORMS = {
     "quaternion_wxyz": Form(4, from_wxyz, to_wxyz),
     "quaternion_xyzw": Form(4, from_xyzw, to_xyzw),
@@ -148,5 +153,6 @@ FORMS = {
 
 
 def convert(x: Array, source: str, target: str) -> Array:
-    """[..., n] from one form of FORMS to another."""
+    """Converts rotations [..., n] from the form `source` to the form `target`, names in FORMS."""
+    # By way of the matrix, so that a form needs two functions and not one per other form.
     return FORMS[target].from_matrix(FORMS[source].to_matrix(x))

@@ -1,10 +1,10 @@
-"""The observations that a policy takes and the size of its actions."""
+"""The sizes of a policy's observations and actions."""
 
 from typing import NamedTuple
 
 
 class Spec(NamedTuple):
-    """The shape of a policy's data. It is saved with a run and compared when one is loaded.
+    """The sizes of a policy's data. It is saved in the run folder; a resumed run must match it.
 
     observations: {key: size of the last axis, or (H, W, 3) for images}, in the policy's order.
     action: Da, the size of an action.
@@ -18,7 +18,7 @@ class Spec(NamedTuple):
     @property
     def cameras(self) -> dict[str, tuple[int, int, int]]:
         """{key: (H, W, 3)} of the observations that are images."""
-        # Sizes of images are tuples (H, W, 3), sizes of vectors are whole numbers.
+        # The sizes of images are tuples (H, W, 3), those of vectors are integers.
         return {key: x for key, x in self.observations.items() if isinstance(x, tuple)}
 
     @property
