@@ -2,8 +2,8 @@
 
     y = a x_0 + b ε                                                         (2)
 
-Together with x = α x_0 + σ ε, equation (1) of `schedules`, this is a linear system of two
-equations. Solving it gives x_0, whatever the network predicts:
+Together with equation (1) of `schedules`, x = α x_0 + σ ε, this is a system of two linear
+equations. Its solution gives an estimate of x_0, whatever the network predicts:
 
     x̂_0 = (b x - σ y) / (α b - σ a)                                         (3)
 """
@@ -23,8 +23,8 @@ Array = jax.Array
 
 # {prediction type: (α, σ) -> (a, b) of equation (2)}
 PREDICTION_TYPES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
-    "epsilon": lambda alpha, sigma: (0.0, 1.0),
-    "sample": lambda alpha, sigma: (1.0, 0.0),
+    "epsilon": lambda alpha, sigma: (0.0, 1.0),  # the noise, Ho et al. 2020
+    "sample": lambda alpha, sigma: (1.0, 0.0),  # the clean data
     "v": lambda alpha, sigma: (-sigma, alpha),  # Salimans & Ho 2022
     "velocity": lambda alpha, sigma: (-1.0, 1.0),  # dx/du of a rectified flow
 }
@@ -32,7 +32,7 @@ PREDICTION_TYPES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
 
 @struct.dataclass
 class Estimate:
-    """The estimated data and noise of equation (1), not clipped.
+    """Estimates of the two terms of equation (1), before any clipping.
 
     x0: [B, Tp, Da] the data.
     eps: [B, Tp, Da] the noise.
@@ -45,6 +45,7 @@ class Estimate:
 def expand(scalar: Array, like: Array) -> Array:
     """[B] or [] with axes of size 1 appended, so that it broadcasts to `like` [B, …]."""
     scalar = jnp.asarray(scalar)
+    # [B, 1, …, 1]
     return jnp.reshape(scalar, scalar.shape + (1,) * (like.ndim - scalar.ndim))
 
 
@@ -54,7 +55,7 @@ def add_noise(x0: Array, eps: Array, level: Level) -> Array:
 
 
 def prediction(prediction_type: str, x0: Array, eps: Array, level: Level) -> Array:
-    """Equation (2): the correct prediction y [B, Tp, Da], which the loss compares with."""
+    """Equation (2): the correct prediction y [B, Tp, Da], the target of the loss."""
     a, b = PREDICTION_TYPES[prediction_type](expand(level.alpha, x0), expand(level.sigma, x0))
     return a * x0 + b * eps
 
@@ -64,25 +65,27 @@ def estimate(prediction_type: str, y: Array, x: Array, level: Level) -> Estimate
     alpha = expand(level.alpha, x)
     sigma = expand(level.sigma, x)
     a, b = PREDICTION_TYPES[prediction_type](alpha, sigma)
-    # Cramer's rule for x = α x_0 + σ ε and y = a x_0 + b ε.
+    # Cramer's rule for x = α x_0 + σ ε and y = a x_0 + b ε. The determinant is never 0 on a
+    # path that `check_prediction_type` accepts.
     determinant = alpha * b - sigma * a
     return Estimate(x0=(b * x - sigma * y) / determinant, eps=(alpha * y - a * x) / determinant)
 
 
 def check_prediction_type(prediction_type: str, path: Path) -> None:
-    """Raises UserError if the type is unknown or does not determine x_0 on the whole path.
+    """Raises UserError if the type is unknown, or does not determine x_0 everywhere on the path.
 
-    The usual case is "epsilon" at pure noise (α = 0): there x = ε, and (3) is 0/0.
+    The usual case is "epsilon" at pure noise (α = 0). There x = ε, and (3) is 0/0.
     """
+    # 1. (a, b) at every level of the path, in numpy: [S] each.
     combination = choose(PREDICTION_TYPES, prediction_type, "prediction_type")
     alpha = np.asarray(path.now.alpha)
     sigma = np.asarray(path.now.sigma)
     a, b = combination(alpha, sigma)
-    # The determinant of the linear system, at every level of the path.
+    # 2. Levels at which the linear system has no unique solution: its determinant is 0.
     singular = np.flatnonzero(np.abs(alpha * b - sigma * a) < 1e-12)
     if len(singular):
         first = singular[0]
-        # Two times per level for MeanFlow: the first one is t.
+        # The message names the first such level. MeanFlow has two times per level: t comes first.
         t = float(np.ravel(np.asarray(path.now.t)[first])[0])
         raise UserError(
             f"prediction_type={prediction_type!r} does not determine the data at level t={t:g} "

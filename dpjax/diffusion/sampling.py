@@ -1,10 +1,10 @@
-"""The sampling loop: from noise to data along a path, from the start or from the last chunk.
+"""The sampling loop: from noise to data along a path, or from the last action chunk.
 
-The loop is one `lax.scan` over the evaluations of the network, whatever their number.
+The loop is one `lax.scan` over the evaluations of the network, for every sampler.
 
-Warm start: between two observations the best actions change little. So the last action chunk,
-moved to the present and made noisy again, can replace the first k steps of the path (Janner et
-al. 2022, sec. 5.4):
+Warm start: the best actions change little from one observation to the next. So the last action
+chunk, shifted to the present and with noise added, can replace the first k steps of the path
+(Janner et al. 2022, sec. 5.4):
 
     x = α_k x_0 + σ_k ε,    then the steps k … S - 1 as usual.              (7)
 """
@@ -60,30 +60,30 @@ def step(
     draw: `() -> z [B, Tp, D]`, fresh noise; called only if the sampler needs it.
     clip: bound of |x̂_0|; infinity does not clip.
     """
-    # 1. The two halves of x: the clipped data, and the noise that goes with it.
+    # 1. The two terms of x: the clipped data, and the noise that goes with it.
     x0 = jnp.clip(estimate.x0, -clip, clip)
     eps = (x - now.alpha * x0) / now.sigma if sampler.rederive_eps else estimate.eps
     if sampler.x0_as_eps:
-        eps = estimate.x0
-    # 2. Both at the next level. Without fresh noise γ is 0, and nothing is drawn.
+        eps = estimate.x0  # a peculiarity of diffusers 0.11
+    # 2. Without fresh noise γ is 0: both terms are scaled to the next level.
     if sampler.fresh_noise is None:
         return to.alpha * x0 + to.sigma * eps
     gamma = sampler.fresh_noise(now, to)
-    # 3. γ of the noise is drawn afresh, so that its total std stays σ_s.
+    # 3. With fresh noise of std γ, less of the old noise is kept: the total std must be σ_s.
     kept = jnp.sqrt(jnp.maximum(to.sigma**2 - gamma**2, 0.0))
     return to.alpha * x0 + kept * eps + gamma * draw()
 
 
 def draw_noise(keys: Array, shape: tuple[int, ...]) -> Array:
-    """Noise [B, *shape] from N(0, 1), that of each example from its own key of keys [B]."""
+    """Noise [B, *shape] from N(0, 1), one key of keys [B] per example."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 def draw(
     schedule: Schedule, level_keys: Array, noise_keys: Array, shape: tuple[int, ...]
 ) -> tuple[Level, Array]:
-    """For training: a noise level [B] and noise [B, *shape], each example's from its keys."""
-    # One draw per key, so that an example does not depend on the others in its batch.
+    """For training: noise levels [B] and noise [B, *shape], one key of each kind per example."""
+    # One draw per key: the noise of an example does not depend on the rest of its batch.
     level = jax.vmap(lambda key: schedule.draw(key, ()))(level_keys)
     return level, draw_noise(noise_keys, shape)
 
@@ -107,7 +107,7 @@ def sample(
     x: [B, Tp, D] noise at the path's first level.
     path: S steps.
     keys: [B], one per example; evaluation i draws its noise from `fold_in(key, first + i)`.
-    prepared: a tree with leaves [S, …], what the denoiser has computed for each step.
+    prepared: what the denoiser has computed for each step, a tree with leaves [S, …].
     unroll: how many evaluations one iteration of the compiled loop holds.
     first: the number of the first evaluation, if this path is the end of a longer one.
     """
@@ -115,9 +115,9 @@ def sample(
     inputs = _inputs(sampler.evaluations(path), prepared, first)
 
     def body(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
-        return evaluate(carry, inputs), None
+        return evaluate(carry, inputs), None  # scan keeps no output per iteration
 
-    length = len(inputs[0])
+    length = len(inputs[0])  # N, the number of evaluations
     (x, _), _ = jax.lax.scan(body, _carry(sampler, x), inputs, unroll=min(unroll, length))
     return x
 
@@ -133,34 +133,33 @@ def trace(
     prepared: Any = None,
     unroll: int = 1,
 ) -> Array:
-    """The same loop as `sample`, returning x after every step: [S, B, Tp, D]."""
+    """The same loop as `sample`, but returns x after every step: [S, B, Tp, D]."""
     evaluate = _evaluation(predict, keys, sampler, clip)
     evaluations = sampler.evaluations(path)
     inputs = _inputs(evaluations, prepared)
 
     def body(carry: tuple, inputs: tuple) -> tuple[tuple, Array]:
         carry = evaluate(carry, inputs)
-        return carry, carry[0]
+        return carry, carry[0]  # x is also an output, which scan stacks
 
-    length = len(inputs[0])
+    length = len(inputs[0])  # N
     _, xs = jax.lax.scan(body, _carry(sampler, x), inputs, unroll=min(unroll, length))
+    # [N, B, Tp, D] -> [S, B, Tp, D]: only the evaluations that end a step.
     return xs if evaluations.last is None else xs[evaluations.last]
 
 
 def _carry(sampler: Sampler, x: Array) -> tuple[Array, Array | None]:
-    """The loop's state: x, and the previous value of what the sampler extrapolates.
-
-    Before the first evaluation there is no such value. Its weight is 0 there.
-    """
+    """The loop's state: x, and the previous value of what the sampler extrapolates."""
+    # The first evaluation has no previous value, and its weight is 0: any finite value will do.
     return x, (jnp.zeros_like(x) if sampler.extrapolate else None)
 
 
 def _inputs(evaluations: Evaluations, prepared: Any, first: int = 0) -> tuple:
-    """What the loop's iterations take, leaves [N, …]."""
+    """The inputs of all iterations of the loop, a tuple of trees with leaves [N, …]."""
     if evaluations.step is not None:
-        # Several evaluations use what was prepared for one level.
+        # Several evaluations use what was prepared for one step: [S, …] -> [N, …].
         prepared = jax.tree.map(lambda leaf: leaf[evaluations.step], prepared)
-    # The evaluation's number in the whole path, from which its noise is drawn.
+    # The number of each evaluation in the whole path: its noise is drawn from it.
     number = jnp.arange(first, first + evaluations.now.t.shape[0])
     return number, evaluations.now, evaluations.to, evaluations.weight, prepared
 
@@ -173,14 +172,16 @@ def _evaluation(
     def evaluate(carry: tuple, inputs: tuple) -> tuple:
         x, before = carry
         i, now, to, weight, prepared = inputs
-        # What the network says at this level.
+        # 1. The network's estimate at this level.
         estimate = predict(x, now) if prepared is None else predict(x, now, prepared)
 
-        # Called during tracing, and only by samplers with fresh noise.
+        # 2. Fresh noise. `step` calls this only for samplers that need it, so other samplers
+        # compile to a program without a random generator.
         def draw() -> Array:
             step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
             return draw_noise(step_keys, x.shape[1:])
 
+        # 3. The step to the next level. `sampler` is known during tracing: one branch is compiled.
         if sampler.extrapolate == "x0":
             # Equation (5). The clipped x̂_0 is extrapolated, and the result is not clipped again.
             x0 = jnp.clip(estimate.x0, -clip, clip)
@@ -188,7 +189,7 @@ def _evaluation(
             return step(sampler, x, extrapolated, now, to, draw, INF), x0
         new = step(sampler, x, estimate, now, to, draw, clip)
         if sampler.extrapolate == "x":
-            # Equation (6): `before` is the x at the start of the step.
+            # Equation (6): in a second evaluation, `before` is the x at the start of the step.
             return new + weight * (new - before), x
         return new, before
 
@@ -196,17 +197,17 @@ def _evaluation(
 
 
 def warm_start(sampling_loop: Callable[..., Array], last: Array, skipped: int) -> SamplingLoop:
-    """`sampling_loop` (`sample`) that starts from the last chunk where there is one.
+    """Makes `sampling_loop` (`sample`) start from the last chunk of each example that has one.
 
-    last: [B, Tp, D] the last chunk in network units, moved to the present; NaN in the steps
-        that it does not reach, and in all steps of an example that has no last chunk.
+    last: [B, Tp, D] the last chunks in network units, shifted to the present; NaN in the steps
+        that they do not reach, and in all steps of an example without a last chunk.
     skipped: k of (7), at least 1. Examples without a last chunk take all steps. If every
-        example has one, the first k steps are not computed. A sampler of second order starts
+        example has one, the first k steps are not computed. A second-order sampler starts
         again at step k, with a step of first order.
     """
 
     def warm(predict, x, path, keys, *, prepared=None, **options):  # type: ignore[no-untyped-def]
-        # The steps before and after step k, with what was prepared for each of them.
+        # 1. The path before and after step k, with what was prepared for its steps.
         head, head_prepared = jax.tree.map(lambda leaf: leaf[:skipped], (path, prepared))
         tail, tail_prepared = jax.tree.map(lambda leaf: leaf[skipped:], (path, prepared))
         x0, has_last = extend(last)
@@ -214,10 +215,12 @@ def warm_start(sampling_loop: Callable[..., Array], last: Array, skipped: int) -
         def from_noise(x: Array) -> Array:
             return sampling_loop(predict, x, head, keys, prepared=head_prepared, **options)
 
-        # x at step k: the noisy last chunk (7), or what the first k steps make of the noise.
+        # 2. x at step k: the noisy last chunk (7), or the noise after the first k steps. `cond`
+        # computes those steps only if an example needs them.
         warmed = parameterization.add_noise(x0, x, tail.now[0])
         cold = jax.lax.cond(has_last.all(), lambda x: x, from_noise, x)
         x = jnp.where(parameterization.expand(has_last, x), warmed, cold)
+        # 3. The remaining steps.
         return sampling_loop(
             predict, x, tail, keys, prepared=tail_prepared, first=skipped, **options
         )
@@ -226,9 +229,12 @@ def warm_start(sampling_loop: Callable[..., Array], last: Array, skipped: int) -
 
 
 def extend(last: Array) -> tuple[Array, Array]:
-    """Chunks [B, Tp, D] whose NaN steps repeat the last known step, and bool [B]: any known."""
-    num_known = jnp.isfinite(last).all(-1).sum(-1)  # [B], they are the first ones
-    # [B, Tp], the step to read: itself where it is known, otherwise the last known one.
+    """Fills the NaN steps of chunks [B, Tp, D] with their last known step.
+
+    Returns the filled chunks (0 if no step is known), and whether any step is known, bool [B].
+    """
+    num_known = jnp.isfinite(last).all(-1).sum(-1)  # [B]; the known steps come first
+    # [B, Tp], the step to read: known steps read themselves, the others the last known one.
     step = jnp.clip(jnp.arange(last.shape[1]), 0, jnp.maximum(num_known - 1, 0)[:, None])
     has_last = num_known > 0
     repeated = jnp.take_along_axis(last, step[..., None], axis=1)

@@ -1,4 +1,4 @@
-"""Noise schedules: how much signal and how much noise there is at each time.
+"""Noise schedules: how much signal and how much noise x contains at each time.
 
 Every diffusion process in dpjax has the form
 
@@ -7,10 +7,10 @@ Every diffusion process in dpjax has the form
 For DDPM (Ho et al. 2020, eq. 4), α² = ᾱ and σ² = 1 - ᾱ, where ᾱ is the running product of
 1 - β. For rectified flow (Liu et al. 2023), α = 1 - u and σ = u. A schedule lists the levels
 (α, σ) over which the loss is averaged (`draw`) and those that a sampler visits (`path`).
-Everywhere, t = 0 is nearest to the data. A path always runs from noise to data, and its last
-step ends at α = 1, σ = 0.
+Time t = 0 is always nearest to the data. A path runs from noise to data, and its last step
+ends at α = 1, σ = 0.
 
-Schedules and paths are made of numpy arrays: building one starts no JAX backend.
+Schedules and paths hold numpy arrays, so that building one does not start a JAX backend.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,9 @@ AnyArray = Any  # np.ndarray in a path, jax.Array elsewhere
 
 @struct.dataclass
 class Level:
-    """A noise level, a batch of them, or a whole path of them.
+    """One noise level, a batch of them, or all levels of a path.
 
-    t: [...] the time that the network is given; [..., 2] if it is given two (MeanFlow).
+    t: [...] the network's time input; [..., 2] for a network with two times (MeanFlow).
     alpha: [...] scale of the signal.
     sigma: [...] scale of the noise.
     """
@@ -41,15 +41,16 @@ class Level:
     sigma: AnyArray
 
     def __getitem__(self, index: Any) -> "Level":
+        # The same index for all three arrays: a Level is sliced like a single array.
         return jax.tree.map(lambda leaf: leaf[index], self)
 
 
 class Path(NamedTuple):
-    """S steps of a sampler: from level `now` [S] to level `to` [S], in numpy arrays.
+    """The S steps of a sampler: step i leads from level now[i] to level to[i] (numpy arrays).
 
-    A path has two levels per step rather than a chain of S + 1, because some published
-    samplers evaluate the network at one level and step from another (the DDPM of diffusers
-    0.11, with fewer steps than K).
+    A path stores two levels per step instead of a chain of S + 1 levels. In some published
+    samplers a step does not end where the next one begins (the DDPM of diffusers 0.11, with
+    fewer steps than K).
     """
 
     now: Level
@@ -57,7 +58,7 @@ class Path(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The noise levels of training and those of sampling, as two pure functions.
+    """The noise levels of training and of sampling, as two pure functions.
 
     draw: `(rng, shape) -> Level[shape]`, random levels for the loss.
     path: `(num_steps, spacing="auto") -> Path[num_steps]`, the levels that a sampler visits.
@@ -70,11 +71,13 @@ class Schedule(NamedTuple):
 
 def _leading(num_levels: int, num_steps: int) -> np.ndarray:
     """Steps 0, K//S, 2 K//S, … reversed: [90, 80, …, 0] for K = 100, S = 10 (diffusers)."""
+    # // rounds down: if S does not divide K, the steps can start far from noise.
     return np.arange(num_steps)[::-1] * (num_levels // num_steps)
 
 
 def _trailing(num_levels: int, num_steps: int) -> np.ndarray:
     """Steps K-1, K-1-K/S, …: always starts at the noisiest level (Lin et al. 2023)."""
+    # Rounding errors of the float stride can give S + 1 entries: the last one is cut off.
     return np.round(np.arange(num_levels, 0, -num_levels / num_steps))[:num_steps].astype(int) - 1
 
 
@@ -83,11 +86,12 @@ def _linspace(num_levels: int, num_steps: int) -> np.ndarray:
     return np.round(np.linspace(0, num_levels - 1, num_steps))[::-1].astype(int)
 
 
+# {name of a spacing, as in diffusers: (K, S) -> levels [S], noisiest first}
 SPACINGS = {"leading": _leading, "trailing": _trailing, "linspace": _linspace}
 
-# The largest ᾱ at which a path may start. Sampling starts from pure noise, so a first level
-# with more signal than this gives silently wrong samples: leading steps with K = 100 and S = 60
-# would start at ᾱ = 0.34.
+# The largest ᾱ at which a path may start. Sampling starts from pure noise. If the first level has
+# more signal than this, the samples are wrong without any error: leading steps with K = 100 and
+# S = 60 would start at ᾱ = 0.34.
 MAX_FIRST_ALPHA_BAR = 0.1
 
 
@@ -96,13 +100,14 @@ def spaced_steps(alpha_bar: np.ndarray, num_steps: int, spacing: str) -> np.ndar
 
     alpha_bar: ᾱ of every level, [K].
     spacing: a name in SPACINGS, or "auto": leading if S divides K and the first level is noisy
-        enough (published results use leading steps), otherwise trailing. A sampler may prefer
-        another spacing to "auto" (`samplers.Sampler`).
+        enough (published results use leading steps), otherwise trailing. A sampler may replace
+        "auto" by a spacing of its own (`samplers.Sampler`).
 
     Raises UserError if there are fewer than S levels, if the spacing is unknown, or if the
     first level is too far from noise.
     """
     num_levels = len(alpha_bar)
+    # A level is visited at most once.
     if not 1 <= num_steps <= num_levels:
         raise UserError(
             f"num_steps={num_steps} must be between 1 and the schedule's {num_levels} levels "
@@ -120,6 +125,8 @@ def spaced_steps(alpha_bar: np.ndarray, num_steps: int, spacing: str) -> np.ndar
             f"spacing={spacing!r} is unknown; {choices(spacing, [*SPACINGS, 'auto'])}.",
             argument="spacing",
         )
+    # A spacing that the user chose is not replaced. Leading steps that start too far from noise
+    # are refused.
     steps = SPACINGS[spacing](num_levels, num_steps)
     if spacing == "leading" and alpha_bar[steps[0]] > MAX_FIRST_ALPHA_BAR:
         raise UserError(
@@ -133,13 +140,13 @@ def spaced_steps(alpha_bar: np.ndarray, num_steps: int, spacing: str) -> np.ndar
 
 def discrete(betas: np.ndarray) -> Schedule:
     """The variance-preserving schedule of DDPM with the given betas, [K]."""
-    # Betas are rounded to float32 first and multiplied in float32, as diffusers does. So ᾱ
-    # equals its table to the last bit or two.
+    # Betas are rounded to float32 and multiplied in float32, as in diffusers. So ᾱ equals the
+    # table of diffusers up to the last bit or two.
     alpha_bar = np.cumprod(1 - np.asarray(betas, np.float32), dtype=np.float32)
     levels = Level(
-        t=np.arange(len(betas), dtype=np.int32),
+        t=np.arange(len(betas), dtype=np.int32),  # the network is given the level's number
         alpha=np.sqrt(alpha_bar),
-        sigma=np.sqrt(1 - alpha_bar),
+        sigma=np.sqrt(1 - alpha_bar),  # α² + σ² = 1: the variance of x is preserved
     )
     # Pure data, where every path ends. It is not a level of training.
     data = Level(
@@ -149,13 +156,13 @@ def discrete(betas: np.ndarray) -> Schedule:
     )
 
     def draw(rng: Array, shape: tuple[int, ...]) -> Level:
-        # The table becomes a constant of the compiled step.
+        # All K levels are equally likely. The table becomes a constant of the compiled step.
         index = jax.random.randint(rng, shape, 0, len(betas))
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], levels)
 
     def path(num_steps: int, spacing: str = "auto") -> Path:
         steps = spaced_steps(alpha_bar, num_steps, spacing)
-        # A chain of S + 1 levels, the data last: each step leads to the next one's level.
+        # A chain of S + 1 levels, with the data last: each step ends where the next one begins.
         chain = jax.tree.map(lambda a, b: np.concatenate([a[steps], b]), levels, data)
         return Path(now=chain[:-1], to=chain[1:])
 
@@ -164,13 +171,15 @@ def discrete(betas: np.ndarray) -> Schedule:
 
 def cosine(num_levels: int = 100) -> Schedule:
     """The squared-cosine schedule of Nichol & Dhariwal (2021), eq. 17, betas ≤ 0.999."""
-    # f is ᾱ up to a constant; the betas follow from its ratios.
+    # f is ᾱ up to a constant factor, and β = 1 - ᾱ_t / ᾱ_{t-1}. The offset 0.008 keeps the first
+    # betas from being tiny. The bound avoids β = 1 at the last level, where ᾱ would be 0.
     f = np.cos((np.arange(num_levels + 1) / num_levels + 0.008) / 1.008 * np.pi / 2) ** 2
     return discrete(np.minimum(1 - f[1:] / f[:-1], 0.999))
 
 
 def linear(num_levels: int = 100, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """Betas on a straight line (Ho et al. 2020, section 4)."""
+    # The defaults of Ho et al. are meant for K = 1000: with K = 100, ᾱ ends at 0.36.
     return discrete(np.linspace(beta_start, beta_end, num_levels))
 
 
@@ -183,7 +192,7 @@ def scaled_linear(
 
 def sigmoid(num_levels: int = 100, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """Betas on a sigmoid between -6 and 6 (GeoDiff, Xu et al. 2022)."""
-    s = 1 / (1 + np.exp(-np.linspace(-6, 6, num_levels)))
+    s = 1 / (1 + np.exp(-np.linspace(-6, 6, num_levels)))  # from 0.002 to 0.998
     return discrete(s * (beta_end - beta_start) + beta_start)
 
 
@@ -194,10 +203,10 @@ def rectified_flow(num_levels: int = 100) -> Schedule:
     (Lipman et al. 2023, eq. 20, with their time reversed): u is 0 at the data, 1 at pure noise,
     and uniform in training. The network usually predicts the "velocity" dx/du = ε - x_0.
 
-    num_levels: K, the scale of the network's time input t = K u. Time embeddings are made for
-        t in 0 … K - 1; with this scale they tell the levels apart as well as those of the
-        other schedules.
+    num_levels: K, the scale of the network's time input t = K u. Time embeddings are designed
+        for t in 0 … K - 1, the range of the other schedules.
     """
+    # u may be a numpy or a jax array.
     level = lambda u: Level(t=u * num_levels, alpha=1 - u, sigma=u)
 
     def path(num_steps: int, spacing: str = "auto") -> Path:
@@ -205,13 +214,15 @@ def rectified_flow(num_levels: int = 100) -> Schedule:
         u = np.linspace(1, 0, num_steps + 1).astype(np.float32)  # [S + 1], from noise to data
         return Path(now=level(u[:-1]), to=level(u[1:]))
 
+    # In training u is uniform in [0, 1), as in both papers.
     return Schedule(draw=lambda rng, shape: level(jax.random.uniform(rng, shape)), path=path)
 
 
 def check_even(num_steps: int, spacing: str) -> None:
-    """Raises UserError unless S evenly spaced steps in continuous time fit the arguments."""
+    """Raises UserError unless the arguments allow evenly spaced steps in continuous time."""
     if num_steps < 1:
         raise UserError(f"num_steps={num_steps} must be at least 1.", argument="num_steps")
+    # Even steps that begin at pure noise are what "trailing" means.
     if spacing not in ("auto", "trailing"):
         raise UserError(
             f"spacing={spacing!r} does not go with a rectified flow, whose steps are even in "
