@@ -1,1 +1,1 @@
-"""A policy is three pure functions; how they are built."""
+"""Policies, each of them three pure functions (`base`), and the functions that build them."""

@@ -1,4 +1,8 @@
-"""A policy is three pure functions, and whatever training changes is in `params`."""
+"""The interfaces of a policy, its encoder and its denoiser.
+
+Each of them is a named tuple of pure functions. All that training changes is in `params`, which
+the functions take as an argument.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +23,9 @@ from dpjax.core.types import (
     cast,
 )
 
+# The functions are Protocols where their arguments need a description; a Callable has no place for
+# one. The `/` at the end of a signature leaves the names of its arguments to the implementation.
+
 
 class Sample(Protocol):
     """`Policy.sample`: action chunks for a batch of observations."""
@@ -28,22 +35,23 @@ class Sample(Protocol):
     ) -> Array:
         """Returns actions [B, Tp, Da] in data units.
 
-        params: as `Policy.init` makes them.
-        rng: one key, or keys [B], one per example.
+        params: as returned by `Policy.init`.
+        rng: a single key, or keys [B], one per example.
         obs: {name: [B, To, ...]} in data units.
-        previous: for a warm start, the last action chunks moved to the present, [B, Tp, Da],
-            and NaN in the steps that they do not reach; None for none.
+        previous: for a warm start, the last action chunks [B, Tp, Da], shifted to the present
+            and NaN in the steps that they do not reach; None without a warm start.
         """
         ...
 
 
 class Policy(NamedTuple):
-    """A policy. Training needs `init` and `loss`, deployment needs `sample`.
+    """A policy. Training uses `init` and `loss`, deployment uses `sample`.
 
     init: `(rng, batch) -> params` with the items "encoder", "denoiser" and "normalizer".
-    loss: `(params, rng, batch) -> (total [], sums)`, the sum of the examples' losses, and
-        metrics that are sums too, among them "weight", the number to divide by. Sums, so that
-        the devices' values can be added before anything is divided.
+    loss: `(params, rng, batch) -> (total [], sums)`: the sum of the examples' losses, and
+        metrics that are sums too. One of them is "weight", the number to divide the total by.
+        Devices add their sums first and divide afterwards, so that a mean over examples does
+        not depend on the number of devices.
     sample: see `Sample`.
     """
 
@@ -52,13 +60,16 @@ class Policy(NamedTuple):
     sample: Sample
 
 
+# The encoder: observations -> features.
+
+
 class Encode(Protocol):
     """`Encoder.apply`: features of a batch of observations."""
 
     def __call__(self, params: Any, obs: Observation, keys: PRNGKey | None = None, /) -> Array:
         """Returns features [B, T, F].
 
-        params: as `Encoder.init` makes them.
+        params: as returned by `Encoder.init`.
         obs: {name: [B, T, ...]} in network units.
         keys: [B] while training, one per example; None where nothing is random.
         """
@@ -66,7 +77,7 @@ class Encode(Protocol):
 
 
 class View(Protocol):
-    """`Encoder.view`: crops and other augmentation of images."""
+    """`Encoder.view`: crops and other augmentations of images."""
 
     def __call__(self, obs: Observation, keys: PRNGKey | None = None, /) -> Observation:
         """Returns the observations {name: [B, T, ...]} that the encoder sees, in data units.
@@ -78,7 +89,7 @@ class View(Protocol):
 
 def identity_view(obs: Observation, keys: PRNGKey | None = None) -> Observation:
     """The view of an encoder without cameras: the observations unchanged."""
-    del keys
+    del keys  # nothing is random here
     return obs
 
 
@@ -87,7 +98,7 @@ class Encoder(NamedTuple):
 
     init: `(rng, obs) -> params`, obs in network units.
     apply: see `Encode`.
-    view: see `View`; it comes before the normalizer, so its units are those of the data.
+    view: see `View`. It is applied before the normalizer, in data units.
     """
 
     init: Callable[[PRNGKey, Observation], Any]
@@ -95,18 +106,22 @@ class Encoder(NamedTuple):
     view: View = identity_view
 
 
+# The denoiser: x and features -> prediction. It is split in two functions because a large part of
+# its work does not depend on x, and would otherwise be repeated in every evaluation.
+
+
 class Prepare(Protocol):
-    """`Denoiser.prepare`: what does not depend on x, computed once for all levels."""
+    """`Denoiser.prepare`: the part of the network that does not depend on x, for all levels."""
 
     def __call__(
         self, params: Any, cond: Array, t: Array, keys: PRNGKey | None = None, /
     ) -> Context:
         """Returns the Context of the levels t.
 
-        params: as `Denoiser.init` makes them.
-        cond: [B, T, F] the features that it is conditioned on.
-        t: the times of S levels while sampling, [S], or of each example in training, [B]; with
-            a last axis of 2 for a network that is given two times (`meanflow`).
+        params: as returned by `Denoiser.init`.
+        cond: [B, T, F] the features that the prediction is conditioned on.
+        t: [S] the times of all levels while sampling, or [B] one time per example in training;
+            [S, 2] or [B, 2] for a network with two times (`meanflow`).
         keys: [B] while training, one per example, for dropout; None turns dropout off.
         """
         ...
@@ -120,17 +135,18 @@ class Denoise(Protocol):
     ) -> Array:
         """Returns the prediction y [B, Tp, D] of x [B, Tp, D].
 
-        params: as `Denoiser.init` makes them.
-        context: of `Prepare`, with `per_level` of one level, or of each example's level [B].
+        params: as returned by `Denoiser.init`.
+        context: the result of `prepare`. While sampling, `per_level` is the slice of one level,
+            without the axis S; in training it has one level per example, [B, …].
         keys: as in `Prepare`.
         """
         ...
 
 
 class Denoiser(NamedTuple):
-    """The part of a policy that predicts, in two functions.
+    """The network of a policy, split in two functions.
 
-    The sampling loop calls `apply` once per evaluation, and `prepare` is called once before it.
+    While sampling, `prepare` is called once before the loop, and `apply` in every evaluation.
 
     init: `(rng, x, t, cond) -> params`.
     prepare: see `Prepare`.
@@ -145,43 +161,46 @@ class Denoiser(NamedTuple):
 def encoder_of(
     module: nn.Module, view: View = identity_view, dtype: DTypeLike = jnp.float32
 ) -> Encoder:
-    """The Encoder of a flax module `(obs, keys) -> [B, T, F]`.
+    """Makes an Encoder of a flax module `(obs, keys) -> [B, T, F]`.
 
-    dtype: what it computes in; its input, params and output are float32.
+    dtype: the dtype of the computation. Observations, params and features are float32.
     """
 
     def init(rng: PRNGKey, obs: Observation) -> Any:
-        # A module without parameters has no "params" at all.
+        # The variables of a module without parameters have no entry "params".
         return module.init(rng, obs).get("params", {})
 
     def apply(params: Any, obs: Observation, keys: PRNGKey | None = None) -> Array:
-        # Without weights it only arranges numbers, which must not lose digits.
+        # A module without weights only rearranges numbers. In bfloat16 they would lose digits.
         compute = dtype if jax.tree.leaves(params) else jnp.float32
         features: Any = module.apply({"params": cast(params, compute)}, cast(obs, compute), keys)
-        return features.astype(jnp.float32)
+        return features.astype(jnp.float32)  # [B, T, F]
 
     return Encoder(init, apply, view)
 
 
 def denoiser_of(module: nn.Module, dtype: DTypeLike = jnp.float32) -> Denoiser:
-    """The Denoiser of a flax module with the methods `prepare` and `denoise`.
+    """Makes a Denoiser of a flax module with the methods `prepare` and `denoise`.
 
-    dtype: what it computes in; x, params and the prediction are float32, and times are never
-        cast.
+    dtype: the dtype of the computation. Outside, x, params and predictions are float32. Times
+        are never cast.
     """
 
     def call(method: Callable, params: Any, x: Array, *others: Any) -> Any:
-        # Params and x in the compute dtype; `others` holds times and keys, which keep theirs.
+        # Only params and the first argument (x, or the features) are cast. `others` are times,
+        # contexts and keys: in bfloat16 the times of two levels could be the same number.
         variables = {"params": cast(params, dtype)}
         return module.apply(variables, cast(x, dtype), *others, method=method)
 
     def init(rng: PRNGKey, x: Array, t: Array, cond: Array) -> Any:
+        # The module's __call__ runs both methods, which creates the params of both.
         return module.init(rng, x, t, cond)["params"]
 
     def prepare(params: Any, cond: Array, t: Array, keys: PRNGKey | None = None) -> Context:
         return call(module.prepare, params, cond, t, keys)
 
     def apply(params: Any, x: Array, context: Context, keys: PRNGKey | None = None) -> Array:
+        # The sampling loop and the loss are computed in float32.
         return call(module.denoise, params, x, context, keys).astype(jnp.float32)
 
     return Denoiser(init, prepare, apply)

@@ -1,13 +1,13 @@
-"""Diffusion Policy (Chi et al. 2023): action chunks are sampled from noise by a denoiser.
+"""Diffusion Policy (Chi et al. 2023): a denoiser turns noise into action chunks, step by step.
 
-`diffusion_policy` builds a `Policy` from an encoder, a denoiser and a schedule. Its parts:
+`diffusion_policy` builds a `Policy` from an encoder, a denoiser and a schedule. Its functions:
 
     init     encoder, denoiser and normalizer in one tree of params
     loss     equation 5 of the paper: the squared error of the prediction at a random level
     sample   equation 1 of the paper: a sampling loop along a path of levels
 
-Each is built by a function of its own below, so that other methods can reuse them (`meanflow`
-has another loss).
+Each of them is built by a separate function below, so that other methods can reuse the others
+(`meanflow` replaces the loss).
 """
 
 from collections.abc import Callable
@@ -37,6 +37,7 @@ from dpjax.diffusion.schedules import Level, Path, Schedule
 from dpjax.policies.base import Denoiser, Encoder, Policy, Sample
 from dpjax.policies.conditioning import Conditioning, on_features
 
+# The types of the first two functions of a Policy; the third is `Sample`.
 Init = Callable[[PRNGKey, Batch], Params]
 Loss = Callable[[Params, PRNGKey, Batch], tuple[Array, Metrics]]
 
@@ -61,23 +62,24 @@ def diffusion_policy(
 ) -> Policy:
     """A Diffusion Policy (Chi et al. 2023).
 
-    normalizer: what `init` puts into params (`loss` and `sample` read it there); None for a
-        policy whose params exist already.
+    normalizer: `init` stores it in params, where `loss` and `sample` read it; None for a policy
+        whose params exist already.
     horizon: Tp. num_steps: S.
-    spacing: of the path's steps; "auto" takes the sampler's preference.
+    spacing: the spacing of the path's steps; "auto" leaves the choice to the sampler.
     prediction_type: what the denoiser predicts, a name in `parameterization.PREDICTION_TYPES`.
     clip: bound of |x̂_0| in network units while sampling.
-    mask_padding: whether steps that repeat an episode's edge are left out of the loss.
+    mask_padding: whether the loss ignores steps that repeat the edge of an episode.
     unroll: how many evaluations one iteration of the compiled sampling loop holds.
-    warm_start: the share of the path that is skipped by examples with a previous action chunk,
-        in [0, 1).
-    sampling_loop: `sampling.sample`; with `sampling.trace`, `sample` returns the actions after
-        every step, [S, B, Tp, Da].
+    warm_start: the share of the path, in [0, 1), that examples with a previous action chunk
+        skip.
+    sampling_loop: `sampling.sample`, or `sampling.trace` for a policy whose `sample` returns the
+        actions after every step, [S, B, Tp, Da].
     conditioning: `(actions [B, Tp, Da], features [B, T, F]) -> Problem`, see `conditioning`.
 
-    Raises UserError if the schedule has no such path, or if predictions of that type do not
-    determine the data on it.
+    Raises UserError if the schedule has no such path, or if the prediction type does not
+    determine the data everywhere on it.
     """
+    # The path is fixed here: levels are constants of the compiled program.
     path = schedule.path(num_steps, sampler.spacing if spacing == "auto" else spacing)
     parameterization.check_prediction_type(prediction_type, path)
     return Policy(
@@ -95,7 +97,7 @@ def diffusion_policy(
             prediction_type,
             horizon,
             sampling_loop,
-            # At least one step is left, whatever the share.
+            # k of the warm start. At least one step is always taken.
             skipped=min(round(warm_start * num_steps), num_steps - 1),
             options=dict(sampler=sampler, clip=clip, unroll=unroll),
         ),
@@ -109,14 +111,15 @@ def diffusion_init(
     normalizer: Normalizer | None,
     time_shape: tuple[int, ...],
 ) -> Init:
-    """`init` of a Policy. time_shape: () if the denoiser is given one time, (2,) if two."""
+    """`init` of a Policy. time_shape: () for a denoiser with one time per level, (2,) for two."""
 
     def init(rng: PRNGKey, batch: Batch) -> Params:
         assert normalizer is not None, "a policy without a normalizer can only be loaded"
         encoder_rng, denoiser_rng = jax.random.split(rng)
-        # Only shapes matter for the params: of the observations, and of a level of any time.
+        # 1. The encoder first, because the denoiser's input has the shape of its features.
         obs = normalizer.normalize(encoder.view(batch.obs))
         params = {"encoder": encoder.init(encoder_rng, obs), "normalizer": normalizer}
+        # 2. The denoiser. Only shapes matter here, so any time will do.
         problem = batch_problem(encoder, conditioning, params, batch)
         t = jnp.zeros((len(problem.x0), *time_shape), jnp.int32)
         params["denoiser"] = denoiser.init(denoiser_rng, problem.x0, t, problem.cond)
@@ -136,21 +139,23 @@ def diffusion_loss(
     """`loss` of a Policy: the squared error of the prediction (Chi et al. 2023, eq. 5)."""
 
     def loss(params: Params, rng: PRNGKey, batch: Batch) -> tuple[Array, Metrics]:
+        # Keys [B] for each of four purposes; examples are independent of each other.
         keys = split_keys(example_keys(rng, batch.index), 4)
         level_keys, noise_keys, dropout_keys, obs_keys = keys
 
-        # 1. The clean data, and the same data with noise of a random level per example.
+        # 1. The clean data, and the data with noise, at a random level per example.
         problem = batch_problem(encoder, conditioning, params, batch, obs_keys)
         level, eps = sampling.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
         x = problem.insert_known(parameterization.add_noise(problem.x0, eps, level))
 
         # 2. The network's prediction.
         context = denoiser.prepare(params["denoiser"], problem.cond, level.t, dropout_keys)
-        y = denoiser.apply(params["denoiser"], x, context, dropout_keys)
+        y = denoiser.apply(params["denoiser"], x, context, dropout_keys)  # [B, Tp, D]
 
-        # 3. Its squared error. Known entries have none, but count in the mean.
+        # 3. The squared error. It is 0 at known entries, but the mean counts them.
         error = y - parameterization.prediction(prediction_type, problem.x0, eps, level)
         error = jnp.square(problem.mask_known(error)).mean(-1)  # [B, Tp]
+        # [B, Tp], 0 for steps that are left out.
         weight = batch.mask.astype(error.dtype) if mask_padding else jnp.ones_like(error)
         return jnp.sum(error * weight), {"weight": jnp.sum(weight)}
 
@@ -168,33 +173,38 @@ def diffusion_sample(
     skipped: int,
     options: dict[str, Any],
 ) -> Sample:
-    """`sample` of a Policy. skipped: steps that a warm start leaves out. options: of the loop."""
+    """`sample` of a Policy.
+
+    skipped: how many steps a warm start skips.
+    options: further arguments of `sampling_loop`.
+    """
 
     def sample(
         params: Params, rng: PRNGKey, obs: Observation, previous: Array | None = None
     ) -> Array:
-        # 1. Encode the observations, and everything else that does not depend on x.
-        features = encode(encoder, params, obs)
+        # 1. What does not depend on x: the features, and the denoiser's part for all levels.
+        features = encode(encoder, params, obs)  # [B, T, F]
         action_dim = params["normalizer"].offset[ACTION].shape[-1]
-        batch_size = features.shape[0]  # not len(): in an exported program it is a symbol
-        unknown = jnp.zeros((batch_size, horizon, action_dim), features.dtype)  # for its shape
+        batch_size = features.shape[0]  # not len(): in an exported program it is symbolic
+        # There are no actions yet: zeros have their shape.
+        unknown = jnp.zeros((batch_size, horizon, action_dim), features.dtype)
         problem = conditioning(unknown, features)
         context = denoiser.prepare(params["denoiser"], problem.cond, jnp.asarray(path.now.t))
 
-        # 2. Noise to start from.
+        # 2. Noise to start from. A single rng is folded into one key per example.
         keys = example_keys(rng, jnp.arange(batch_size)) if rng.ndim == 0 else rng
-        start_keys, step_keys = split_keys(keys, 2)
-
+        start_keys, step_keys = split_keys(keys, 2)  # [B] each
         noise = sampling.draw_noise(start_keys, problem.x0.shape[1:])
 
-        # 3. The sampling loop, from the previous chunk where there is one, and back to data units.
+        # 3. The sampling loop, starting from the previous chunk if there is one.
         loop = sampling_loop
         if skipped and previous is not None:
             last = params["normalizer"].normalize({ACTION: previous})[ACTION]
-            loop = sampling.warm_start(sampling_loop, last, skipped)
+            loop = sampling.warm_start(sampling_loop, last, skipped)  # (7) of `sampling`
         predict = _predictor(denoiser, params["denoiser"], problem, context, prediction_type)
+        # [B, Tp, D]; of every step with `sampling.trace`.
         x0 = loop(predict, noise, path, step_keys, prepared=context.per_level, **options)
-        # Of inpainting, the sampled observations after the actions are dropped.
+        # 4. Back to data units. With inpainting, x also holds observations, which are dropped.
         return params["normalizer"].restore(ACTION, x0[..., :action_dim])
 
     return sample
@@ -203,11 +213,12 @@ def diffusion_sample(
 def _predictor(
     denoiser: Denoiser, params: Any, problem: Problem, context: Context, prediction_type: str
 ) -> sampling.Predict:
-    """What the sampling loop evaluates: `(x, level, per_level) -> Estimate`."""
+    """The function `(x, level, per_level) -> Estimate` that the sampling loop evaluates."""
 
     def predict(x: Array, level: Level, per_level: Any) -> Estimate:
-        # Known entries are written into x before every evaluation.
+        # The loop changes all of x, so known entries are written into it before every evaluation.
         x = problem.insert_known(x)
+        # `per_level` is the slice of this level; `shared` stays outside of the loop.
         y = denoiser.apply(params, x, Context(per_level, context.shared))
         return parameterization.estimate(prediction_type, y, x, level)
 
@@ -230,6 +241,6 @@ def batch_problem(
     batch: Batch,
     keys: PRNGKey | None = None,
 ) -> Problem:
-    """The Problem of a batch in data units: x0 [B, Tp, D] is in network units."""
+    """The Problem, with x0 [B, Tp, D] in network units, of a batch in data units."""
     actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
     return conditioning(actions, encode(encoder, params, batch.obs, keys))

@@ -1,11 +1,11 @@
 """Layouts: the parts of a column, and how the network sees each of them.
 
-A layout names the parts of a column, one after the other: a whole number stands for that many
-plain numbers, and a name in `rotations.FORMS` for a rotation. "3 axis_angle 1" is a position, a
-rotation and a gripper. The network sees every rotation as 6-D, the continuous form of
+A layout is a text that lists the parts of a column in order. An integer n is a part of n plain
+numbers, and a name in `rotations.FORMS` is a rotation. For example, "3 axis_angle 1" describes a
+position, a rotation and a gripper. The network sees every rotation in the continuous 6-D form of
 `core.rotations`.
 
-A part a of the action may be relative to the same part s of a pose:
+A part a of the action can be expressed relative to the same part s of a pose:
 
     plain parts     a' = a - s                                                (1)
     rotations       R' = R_s^T R_a                                            (2)
@@ -23,14 +23,14 @@ from dpjax.core.errors import UserError, choices
 # The form in which the network sees every rotation.
 LEARNED = rotations.FORMS["rotation_6d"]
 
-AnyArray = Any  # np.ndarray or jax.Array; the functions below return the kind they are given
+AnyArray = Any  # np.ndarray or jax.Array; the functions below return the same kind
 
 
 class Part(NamedTuple):
-    """Adjacent numbers of a column that belong together.
+    """A part of a column: a rotation, or adjacent plain numbers.
 
     form: a name in `rotations.FORMS`, or "" for plain numbers.
-    size: how many numbers they are in the data.
+    size: how many numbers the part has in the data.
     """
 
     form: str
@@ -38,25 +38,29 @@ class Part(NamedTuple):
 
     @property
     def learned_size(self) -> int:
-        """How many numbers the network sees."""
+        """How many numbers the part has for the network."""
         return LEARNED.size if self.form else self.size
 
     def __str__(self) -> str:
+        # As it is written in a layout.
         return self.form or str(self.size)
 
 
-Pair = tuple[Part, Part | None]  # a part of the action, and the pose's part that it is relative to
+# A part of the action, and the part of the pose that it is relative to; None if it is absolute.
+Pair = tuple[Part, Part | None]
 
 
 def parse(key: str, text: str) -> tuple[Part, ...]:
-    """The parts that the layout of a column names.
+    """The parts that a layout describes.
 
-    Raises UserError if the text is not a layout. key: the column's, for the error.
+    key: the name of the column, for the error message.
+
+    Raises UserError if the text is not a layout.
     """
     argument = f"layouts.{key}"
     parts = []
     for word in str(text).split():
-        if word.isdigit() and int(word):
+        if word.isdigit() and int(word):  # a part of 0 numbers would be a mistake
             parts.append(Part("", int(word)))
         elif word in rotations.FORMS:
             parts.append(Part(word, rotations.FORMS[word].size))
@@ -66,6 +70,7 @@ def parse(key: str, text: str) -> tuple[Part, ...]:
                 f"rotation; {choices(word, rotations.FORMS)}.",
                 argument=argument,
             )
+    # An empty text is refused: a column without a layout is left out of the config.
     if not parts:
         raise UserError(
             f"{argument}='' names no parts: give some, such as '3 axis_angle 1'.",
@@ -75,19 +80,21 @@ def parse(key: str, text: str) -> tuple[Part, ...]:
 
 
 def pair(action_parts: tuple[Part, ...], pose_parts: tuple[Part, ...], relative: str) -> list[Pair]:
-    """The parts of the action in order, each with the pose's part that it is relative to.
+    """Pairs each part of the action with the part of the pose that it is relative to.
 
     The action must begin with the parts of the pose. Its remaining parts stay absolute.
-    relative: the pose's name.
 
-    Raises UserError if it does not begin with them.
+    relative: the name of the pose, for the error message.
+
+    Raises UserError if the action does not begin with the parts of the pose.
     """
-    # The parts of the action that have no partner yet, the next one first.
+    # The parts of the action that are not paired yet, the next one first.
     remaining = list(action_parts)
     pairs: list[Pair] = []
     for pose_part in pose_parts:
+        # An action with too few parts fails below, as a part of size 0.
         part = remaining.pop(0) if remaining else Part("", 0)
-        # A rotation can be relative to a rotation of any form, plain numbers to plain numbers.
+        # A rotation can be relative to a rotation of any form, but not to plain numbers.
         same_kind = bool(part.form) == bool(pose_part.form)
         if not same_kind or (not part.form and part.size < pose_part.size):
             raise UserError(
@@ -97,10 +104,12 @@ def pair(action_parts: tuple[Part, ...], pose_parts: tuple[Part, ...], relative:
                 argument="relative",
             )
         if not part.form and part.size > pose_part.size:
-            # Plain numbers beyond the pose's, such as a gripper's, are a part of their own.
+            # "4" relative to "3": three numbers are relative, and the fourth, such as a gripper,
+            # becomes the next part.
             remaining.insert(0, Part("", part.size - pose_part.size))
             part = pose_part
         pairs.append((part, pose_part))
+    # What the pose does not have stays absolute.
     return pairs + [(part, None) for part in remaining]
 
 
@@ -111,9 +120,11 @@ def map_parts(
     x: AnyArray,
     pose: AnyArray | None,
 ) -> AnyArray:
-    """function(part, pose part, numbers of x, numbers of pose) of all pairs, concatenated.
+    """Applies a function to each part of x [..., D], and concatenates the results [..., D'].
 
-    sizes: how many numbers of x each part has.
+    function: `(part, pose_part, numbers of the part, numbers of the pose_part) -> numbers`.
+    sizes: how many numbers each part has in x.
+    pose: [..., D_s] for x [..., T, D], one pose for all T steps; None if no part is relative.
     """
     # Where the next part begins, in x and in the pose.
     start = 0
@@ -123,7 +134,7 @@ def map_parts(
         pose_size = pose_part.size if pose_part else 0
         pose_numbers = None
         if pose is not None:
-            # With an axis for the steps of the chunk, which share the pose.
+            # [..., 1, size]: the steps of a chunk share the pose.
             pose_numbers = pose[..., None, pose_start : pose_start + pose_size]
         results.append(function(part, pose_part, x[..., start : start + size], pose_numbers))
         start += size
@@ -134,19 +145,20 @@ def map_parts(
 def encode_part(part: Part, pose_part: Part | None, x: AnyArray, pose: AnyArray | None) -> AnyArray:
     """One part as the network sees it, by (1) or (2) if it is relative to a pose."""
     if not part.form:
-        return x - pose if pose_part else x
+        return x - pose if pose_part else x  # (1)
     matrix = rotations.FORMS[part.form].to_matrix(x)
     if pose_part:
         pose_matrix = rotations.FORMS[pose_part.form].to_matrix(pose)
-        matrix = pose_matrix.swapaxes(-1, -2) @ matrix
+        matrix = pose_matrix.swapaxes(-1, -2) @ matrix  # (2)
     return LEARNED.from_matrix(matrix)
 
 
 def decode_part(part: Part, pose_part: Part | None, x: AnyArray, pose: AnyArray | None) -> AnyArray:
     """The inverse of `encode_part`."""
     if not part.form:
-        return x + pose if pose_part else x
+        return x + pose if pose_part else x  # (1), solved for a
     matrix = LEARNED.to_matrix(x)
     if pose_part:
+        # (2), solved for R_a.
         matrix = rotations.FORMS[pose_part.form].to_matrix(pose) @ matrix
     return rotations.FORMS[part.form].from_matrix(matrix)

@@ -1,19 +1,20 @@
 """MeanFlow (Geng et al. 2025): the network predicts the mean velocity over an interval.
 
-One step from noise to data then suffices. The process is the rectified flow
-z_t = (1 - t) x_0 + t ε with the velocity v = ε - x_0. The mean velocity between times r and t,
-and the step that it makes, are
+With it, a single step leads from noise to data. The process is the rectified flow
+z_t = (1 - t) x_0 + t ε, whose velocity is v = ε - x_0. The mean velocity between times r and t,
+and the step from t to r, are
 
     u(z_t, r, t) = 1/(t - r) ∫_r^t v(z_τ, τ) dτ,    z_r = z_t - (t - r) u.          (1)
 
-Its derivative along the flow gives the MeanFlow identity. It makes a training target from the
-network itself; the total derivative is one Jacobian-vector product in the direction (v, 1):
+The derivative of (1) with respect to t is the MeanFlow identity. Its right side is the training
+target, with the network in place of u. The total derivative in it is a single Jacobian-vector
+product, in the direction (v, 1):
 
     u = v - (t - r) d/dt u(z_t, r, t),    d/dt u = v ∂_z u + ∂_t u.                 (2)
 
 The network is trained from scratch, without a teacher. The step in (1) is the DDIM step of a
-network that predicts "velocity". So a MeanFlow policy differs from a diffusion policy in its
-loss, and in the two times that its network is given: t and t - r.
+network that predicts "velocity". So a MeanFlow policy differs from a diffusion policy only in its
+loss and in its two times per level, t and t - r.
 """
 
 from collections.abc import Callable
@@ -43,18 +44,19 @@ def intervals(num_levels: int, share: float) -> Schedule:
     """`schedules.rectified_flow` with two times per level: t is [..., 2], K t and K (t - r).
 
     num_levels: K.
-    share: of the draws that have r < t. The others have r = t, where (2) is the target of flow
-        matching. On a path, r is the time that the step leads to.
+    share: the share of random levels with r < t. The others have r = t, where (2) is the target
+        of flow matching. On a path, r is the time at the end of the step.
     """
     flow = schedules.rectified_flow(num_levels)
 
     def draw(rng: PRNGKey, shape: tuple[int, ...]) -> Level:
         time_rng, share_rng = jax.random.split(rng)
-        # Two times; the larger one is t, and the smaller one is r where there is an interval.
+        # Two times per level. The larger one is t. The smaller one is r, unless r = t.
         normal = jax.random.normal(time_rng, (2, *shape))
         times = jax.nn.sigmoid(TIME_MEAN + TIME_STD * normal)
         t = times.max(0)
         has_interval = jax.random.bernoulli(share_rng, share, shape)
+        # t - r, the length of the interval.
         span = jnp.where(has_interval, t - times.min(0), 0.0)
         return Level(t=num_levels * jnp.stack([t, span], -1), alpha=1 - t, sigma=t)
 
@@ -80,22 +82,23 @@ def meanflow_policy(
     conditioning: Conditioning = on_features,
     **options: Any,
 ) -> Policy:
-    """A policy that samples in 1 to 4 steps. The other options are `diffusion_policy`'s.
+    """A policy that samples in 1 to 4 steps.
 
-    denoiser: one whose times are [..., 2].
+    denoiser: a network with two times, [..., 2].
     num_levels: K, the scale of the network's time inputs. The derivative in (2) grows with K;
         K = 1 trains far better than 100 (`experiments/samplers`).
-    share: of the examples with r < t, see `intervals`.
-    power: of the adaptive weight, see `meanflow_loss`.
-    clip: bound of |x_0| in network units at the end of the path only, since there is no x̂_0
-        before it.
+    share: the share of examples with r < t, see `intervals`.
+    power: the exponent of the adaptive weight, see `meanflow_loss`.
+    options: the other arguments of `diffusion_policy`. `clip` bounds |x_0| at the end of the path
+        only, because the earlier steps do not estimate x_0.
     """
     schedule = intervals(num_levels, share)
 
     def clip_at_the_end(
         predict: Callable, x: Array, path: Path, keys: PRNGKey, *, clip: float, **options: Any
     ) -> Array:
-        # A warm start runs the loop on the two parts of a path; the first one ends in noise.
+        # A warm start runs the loop on two parts of the path. The first part ends at σ > 0, where
+        # x is still noisy and must not be clipped.
         bound = jnp.where(path.to.sigma[-1] > 0, jnp.inf, clip)
         return jnp.clip(sampling_loop(predict, x, path, keys, **options), -bound, bound)
 
@@ -125,11 +128,11 @@ def meanflow_loss(
     power: float,
     mask_padding: bool,
 ) -> diffusion.Loss:
-    """`loss` of a Policy: equation (2), as a sum of squares with an adaptive weight each.
+    """`loss` of a Policy: the squared error of equation (2), with a weight per example.
 
-    power: p of an example's weight 1/(‖error‖² + c)^p, a constant to the gradient. With p = 0
-        the loss is the plain square, with p = 1 its gradient is nearly that of log ‖error‖².
-        Its value then stays near 1, however well the network has learned.
+    power: p of the weight 1/(‖error‖² + c)^p, which has no gradient. With p = 0 the loss is the
+        plain square. With p = 1 its gradient is nearly that of log ‖error‖², and its value stays
+        near 1 however well the network has learned.
     """
 
     def loss(params: Params, rng: PRNGKey, batch: Batch) -> tuple[Array, Metrics]:
@@ -151,11 +154,11 @@ def meanflow_loss(
         direction = (v, jnp.full_like(level.t, num_levels))
         u, du_dt = jax.jvp(network, (z, level.t), direction)
 
-        # 3. The error of equation (2); its right side is the target and has no gradient.
+        # 3. The error of equation (2). Its right side is the target and has no gradient.
         span = parameterization.expand(level.t[:, 1] / num_levels, v)  # t - r
         error = problem.mask_known(u - jax.lax.stop_gradient(v - span * du_dt))
 
-        # 4. Per example, the sum of squares with its weight.
+        # 4. The sum of squares of each example, with its weight.
         mask = batch.mask if mask_padding else jnp.ones_like(batch.mask)
         return _weighted_sum(error, mask, power)
 
@@ -163,9 +166,10 @@ def meanflow_loss(
 
 
 def _weighted_sum(error: Array, mask: Array, power: float) -> tuple[Array, Metrics]:
-    """The sum of the examples' weighted squares, from error [B, Tp, D] and mask [B, Tp]."""
+    """The sum of the weighted squared errors, of error [B, Tp, D] and mask [B, Tp]."""
     square = jnp.sum(jnp.square(error).sum(-1) * mask, -1)  # [B], ‖error‖²
     steps = mask.astype(square.dtype).sum(-1)  # [B], how many steps are in each sum
-    # The weight is a constant to the gradient.
+    # No gradient flows through the weight. It contains the number of steps because the caller
+    # divides the total by that number.
     weight = jax.lax.stop_gradient(steps / (square + FLOOR) ** power)
     return jnp.sum(weight * square), {"weight": jnp.sum(steps)}
