@@ -1,1 +1,1 @@
-"""From a sampling function to the next action of a robot."""
+"""Running a policy: compiled programs, the controller of a robot, and exported policies."""

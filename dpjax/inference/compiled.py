@@ -1,9 +1,9 @@
-"""A policy as compiled programs, one per batch size, compiled ahead of time and kept.
+"""A policy as compiled programs, one per batch size, which are compiled once and kept.
 
-uint8 images and numbers go in, action chunks come out. Normalization, encoder, sampling loop and
-the way back to data units are one program. A batch is padded to the next size that has a program,
-and its result is cut back; the noise of an example comes from its own key, so the padding does
-not change it. No network is imported here, because exported policies run through this too.
+A program maps uint8 images and numbers to action chunks: normalization, encoder, sampling loop and
+conversion to data units. A batch is padded to the size of a program, and the padding is cut off
+the result. Each example draws its noise from its own key, so the padding does not change it.
+This file imports no network, because exported policies use it too.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,28 +17,29 @@ from dpjax.core.errors import UserError
 
 PRNGKey = jax.Array
 
-# `core.types.example_keys`, compiled. It is written again because that file imports flax, which a
-# robot with an exported policy does not need.
+# The compiled form of `core.types.example_keys`. It is written again here because that file imports
+# flax, which a robot with an exported policy does not need.
 _fold = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
 
 
 def bucket(batch_size: int) -> int:
-    """The smallest power of two that is not below the batch size."""
+    """The smallest power of two that is at least the batch size."""
+    # A few sizes serve all batches, and less than half of a batch is padding.
     return 1 << (batch_size - 1).bit_length()
 
 
 def pad(x: np.ndarray, size: int) -> np.ndarray:
     """[n, ...] -> [size, ...], with the last element repeated."""
     if len(x) == size:
-        return x
+        return x  # without a copy
     return np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
 
 
 class CompiledPolicy:
     """`(params, rng, obs, previous=None) -> actions [B, Tp, Da]`, numpy arrays in and out.
 
-    A batch of B examples runs in the smallest compiled program for B to bucket(B) examples. If
-    there is none, a program for bucket(B) examples is compiled.
+    A batch of B examples uses the smallest compiled program whose size is between B and bucket(B).
+    If there is none, a program of size bucket(B) is compiled.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class CompiledPolicy:
         """sample: `(params, keys [B], obs) -> actions [B, Tp, Da]`, with `previous` as a fourth
             argument if `previous_shape` is given.
         obs_shapes: shape (To, ...) and dtype of each observation of one example.
-        previous_shape: (Tp, Da) of the chunk that a warm start takes; None without one.
-        batch_size: the only size that a program can have, with smaller batches padded to it;
+        previous_shape: (Tp, Da) of the chunk that a warm start takes; None without warm start.
+        batch_size: the only size that a program can have; smaller batches are padded to it.
             None for any size.
         """
         self._obs_shapes = dict(obs_shapes)
@@ -61,20 +62,21 @@ class CompiledPolicy:
         self._programs: dict[tuple[int, Any], Any] = {}  # by batch size and dtype of the keys
 
         def run(params: Any, keys: PRNGKey, obs: dict, previous: jax.Array | None) -> jax.Array:
+            # `sample` takes three arguments if there is no warm start.
             return sample(params, keys, obs, *(() if previous is None else (previous,)))
 
-        # XLA writes an output over a donated input of the same shape. Only `previous` has the
-        # shape of the actions; donating other inputs would give a warning. A CPU that uses a
-        # numpy array without a copy does not overwrite it, and gains nothing.
+        # XLA writes an output into the memory of a donated input of the same shape. Only
+        # `previous` has the shape of the actions; donating other inputs would give a warning. On
+        # a CPU nothing is gained: numpy arrays that are used without a copy are not overwritten.
         self._jit = jax.jit(run, donate_argnames="previous")
 
     def compile(self, params: Any, batch_sizes: Iterable[int]) -> float:
-        """Compiles programs of exactly these sizes, where missing; returns the seconds it took."""
+        """Compiles the missing programs of these sizes. Returns the seconds that it took."""
         start = time.perf_counter()
         for batch_size in batch_sizes:
-            self._program_size(batch_size)  # refuses sizes that cannot run
+            self._program_size(batch_size)  # raises if the size is not possible
             size = self._batch_size or batch_size
-            # Both kinds of call are compiled: with keys [B], and with one key that is folded.
+            # For calls with keys [B], and for calls with a single key, which is folded first.
             key = jax.random.key(0)
             self._program(params, size, key.dtype)
             _fold(key, np.arange(size)).block_until_ready()
@@ -91,7 +93,8 @@ class CompiledPolicy:
 
         rng: one key, or keys [B], one per example.
         obs: {name: [B, To, ...]} in data units; images are uint8.
-        previous: the last chunks moved to the present, [B, Tp, Da]; ignored without a warm start.
+        previous: [B, Tp, Da] the last chunks, shifted to the present; ignored without a warm
+            start.
 
         Raises UserError if an observation is missing or has another shape, if the number of keys
         is wrong, or if the batch is too large.
@@ -100,23 +103,23 @@ class CompiledPolicy:
         obs, batch_size = self._check(obs)
         size = self._program_size(batch_size)
         keys = self._keys(rng, batch_size, size)
-        # 2. Pad to the size of the program, run it, and cut the padding off.
+        # 2. Pad the batch to the size of the program, run it, and cut the padding off.
         program = self._program(params, size, keys.dtype)
         padded = {name: pad(x, size) for name, x in obs.items()}
         actions = program(params, keys, padded, self._previous(previous, size))
         return np.asarray(actions)[:batch_size]
 
     def _previous(self, previous: np.ndarray | None, size: int) -> np.ndarray | None:
-        """The previous chunks as the program takes them; NaN if there are none yet."""
+        """Previous chunks [size, Tp, Da]: NaN if there are none yet, None without warm start."""
         if self._previous_shape is None:
             return None
         if previous is None:
-            # An array and not None, so that the first chunk and the later ones are one program.
+            # NaN rather than None: the first chunk then uses the same program as later ones.
             return np.full((size, *self._previous_shape), np.nan, np.float32)
         return pad(np.asarray(previous, np.float32), size)
 
     def _program_size(self, batch_size: int) -> int:
-        """The size of the program in which so many examples run."""
+        """The size of the program for a batch. Raises UserError if no program can take it."""
         largest = self._batch_size
         if batch_size < 1 or (largest and batch_size > largest):
             allowed = f"1 to {largest}" if largest else "1 or more"
@@ -125,16 +128,16 @@ class CompiledPolicy:
                 argument="obs",
             )
         if largest:
-            return largest
-        # A program that was asked for by size may be smaller than the next power of two.
+            return largest  # such a policy has a single program
+        # `compile` may have made a program that is smaller than the next power of two.
         upper = bucket(batch_size)
         sizes = (size for size, _ in self._programs)
         return min((size for size in sizes if batch_size <= size <= upper), default=upper)
 
     def _program(self, params: Any, size: int, key_dtype: Any) -> Any:
-        """The program of that size and dtype of keys, compiled if there is none."""
+        """The program for a batch size and a dtype of keys; compiled if it does not exist yet."""
         if (size, key_dtype) not in self._programs:
-            # Shapes are enough to compile; the data comes later.
+            # Compiling needs shapes only, not data.
             obs = {
                 name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
                 for name, one in self._obs_shapes.items()
@@ -150,17 +153,19 @@ class CompiledPolicy:
     def _keys(self, rng: PRNGKey, batch_size: int, size: int) -> PRNGKey:
         """Keys [size], one per example, from one key or from keys [batch_size].
 
-        Keys of the right number go into the program unchanged: after a call the processor's
-        caches are full of weights, and every small call of jax then costs 0.2 ms.
+        If they have the right number, the keys are passed on unchanged. After a call the
+        processor's caches are full of weights, and each small jax operation then costs 0.2 ms.
         """
+        # 1. Only typed keys: the old uint32 [2] would be taken for two keys.
         if not jax.dtypes.issubdtype(rng.dtype, jax.dtypes.prng_key):
             raise UserError(
                 f"rng must be made by jax.random.key, but these are {rng.dtype} numbers.",
                 argument="rng",
             )
-        # One key: the keys of the examples, and of the padding, are folded from it.
+        # 2. A single key: one key per example, padding included, is folded from it.
         if rng.ndim == 0:
             return _fold(rng, np.arange(size))
+        # 3. One key per example.
         if len(rng) != batch_size:
             raise UserError(
                 f"rng has {len(rng)} keys for {batch_size} examples: give one key per example.",
@@ -168,16 +173,17 @@ class CompiledPolicy:
             )
         if batch_size == size:
             return rng
-        # Fewer keys than the program takes: the padding repeats the last one.
+        # The padding needs keys too. It repeats the last one.
         key_data: Any = pad(np.asarray(jax.random.key_data(rng)), size)
         return jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(rng))
 
     def _check(self, obs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
-        """The observations with the dtypes of the program, and the batch size.
+        """Returns the observations in the dtypes of the program, and the batch size.
 
-        Raises UserError where one is missing or of another shape.
+        Raises UserError if one is missing or has another shape.
         """
         checked = {}
+        # 1. Each observation. Those that the policy does not know are ignored.
         for name, one in self._obs_shapes.items():
             if name not in obs:
                 raise UserError(
@@ -193,8 +199,9 @@ class CompiledPolicy:
                     f"{one.shape[0]}, but is {x.dtype} {list(x.shape)}.",
                     argument="obs",
                 )
-            # float64 and integers become float32 here; images are uint8 already.
+            # float64 and integers become float32. Images are uint8 already.
             checked[name] = np.asarray(x, one.dtype)
+        # 2. All of them must have the same batch size.
         batch_sizes = {name: len(x) for name, x in checked.items()}
         if len(set(batch_sizes.values())) != 1:
             raise UserError(f"obs: different batch sizes {batch_sizes}.", argument="obs")

@@ -1,4 +1,4 @@
-"""A policy from the file that `dpjax.export` wrote, without the code of its networks.
+"""Loads a policy that `dpjax.export` wrote, without the code of its networks.
 
     sample_actions = dpjax.load_exported("policy.stablehlo")
     about = sample_actions.about
@@ -22,31 +22,32 @@ import numpy as np
 from dpjax.core.errors import UserError
 from dpjax.inference.compiled import CompiledPolicy
 
-KEY_WORDS = 2  # uint32 words per key, of jax's default generator (threefry2x32)
+KEY_WORDS = 2  # uint32 words per key of jax's default generator, threefry2x32
 
 
 class Exported:
     """An exported policy: `(rng, obs, previous=None) -> actions [B, Tp, Da]` in data units.
 
-    about: the content of the JSON file beside the program: names, shapes and dtypes of its
-        inputs, the horizons, versions.
+    about: the content of the JSON file beside the program: the names, shapes and dtypes of its
+        inputs, the horizons, and versions.
     """
 
     def __init__(self, program: jax.export.Exported, about: dict[str, Any]):
         self.about = about
         inputs = about["inputs"]
 
-        # Exported programs take the uint32 words of the keys in place of key arrays.
+        # In place of typed keys the exported program takes their uint32 words, [B, KEY_WORDS].
         def sample(params: tuple, keys: jax.Array, obs: dict, *previous: jax.Array) -> jax.Array:
             del params  # the program contains them
             return program.call(jax.random.key_data(keys), obs, *previous)
 
-        # The first axis of each input is the batch.
+        # The first axis of each input is the batch. `CompiledPolicy` takes the shapes without it.
         obs_shapes = {
             name: jax.ShapeDtypeStruct(tuple(entry["shape"][1:]), entry["dtype"])
             for name, entry in inputs["obs"].items()
         }
         previous_shape = tuple(inputs["previous"]["shape"][1:]) if "previous" in inputs else None
+        # A program that was exported for one batch size only runs at that size.
         self._compiled = CompiledPolicy(sample, obs_shapes, previous_shape, about["batch"])
 
     def __call__(
@@ -56,25 +57,26 @@ class Exported:
         previous: np.ndarray | None = None,
     ) -> np.ndarray:
         """Samples action chunks [B, Tp, Da], see `CompiledPolicy.__call__`."""
-        return self._compiled((), rng, obs, previous)
+        return self._compiled((), rng, obs, previous)  # (): no params
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> float:
-        """Compiles for these batch sizes, before a robot waits; returns the seconds it took."""
+        """Compiles for these batch sizes ahead of the first call. Returns the seconds it took."""
         return self._compiled.compile((), batch_sizes)
 
 
 def load(path: str | Path) -> Exported:
-    """The policy in a .stablehlo file that `dpjax.export` wrote, or in the folder of one.
+    """Loads a policy from a .stablehlo file that `dpjax.export` wrote, or from its folder.
 
-    Raises UserError if the file or the JSON beside it is missing, damaged, for another platform,
-    or of a version that this jax cannot read.
+    Raises UserError if the file or the JSON beside it is missing or damaged, if the program is
+    for another platform, or if this version of jax cannot read it.
     """
     path = Path(path)
     if path.is_dir():
         path = path / "policy.stablehlo"
     data, about = _read(path)
 
-    # jax names every GPU "gpu"; an export names the library.
+    # 1. The platform. `jax.default_backend` says "gpu" for CUDA and for ROCm; an export names
+    # one of the two.
     library = {"cuda": "gpu", "rocm": "gpu"}
     platforms = [library.get(name, name) for name in about["platforms"]]
     if jax.default_backend() not in platforms:
@@ -82,6 +84,7 @@ def load(path: str | Path) -> Exported:
             f"{path} is for {', '.join(about['platforms'])}, but this machine runs on "
             f"{jax.default_backend()}: export it again with --platforms."
         )
+    # 2. The program. jax reads exports of older versions, but not always those of newer ones.
     try:
         return Exported(jax.export.deserialize(bytearray(data)), about)
     except ModuleNotFoundError as error:
@@ -91,7 +94,8 @@ def load(path: str | Path) -> Exported:
 
 
 def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The program's bytes and the JSON beside it, which must belong together."""
+    """Reads the program and the JSON beside it, and checks that they belong together."""
+    # 1. Both files.
     try:
         data = path.read_bytes()
         text = path.with_suffix(".json").read_text()
@@ -100,6 +104,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
             f"{error.filename}: {error.strerror}; an exported policy is a .stablehlo file and a "
             ".json file beside it, made by python -m dpjax.export."
         ) from None
+    # 2. The JSON.
     try:
         about = json.loads(text)
         digest = about["sha256"]
@@ -107,7 +112,8 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise UserError(
             f"{path.with_suffix('.json')}: not a file that dpjax.export wrote."
         ) from None
-    # The JSON describes one program only; a mixed-up pair would fail later, or act wrongly.
+    # 3. The JSON describes the inputs of one program. With another program the call would fail, or
+    # give wrong actions.
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path}: damaged, or of another export than the .json beside it.")
     return data, about
