@@ -1,1 +1,1 @@
-"""Weights of other libraries as dpjax's, and dpjax's as theirs."""
+"""Reads the policies of other libraries, and writes dpjax's policies in LeRobot's format."""

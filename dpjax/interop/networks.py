@@ -1,8 +1,8 @@
 """Weight tables of other libraries' denoisers: U-Nets and transformers.
 
-Each function receives the shapes of our network's leaves and returns its table. Optional
-parts, such as a shortcut, are in the table where our network has them. `order` is the index
-of each of our features in the other library's vector of features.
+Each function receives the shapes of our network's leaves and returns the network's table. An
+optional layer, such as a shortcut, is in the table if our network has it. `order` holds, for
+each of our features, its index in the other library's vector; None if the order is the same.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,8 @@ CONV1D = (2, 1, 0)  # [out, in, k] -> [k, in, out]
 TRANSPOSED_CONV1D = (2, 0, 1)  # [in, out, k] -> [k, in, out]
 
 
-# Both libraries have the same U-Net; LeRobot's port renamed a few modules.
-
-
 class UNetNames(NamedTuple):
-    """What a library calls the parts of the U-Net.
+    """Names of the U-Net's modules, of which LeRobot's port renamed a few.
 
     halves: the two convolutions of a residual block.
     resize: the convolution that halves or doubles the number of steps.
@@ -39,7 +36,7 @@ LEROBOT = UNetNames(("conv1", "conv2"), "2")
 
 def conv(path: Path, name: str, axes: tuple[int, ...] = CONV1D, bias: bool = True) -> Table:
     """Entries of a convolution."""
-    # torch calls every kernel "weight", whatever it is the kernel of.
+    # torch calls the weights of every layer "weight"; flax calls them "kernel".
     kernel = WeightEntry((*path, "kernel"), f"{name}.weight", axes)
     return (kernel, WeightEntry((*path, "bias"), f"{name}.bias")) if bias else (kernel,)
 
@@ -66,16 +63,17 @@ def unet(
 ) -> Table:
     """The table of `nets.unet1d.UNet1D`.
 
-    order: of the numbers that the network is conditioned on, [To F].
+    order: indices of the features of all observed steps, [To F].
     """
-    # Every halving of the steps has two leaves, kernel and bias.
+    # There is one convolution between two levels, and it has two leaves, kernel and bias.
     levels = 1 + sum(path[0].startswith("downs_") for path in shapes) // 2
     blocks = [(f"blocks_{i}", name) for i, name in enumerate(residual_blocks(levels))]
+    # The block of local conditioning, which only some policies have.
     if ("local_block", "block0", "bias") in shapes:
         blocks.append(("local_block", "local_cond_encoder.0"))
 
-    # Our FiLM layer is one matrix for all blocks; torch has one matrix per block. A block's
-    # columns are as many as its channels, or twice as many with a FiLM scale beside the bias.
+    # Our FiLM layer is one matrix for all blocks; torch has one matrix per block. A block has
+    # one column per channel, or two if FiLM has a scale beside the bias.
     channels = {block: shapes[block, "block0", "bias"][0] for block, _ in blocks}
     columns_per_channel = shapes["film", "bias"][0] // sum(channels.values())
     start = 0
@@ -87,7 +85,7 @@ def unet(
             table += conv_block((block, f"block{i}"), f"{name}.{half}")
         if (block, "shortcut", "kernel") in shapes:
             table += conv((block, "shortcut"), f"{name}.residual_conv")
-        # The block's columns of our FiLM leaves follow those of the block before it.
+        # In our FiLM leaves, the columns of a block follow those of the block before it.
         end = start + columns_per_channel * channels[block]
         table += film(f"{name}.cond_encoder.1", slice(start, end), shapes, order)
         start = end
@@ -106,15 +104,15 @@ def unet(
 def film(name: str, columns: slice, shapes: Shapes, order: np.ndarray | None) -> Table:
     """Entries of one block's FiLM layer, a linear layer of [time embedding; observation].
 
-    columns: of the block in our three leaves: the weights of the time, of the observation,
-    and the bias.
+    columns: the block's columns in our three leaves, which are the weights of the time, the
+        weights of the observation, and the bias.
     """
     time_size = shapes["film", "time"][0]
     obs_size = shapes["film", "obs"][0]
     ours = (slice(None), columns)
     time = (slice(None), slice(0, time_size))
-    # One matrix there is three leaves here: what depends on the time alone is computed once
-    # per noise level, and what depends on the observation once per action chunk.
+    # torch's one layer is three leaves here, because the part that depends on the time is
+    # computed once per noise level, and the part that depends on the observation once per chunk.
     entries = [
         WeightEntry(("film", "time"), f"{name}.weight", (1, 0), ours, time),
         WeightEntry(("film", "bias"), f"{name}.bias", index=(columns,)),
@@ -129,22 +127,22 @@ def film(name: str, columns: slice, shapes: Shapes, order: np.ndarray | None) ->
 def transformer(shapes: Shapes, prefix: str = "", order: np.ndarray | None = None) -> Table:
     """The table of `nets.transformer.Transformer`.
 
-    order: of one observed step's numbers, [F].
+    order: indices of the features of one observed step, [F].
     """
     count = lambda name: len({path[0] for path in shapes if path[0].startswith(name)})
     width = shapes["position",][1]
     has_memory = ("memory_position",) in shapes  # otherwise it is an encoder without a decoder
 
     # The action tokens, their position embedding and their blocks.
-    # (Embeddings of a position are [1, steps, width] there: index 0 of the first axis.)
+    # torch's position embeddings are [1, steps, width], hence the index 0 on the first axis.
     table = [*linear(("action_in",), f"{prefix}input_emb")]
     table += linear(("action_out",), f"{prefix}head")
     table += norm(("norm_out",), f"{prefix}ln_f")
     table.append(WeightEntry(("position",), f"{prefix}pos_emb", tensor_index=(0,)))
-    stack = "decoder" if has_memory else "encoder"
+    stack = "decoder" if has_memory else "encoder"  # torch's module with the action blocks
     for i in range(count("blocks_")):
         table += attention(f"blocks_{i}", f"{prefix}{stack}.layers.{i}", width, has_memory)
-    # The embedding of an observed step reads the features in the order of the other library.
+    # The input layer of the observations; its columns are reordered from the library's order.
     if ("obs_in", "kernel") in shapes:
         indices = {} if order is None else {"tensor_index": (slice(None), order)}
         table += linear(("obs_in",), f"{prefix}cond_obs_emb", **indices)
@@ -162,7 +160,10 @@ def transformer(shapes: Shapes, prefix: str = "", order: np.ndarray | None = Non
 
 
 def attention(block: str, name: str, width: int, cross: bool) -> Table:
-    """Entries of one transformer block; cross: it attends to a memory too."""
+    """Entries of one transformer block.
+
+    cross: whether the block also attends to a memory.
+    """
 
     def projection(path, part, rows):
         # torch keeps the projections to q, k and v as the rows of one matrix.
@@ -180,8 +181,8 @@ def attention(block: str, name: str, width: int, cross: bool) -> Table:
     table += linear((block, "down"), f"{name}.linear2")
     table += norm((block, "norm_self"), f"{name}.norm1")
     table += norm((block, "norm_mlp"), f"{name}.norm{3 if cross else 2}")
-    # Attention to the memory: the same packed matrix, but q comes from the block's own tokens,
-    # k and v from the memory. Ours are two leaves, since k and v do not change while sampling.
+    # Cross-attention: torch packs q, k and v into one matrix here too, but q comes from the action
+    # tokens, and k and v from the memory. We keep k and v apart: sampling computes them once.
     if cross:
         memory_kv = f"memory_kv_{block.split('_')[-1]}"
         table += projection((block, "q"), "multihead_attn", slice(0, width))
@@ -192,7 +193,7 @@ def attention(block: str, name: str, width: int, cross: bool) -> Table:
 
 
 def chi2023_denoiser(network: str, order: np.ndarray | None) -> Callable[[Shapes], Table]:
-    """Shapes of our leaves -> table of the denoiser of Chi et al.'s code."""
+    """The function from our leaves' shapes to the weight table of Chi et al.'s denoiser."""
     tables = {"unet1d": unet, "transformer": transformer}
     table = choose(tables, network, "network")
     return functools.partial(table, prefix="model.", order=order)

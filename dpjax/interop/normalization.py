@@ -1,10 +1,11 @@
-"""Normalization of other libraries as offset and scale, x̂ = (x - offset) / scale, and back.
+"""Converts other libraries' normalization to x̂ = (x - offset) / scale, and back.
 
     Chi et al. 2023   x̂ = x s + o                            scale = 1/s, offset = -o/s
     LeRobot           x̂ = 2 (x - low)/(high - low) - 1        scale = (high - low)/2
                       x̂ = (x - mean)/(std + 1e-8)             scale = std + 1e-8
 
-Pixels are 0..255 here and 0..1 there: an image's offset and scale are multiplied by 255.
+Pixels are 0..255 in dpjax and 0..1 in both libraries, so the offset and scale of an image are
+multiplied by 255.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,12 +16,13 @@ from dpjax.interop.imported import refuse
 
 Unit = tuple[np.ndarray, np.ndarray]  # (offset, scale), each float32 [D]
 
-EPSILON = 1e-8  # LeRobot adds it to a deviation, and divides by it where the range is 0
+# LeRobot adds it to a standard deviation, and divides by it where low equals high.
+EPSILON = 1e-8
 # Scales outside these bounds come from a damaged file, never from data.
 MIN_SCALE = 1e-8
 MAX_SCALE = 1e8
-PIXEL_MAX = 255.0
-RANGES = {  # LeRobot's mode: its names of low and high
+PIXEL_MAX = 255.0  # pixels in dpjax are 0..255
+RANGES = {  # {LeRobot's mode: its names of low and high}
     "MIN_MAX": ("min", "max"),
     "QUANTILES": ("q01", "q99"),
     "QUANTILE10": ("q10", "q90"),
@@ -34,10 +36,10 @@ def from_chi2023(
     """(offset, scale) of one key of Chi et al.'s normalizer.
 
     normalizer: {"<key>.scale": [D], "<key>.offset": [D], …}. unit: PIXEL_MAX for images.
-    Raises UserError where one is absent, is not finite, or has a scale that no data gives.
+    Raises UserError if one is absent or not finite, or if a scale is out of range.
     """
     name = f"normalizer.params_dict.{key}"
-    # Both must be there, as vectors.
+    # Both must be present, as vectors.
     for part in ("scale", "offset"):
         if f"{key}.{part}" not in normalizer or normalizer[f"{key}.{part}"].ndim != 1:
             raise refuse(source, f"{name}.{part}", "one number per dimension", "no such array")
@@ -53,6 +55,7 @@ def from_chi2023(
 
 def check_keys(source: str, normalizer: Mapping[str, np.ndarray], keys: Iterable[str]) -> None:
     """Raises UserError if the normalizer has keys that the policy does not observe."""
+    # Left-over keys mean that the config and the weights are of two different policies.
     known = {f"{key}.{part}" for key in keys for part in ("scale", "offset")}
     if unknown := sorted(set(normalizer) - known):
         names = ", ".join(f"normalizer.params_dict.{name}" for name in unknown[:5])
@@ -86,32 +89,32 @@ def from_lerobot(
     unit: float = 1.0,
     is_action: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """(offset, scale, constant dimensions) of a feature that LeRobot normalizes in that mode.
+    """(offset, scale, constant dimensions) of a feature that LeRobot normalizes with `mode`.
 
     size: numbers of the feature, 3 for images. unit: PIXEL_MAX for images. is_action: the
-    feature is restored instead of normalized; LeRobot restores without the 1e-8 of a deviation.
+    feature is unnormalized, where LeRobot does not add 1e-8 to the standard deviation.
     """
-    # Not normalized: offset 0 and scale 1, or 255 where pixels are 0..255 here.
+    # Not normalized: offset 0 and scale 1, or 255 for images, whose pixels are 0..255 here.
     if mode == "IDENTITY":
         return np.zeros(size, np.float32), np.full(size, unit, np.float32), []
-    # Standardized. The deviation gets its 1e-8 in float32, as LeRobot adds it.
+    # Mean and standard deviation. The 1e-8 is added in float32, as LeRobot does.
     if mode == "MEAN_STD":
         mean, std = (_statistic(source, key, name, mode, stats, size) for name in ("mean", "std"))
         check_numbers(source, f"{key}.std", std, scale=std)
         deviation = std if is_action else std + np.float32(EPSILON)
         return np.float32(mean * unit), np.float32(np.float64(deviation) * unit), []
 
-    # The modes with limits: [low, high] becomes [-1, 1].
+    # The modes with limits map [low, high] to [-1, 1].
     low_name, high_name = RANGES[mode]
     low = np.float64(_statistic(source, key, low_name, mode, stats, size))
     high = np.float64(_statistic(source, key, high_name, mode, stats, size))
     constant = low == high
-    # The width of a constant dimension is not looked at below, so any valid number will do.
+    # The width of a constant dimension is not used below; 1 passes the check.
     width = np.where(constant, 1, high - low)
     check_numbers(source, f"{key}.{high_name} - {low_name}", high - low, scale=width)
-    # LeRobot maps a constant dimension to -1 and divides it by 1e-8, which would blow up any
-    # noise of an observation: it gets the scale 1 instead. An action is only restored, and
-    # always to that constant.
+    # LeRobot maps a constant dimension to -1 and divides by 1e-8, which would amplify any noise
+    # of an observation; the scale is 1 here instead. An action is only unnormalized, and then
+    # LeRobot's tiny scale correctly gives the constant.
     half = np.where(constant, EPSILON / 2 if is_action else 1.0, (high - low) / 2)
     middle = np.where(constant, low + half, (high + low) / 2)
     dims = [int(dim) for dim in np.flatnonzero(constant)]
@@ -134,10 +137,10 @@ def _statistic(
 def limits(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """float32 (low, high) for which `from_lerobot` gives back this offset and scale.
 
-    The third value lists the dimensions for which no such pair exists near by; they get the
-    nearest pair. offset, scale: float32 [D].
+    offset, scale: float32 [D]. The third value lists the dimensions for which no such pair
+    exists among the neighboring float32 numbers; they get the nearest pair.
     """
-    # All pairs of 9 candidates each, tried at once: arrays of shape [D, 9, 9].
+    # 9 candidates for each limit; all 81 pairs are tried at once, as arrays [D, 9, 9].
     low = _neighbors(offset - np.float64(scale))[:, :, None]
     high = _neighbors(offset + np.float64(scale))[:, None, :]
     half = np.float32((np.float64(high) - low) / 2)
@@ -147,8 +150,11 @@ def limits(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def moments(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """float32 (mean, std) of an image, likewise."""
-    # As in `limits`, with the arithmetic of `from_lerobot` for MEAN_STD.
+    """float32 (mean, std) for which `from_lerobot` gives back the offset and scale of an image.
+
+    Returns the same three values as `limits`.
+    """
+    # The same search as in `limits`, with the arithmetic of MEAN_STD.
     mean = _neighbors(np.float64(offset) / PIXEL_MAX)[:, :, None]
     std = _neighbors(np.float64(scale) / PIXEL_MAX - EPSILON)[:, None, :]
     scale_again = np.float32(np.float64(std + np.float32(EPSILON)) * PIXEL_MAX)
@@ -159,7 +165,7 @@ def moments(offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _neighbors(x: np.ndarray) -> np.ndarray:
     """[D] -> [D, 9]: the float32 nearest to each number first, then those on its two sides."""
-    # Rounding errors of the way there and back are a few units in the last place at most.
+    # Converting to limits and back is off by a few units in the last place at most.
     nearest = np.float32(x)
     columns = [nearest]
     for direction in (-np.inf, np.inf):

@@ -1,4 +1,4 @@
-"""Weight tables of other libraries' ResNets, and their BatchNorms folded into scale and bias."""
+"""Weight tables of other libraries' ResNets, and the folding of their BatchNorms."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ CONV2D = (2, 3, 1, 0)  # [out, in, h, w] -> [h, w, in, out]
 
 
 class ResNetNames(NamedTuple):
-    """What a library calls a ResNet's first convolution, its norm, and the four stages."""
+    """Names of a ResNet's first convolution, the norm after it, and the four stages."""
 
     conv: str
     norm: str
@@ -29,7 +29,7 @@ def resnet(shapes: Shapes, path: Path, name: str, names: ResNetNames) -> Table:
     """The table of a `nets.resnet.ResNet` at `path`, with GroupNorms or frozen norms."""
 
     def norm_entries(part, name):
-        # Our frozen norms have leaves of another name, which no optimizer touches.
+        # The leaves of our frozen norms have another name, by which the optimizer skips them.
         frozen = "frozen_" if (*path, *part, "frozen_scale") in shapes else ""
         return norm((*path, *part), name, f"{frozen}scale", f"{frozen}bias")
 
@@ -62,18 +62,18 @@ def keypoints(path: Path, pool: str, out: str) -> Table:
 def fold_batch_norms(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The tensors with every BatchNorm's statistics folded into its weight and bias.
 
-    scale = weight / √(var + 1e-5), bias = bias - mean · scale, under the names of weight and
-    bias; the statistics are left out.
+    scale = weight / √(var + 1e-5) and bias = bias - mean · scale replace weight and bias. The
+    statistics are left out.
     """
     folded = {name: x for name, x in tensors.items() if name.split(".")[-1] not in STATISTICS}
     for name in tensors:
         layer, _, part = name.rpartition(".")
         others = [f"{layer}.{other}" for other in ("running_var", "weight", "bias")]
-        # Each BatchNorm is met once, at its mean; other norms have no statistics.
+        # Each BatchNorm is folded once, when its mean is reached. Other norms have no statistics.
         if part != "running_mean" or any(other not in tensors for other in others):
             continue
         var, weight, bias = (tensors[other] for other in others)
-        # In float32, as torch's own module computes it in evaluation.
+        # In float32, as torch's BatchNorm computes it in evaluation.
         scale = weight / np.sqrt(var + np.float32(EPSILON))
         folded[f"{layer}.weight"] = scale
         folded[f"{layer}.bias"] = bias - tensors[name] * scale

@@ -1,7 +1,7 @@
-"""torchvision's ResNets, trained on ImageNet, as params of a `nets.resnet.ResNet`.
+"""Converts torchvision's ResNets, trained on ImageNet, to params of `nets.resnet.ResNet`.
 
-A BatchNorm is folded into one scale and one bias per channel, with the statistics of its
-training:
+Every BatchNorm is folded into one scale and one bias per channel, computed from its running
+mean and variance:
 
     scale = weight / √(var + 1e-5),    bias = bias - mean · scale             (1)
 """
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from dpjax.core.errors import UserError
 from dpjax.nets.resnet import BLOCKS
 
-EPSILON = 1e-5  # torch's default, which torchvision keeps
+EPSILON = 1e-5  # added to the variance; torch's default, which torchvision keeps
 CLASSIFIER = ("fc.weight", "fc.bias")  # the last layer, which an encoder does not have
 
 
@@ -25,7 +25,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected weights, .safetensors or .npz.")
     try:
-        # Either format holds plain arrays: allow_pickle=False keeps numpy from running code.
+        # .safetensors cannot hold code. An .npz can, unless allow_pickle is False.
         if path.suffix == ".safetensors":
             return load_file(path)
         with np.load(path, allow_pickle=False) as arrays:
@@ -44,7 +44,7 @@ def resnet(path: str | Path, depth: int) -> dict:
     """
     arrays = read(path)
     params, names = _params(arrays, depth, str(path))
-    # Everything else must have been read, otherwise the file is of another network.
+    # Any other array that was not read means that the file is of another network.
     ignored = {*names, *CLASSIFIER}
     unused = [
         name for name in arrays if name not in ignored and not name.endswith("num_batches_tracked")
@@ -60,6 +60,7 @@ def _params(arrays: Mapping[str, np.ndarray], depth: int, source: str) -> tuple[
     """(the params, the names of the arrays that they were read from)."""
     names = set()
 
+    # Each of these looks up one layer by its torchvision name.
     def array(name):
         if name not in arrays:
             raise UserError(f"{source}: no array {name!r}: not the weights of a ResNet-{depth}.")
@@ -79,14 +80,15 @@ def _params(arrays: Mapping[str, np.ndarray], depth: int, source: str) -> tuple[
     params = {"conv": conv("conv1"), "norm": norm("bn1")}
     for stage, blocks in enumerate(BLOCKS[depth]):
         for i in range(blocks):
-            name = f"layer{stage + 1}.{i}"
+            name = f"layer{stage + 1}.{i}"  # torchvision counts stages from 1
             block = {
                 "conv0": conv(f"{name}.conv1"),
                 "norm0": norm(f"{name}.bn1"),
                 "conv1": conv(f"{name}.conv2"),
                 "norm1": norm(f"{name}.bn2"),
             }
-            if stage and not i:  # it halves the image: the shortcut has to do so too
+            # The first block of a later stage halves the image, and so must its shortcut.
+            if stage and not i:
                 block["shortcut"] = conv(f"{name}.downsample.0")
                 block["shortcut_norm"] = norm(f"{name}.downsample.1")
             params[f"stage{stage}_{i}"] = block

@@ -1,9 +1,9 @@
-"""Weight tables: which part of our parameters is which part of another library's tensors.
+"""Weight tables, which map our parameters to another library's tensors.
 
 A weight table is a tuple of `WeightEntry`s and describes one network. The same table reads
 weights (`params_from`) and writes them (`tensors_from`). Both check that the entries cover
-every number of our leaves and of the other library's tensors exactly once; tensors that are
-missing, left over or of another shape are refused by name.
+every number of our leaves and of the other library's tensors. A tensor that is missing, left
+over or of another shape raises an error with its name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from dpjax.core.errors import UserError
 Path = tuple[str, ...]
 Shapes = dict[Path, tuple[int, ...]]  # {path of a leaf: shape} of our params
 Tensors = Mapping[str, np.ndarray]  # {name: array} of the other library
-MAX_NAMES = 5  # names of one kind that an error lists
+MAX_NAMES = 5  # how many names an error lists, per kind of problem
 EXACT = ("float32", "float16", "bfloat16")  # dtypes that float32 holds without rounding
 
 log = logging.getLogger("dpjax")
@@ -30,9 +30,9 @@ class WeightEntry(NamedTuple):
 
     path: path of our leaf in the params.
     name: name of the other library's tensor.
-    axes: order in which our leaf has the tensor's axes; () where it is the same.
+    axes: order in which our leaf has the tensor's axes; () if the order is the same.
     index, tensor_index: one index per axis: an int, a slice with both ends, or an int array
-        for a range in another order; () for the full array.
+        that reorders the axis; () for the entire array.
     """
 
     path: Path
@@ -48,9 +48,9 @@ Table = tuple[WeightEntry, ...]
 def linear(path: Path, name: str, **indices: tuple) -> Table:
     """Entries of a linear layer: weights are [out, in] in torch and [in, out] here.
 
-    indices: fields of the weights' entry.
+    indices: `index` or `tensor_index` of the weights' entry.
     """
-    # Only the weights have an axis of inputs, so only they can be read in part.
+    # Indices select input features. The bias has no input axis, so they do not apply to it.
     return (
         WeightEntry((*path, "kernel"), f"{name}.weight", (1, 0), **indices),
         WeightEntry((*path, "bias"), f"{name}.bias"),
@@ -70,15 +70,15 @@ def params_from(
 ) -> dict[str, Any]:
     """Our params as nested dicts, read from the other library's float32 tensors.
 
-    source: what errors call the file. shapes: of our leaves. Raises UserError where the
-    tensors are not exactly those of the table.
+    source: name of the file in errors. shapes: of our leaves. Raises UserError unless the
+    tensors are exactly those of the table.
     """
-    table = tuple(table)  # it is read several times
-    # Names and shapes first: after this every index below is valid.
+    table = tuple(table)  # an iterator could be read only once
+    # Checks names and shapes, so that every index below is valid.
     check_tensors(source, table, shapes, tensors)
     leaves = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
     filled = dict.fromkeys(shapes, 0)  # numbers written into each leaf
-    # Copy each part into its leaf, and count the numbers to notice a leaf that stays incomplete.
+    # Copy each part into its leaf. The count tells whether a leaf stays incomplete.
     for entry in table:
         part = tensors[entry.name][entry.tensor_index]
         if entry.axes:
@@ -86,7 +86,7 @@ def params_from(
         leaves[entry.path][entry.index] = part
         filled[entry.path] += part.size
     incomplete = [path for path, count in filled.items() if count != math.prod(shapes[path])]
-    # A bug of the table and not of the file, so this is not a UserError.
+    # This would be a bug in the table and not in the file, so it is not a UserError.
     assert not incomplete, f"the table leaves out a part of {incomplete}"
     return traverse_util.unflatten_dict(leaves)
 
@@ -96,6 +96,7 @@ def tensors_from(
 ) -> dict[str, np.ndarray]:
     """The other library's float32 tensors {name: array}, written from our leaves."""
     table = tuple(table)
+    # Every tensor starts as zeros, and the entries fill it part by part.
     shapes = tensor_shapes(table, {path: leaf.shape for path, leaf in leaves.items()})
     tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     for entry in table:
@@ -103,7 +104,7 @@ def tensors_from(
         if entry.axes:
             part = part.transpose(np.argsort(entry.axes))  # the inverse permutation
         tensors[entry.name][entry.tensor_index] = part
-    # Leaves of size 0, such as those of a policy without observations, need no entry.
+    # A leaf of size 0, as in a policy without observations, needs no entry.
     with_numbers = {path for path, leaf in leaves.items() if np.size(leaf)}
     unused = sorted(with_numbers - {entry.path for entry in table})
     assert not unused, f"no entry of the table reads {unused}"
@@ -114,14 +115,14 @@ def check_tensors(
     source: str, table: Iterable[WeightEntry], shapes: Shapes, tensors: Tensors
 ) -> None:
     """Raises UserError unless the tensors have exactly the names and shapes of the table."""
-    # What the table expects, by the names of the other library.
+    # The shapes that the table expects, by the other library's names.
     expected = tensor_shapes(table, shapes)
     reshaped = [
         f"{name}: expected {list(shape)}, got {list(tensors[name].shape)}"
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
-    # All three kinds at once, since one of them often explains the others.
+    # One error lists all three kinds of problems, since one often explains the others.
     problems = {
         "missing": sorted(set(expected) - set(tensors)),
         "left over": sorted(set(tensors) - set(expected)),
@@ -139,12 +140,13 @@ def check_tensors(
 def tensor_shapes(table: Iterable[WeightEntry], shapes: Shapes) -> dict[str, tuple[int, ...]]:
     """{name: shape} of all tensors of the table, derived from the shapes of our leaves.
 
-    A tensor that several entries share is as large as the entry that reaches furthest.
+    Several entries may cover parts of one tensor. Its size along an axis is the largest index
+    that any of them reaches, plus one.
     """
     largest: dict[str, list[int]] = {}
     for entry in table:
         sizes = _sizes_in_tensor(entry, shapes[entry.path])
-        # Entries of one tensor agree on its number of axes, not on how far they reach.
+        # Entries of one tensor have the same number of axes, but reach different indices.
         known = largest.setdefault(entry.name, [0] * len(sizes))
         largest[entry.name] = [max(pair) for pair in zip(known, sizes)]
     return {name: tuple(sizes) for name, sizes in largest.items()}
@@ -152,12 +154,13 @@ def tensor_shapes(table: Iterable[WeightEntry], shapes: Shapes) -> dict[str, tup
 
 def _sizes_in_tensor(entry: WeightEntry, leaf_shape: tuple[int, ...]) -> list[int]:
     """How far the entry reaches along each axis of the tensor."""
-    # The shape of our part, of an array that takes no memory.
+    # The shape of the indexed part of our leaf. broadcast_to allocates no memory for the leaf.
     part = list(np.broadcast_to(np.False_, leaf_shape)[entry.index].shape)
     if entry.axes:  # from the order of our axes to the order of the tensor's
         part = [part[entry.axes.index(axis)] for axis in range(len(part))]
     sizes = []
-    # An int index takes up an axis that our part does not have; all others use one of its axes.
+    # An int index removes the tensor's axis, so our part has no axis for it. Every other index
+    # belongs to the next axis of our part.
     for at in (*(entry.tensor_index or ()), *[slice(None)] * len(part)):
         if isinstance(at, int):
             sizes.append(at + 1)
@@ -175,6 +178,7 @@ def _end(at: Any, size: int) -> int:
 
 def first_names(names: list[str]) -> str:
     """The first names of a list, and how many more there are."""
+    # The rest is only counted, so that the error stays one line.
     more = f", and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more
 
@@ -186,11 +190,11 @@ def as_float32(source: str, arrays: Tensors) -> dict[str, np.ndarray]:
     """
     converted = {}
     for name, x in arrays.items():
-        # bfloat16 is not a dtype of numpy's own, hence the comparison of names.
+        # numpy itself has no bfloat16, so dtypes are compared by name.
         if x.dtype.name not in (*EXACT, "float64"):
             raise UserError(f"{source}: {name}: expected floats, got {x.dtype.name}.")
         converted[name] = x.astype(np.float32)
-        # After the conversion, since a large float64 becomes infinite by it.
+        # Checked after the conversion, which turns a large float64 into infinity.
         bad = int(np.sum(~np.isfinite(converted[name])))
         if bad:
             raise UserError(f"{source}: {name}: {bad} of {x.size} numbers are not finite.")

@@ -1,1 +1,1 @@
-"""Checkpoints of Chi et al. 2023."""
+"""Reads checkpoints of Chi et al. 2023."""

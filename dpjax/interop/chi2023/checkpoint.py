@@ -33,16 +33,17 @@ from dpjax.interop.imported import (
 from dpjax.interop.torch import archive as archive_lib
 from dpjax.interop.weight_map import Tensors, as_float32, first_names
 
-# Tensors that are not weights, and what they are instead.
+# Names of tensors that are not weights, as patterns, and what these tensors are instead.
 IGNORED = {
     r"(.*\.)?_dummy_variable": "empty",
     r".*\.num_batches_tracked": "a count of batches",
     r"normalizer\.params_dict\..*\.input_stats\.\w+": "the statistics behind scale and offset",
     r"model\.local_cond_encoder\.1\..*": "a block that their network never calls",
 }
-MASKS = ("model.mask", "model.memory_mask")  # buffers, which are rebuilt here and compared
+MASKS = ("model.mask", "model.memory_mask")  # buffers; compared with masks built here
+# Names by which the weights of torchvision's ResNet are recognized.
 TORCHVISION = {"conv1.weight", "fc.weight", "layer1.0.conv1.weight"}
-MAX_LEVELS = 16  # of a U-Net, tried in the names of its tensors
+MAX_LEVELS = 16  # the largest number of U-Net levels whose tensors are looked for
 
 log = logging.getLogger("dpjax")
 
@@ -54,16 +55,17 @@ def read(
 ) -> ImportedPolicy:
     """The policy in a checkpoint; raises UserError, in one line, for any other file.
 
-    observations: {name: size} of a low-dim policy's numbers, in their order in the file.
-    overrides: settings that replace those of the file, or that it does not say.
+    observations: {name: size} of the numbers that the policy observes, in the file's order.
+    overrides: the user's settings, which replace the file's and add those that it lacks.
     """
     source = str(path)
+    # The config, which decides how the tensors are read.
     archive = archive_lib.read(path)
     cfg, state = contents(source, archive)
     network, observes = config_lib.policy_class(source, cfg)
     settings = config_lib.settings_from(source, cfg, network, observes)
 
-    # The tensors, and the settings that only they tell.
+    # The tensors, whose shapes supply settings that the config lacks.
     state = without_ignored(state)
     tensors = load(archive, state)
     settings["denoiser"] = complete(settings["denoiser"], tensors)
@@ -71,26 +73,26 @@ def read(
     check_complete(source, settings)
     check_sizes(source, settings)
 
-    # Both follow from other settings, so they come after the user's overrides.
+    # These two are derived from other settings, and so after the user's overrides.
     sampler = settings["sampler"]
     sampler["diffusers"] = config_lib.diffusers_version(settings)
     levels = settings["schedule"]["num_levels"]
     sampler["spacing"] = sampler_spacing(levels, sampler["num_steps"])
 
-    # What is left now belongs to the two networks, tensor for tensor.
+    # Without normalizer and masks, all tensors left are weights of the two networks.
     normalizer, tensors = split_prefix(tensors, "normalizer.params_dict.")
     tensors = without_masks(source, tensors, settings)
-    # Numbers only, or cameras and numbers.
+    # The policy observes numbers only, or cameras and numbers.
     build = lowdim_policy if observes == "lowdim" else image_policy
     return build(source, cfg, settings, tensors, normalizer, observations)
 
 
 def contents(source: str, archive: archive_lib.Archive) -> tuple[dict, dict]:
-    """(the config as plain data, the state dict of the weights that the policy acts with)."""
+    """(the config as plain data, the state dict with the weights used for inference)."""
     content = archive.content
     if not isinstance(content, dict):
         raise refuse(source, "data.pkl", "a dict with cfg and state_dicts", type(content).__name__)
-    # A common mistake, worth a text of its own.
+    # A common mistake: a ResNet's weights in the place of a policy.
     if TORCHVISION <= set(content):
         raise UserError(
             f"{source}: weights of torchvision's ResNet, an encoder without a policy: save them "
@@ -101,6 +103,7 @@ def contents(source: str, archive: archive_lib.Archive) -> tuple[dict, dict]:
     if not isinstance(states, dict):
         keys = first_names([str(key)[:40] for key in content])
         raise refuse(source, "data.pkl", "the keys cfg and state_dicts", keys)
+    # A checkpoint may pickle any class. A warning lists those that were not called.
     if archive.unknown:
         names = first_names([name[:60] for name in archive.unknown])
         log.warning(
@@ -108,7 +111,7 @@ def contents(source: str, archive: archive_lib.Archive) -> tuple[dict, dict]:
             len(archive.unknown),
             names,
         )
-    # The config decides which weights the policy acts with: the averaged ones by default.
+    # The averaged weights if the config uses them, and by default if the file has them.
     cfg = config_lib.plain(source, content.get("cfg"))
     if not isinstance(cfg, dict):
         raise refuse(source, "cfg", "Hydra's config", type(content.get("cfg")).__name__)
@@ -122,7 +125,7 @@ def state_dict(source: str, states: Mapping, which: str) -> dict[str, archive_li
     if not isinstance(state, dict) or not state:
         names = first_names(sorted(str(name)[:40] for name in states))
         raise refuse(source, f"state_dicts.{which}", "a state dict", f"only {names}")
-    # A pickle may hold anything in the place of a name or a tensor.
+    # A hostile pickle may hold any value where a name or a tensor should be.
     for name, x in state.items():
         if not isinstance(name, str) or not isinstance(x, archive_lib.Tensor):
             raise refuse(source, f"state_dicts.{which}.{name}", "a tensor", type(x).__name__)
@@ -144,29 +147,29 @@ def load(
 ) -> dict[str, np.ndarray]:
     """The tensors as float32 arrays."""
     arrays = archive_lib.arrays(archive, state)
-    masks = {name: arrays.pop(name) for name in MASKS if name in arrays}  # they hold infinities
+    # Masks contain infinities, which `as_float32` would refuse.
+    masks = {name: arrays.pop(name) for name in MASKS if name in arrays}
     return {**as_float32(str(archive.path), arrays), **masks}
 
 
 def split_prefix(tensors: Mapping, prefix: str) -> tuple[dict, dict]:
-    """(the tensors under a prefix, without it; all others)."""
+    """(the tensors whose names have the prefix, with it removed; all other tensors)."""
     inside = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
     return inside, {n: x for n, x in tensors.items() if not n.startswith(prefix)}
 
 
 def complete(denoiser: Mapping, tensors: Mapping[str, np.ndarray]) -> dict:
-    """The denoiser's settings; those that the config leaves out come from the tensors."""
-    # Only what the config leaves out is taken from here, see the last lines.
+    """The denoiser's settings, with those that the config lacks derived from the tensors."""
     derived = {}
     shape = lambda name: tensors[name].shape if name in tensors else ()
     if denoiser["name"] == "unet1d":
         kernel = "model.down_modules.{}.0.blocks.0.block.0.weight"  # [out, in, k]
         kernels = [shape(kernel.format(i)) for i in range(MAX_LEVELS)]
         kernels = [size for size in kernels if len(size) == 3]
-        # The first layer of the time embedding, and one block's FiLM layer.
+        # Shapes of the time embedding's first layer and of one block's FiLM layer: [out, in].
         time = shape("model.diffusion_step_encoder.1.weight")
         film = shape("model.down_modules.0.0.cond_encoder.1.weight")
-        derived["groups"] = 8  # the default of their constructor
+        derived["groups"] = 8  # the default of their constructor; no tensor shows it
         if kernels and len(time) == len(film) == 2:
             derived["widths"] = [size[0] for size in kernels]
             derived["kernel_size"] = kernels[0][2]
@@ -174,9 +177,10 @@ def complete(denoiser: Mapping, tensors: Mapping[str, np.ndarray]) -> dict:
             derived["film_scale"] = film[0] == 2 * kernels[0][0]  # a scale beside the bias
     else:
         derived["causal"] = MASKS[0] in tensors
-        # The defaults of their constructor; both matter in training only.
+        # Dropout leaves no trace in the tensors; these are the defaults of their constructor.
         derived["drop"] = 0.1
         derived["drop_tokens"] = 0.1
+    # A value in the config takes precedence.
     unsaid = {name: x for name, x in derived.items() if denoiser.get(name) is None}
     return {**denoiser, **unsaid}
 
@@ -192,13 +196,15 @@ def without_masks(source: str, tensors: dict, settings: Settings) -> dict:
     """The tensors without a transformer's masks; refuses masks other than those used here."""
     if settings["denoiser"]["name"] != "transformer":
         return tensors
-    # A token of the memory may be looked at from its own step on; the time by all.
+    # The number of observed steps in the memory; inpainting has none there.
     observed = settings["horizon"]["obs"] * (settings["policy"]["condition"] == "features")
     t = np.arange(settings["horizon"]["predict"])[:, None]
     memory = np.arange(1 + observed)  # the time, then the observed steps
+    # The action at step t attends to actions up to t, to the time, and to observations up to t.
     allowed = dict(zip(MASKS, (t >= t.T, t >= memory - 1)))
     for name in MASKS:
         if name in tensors:
+            # torch adds the mask to the attention scores: 0 keeps one, -∞ removes it.
             expected = np.where(allowed[name], 0.0, -np.inf)
             if not np.array_equal(tensors[name], expected):
                 causal = f"their causal mask {list(expected.shape)}"
@@ -215,9 +221,9 @@ def lowdim_policy(
     normalizer: Tensors,
     observations: Mapping[str, int] | None,
 ) -> ImportedPolicy:
-    """A policy that observes numbers, which its normalizer has under one key, "obs"."""
-    del cfg  # the image policies' function takes it: they are called alike
-    # One vector of numbers, which the user may have divided into several observations.
+    """A policy that observes only numbers, as one vector with the normalizer key "obs"."""
+    del cfg  # unused: the signature is that of `image_policy`
+    # The user may divide the vector into several observations.
     offset, scale = normalization.from_chi2023(source, normalizer, "obs")
     action = normalization.from_chi2023(source, normalizer, "action")
     normalization.check_keys(source, normalizer, ("obs", "action"))

@@ -1,8 +1,8 @@
 """Reads the config of a checkpoint of Chi et al.'s code, as settings of `ImportedPolicy`.
 
-The config is Hydra's, pickled with the checkpoint. OmegaConf's objects are read as what they
-contain, `_content` and `_val`, without OmegaConf. A value that is still an interpolation was
-never resolved and counts as missing.
+The config is Hydra's, pickled with the checkpoint. OmegaConf is not needed: each of its objects
+is replaced by its attribute `_content` or `_val`. An interpolation ("${…}") that was never
+resolved counts as missing.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,19 @@ from dpjax.core.errors import UserError
 from dpjax.interop.imported import Settings, choose, refuse
 from dpjax.interop.torch import machine
 
+# Far more than any published config has; a hostile one could contain itself.
 MAX_VALUES = 200_000
 MAX_LEVELS = 60
 MISSING = "???"  # OmegaConf's marker of a missing value
 
-POLICIES = {  # last part of policy._target_: (network, kind of observations)
+POLICIES = {  # {last part of policy._target_: (network, kind of observations)}
     "DiffusionUnetLowdimPolicy": ("unet1d", "lowdim"),
     "DiffusionUnetHybridImagePolicy": ("unet1d", "hybrid"),
     "DiffusionUnetImagePolicy": ("unet1d", "multi"),
     "DiffusionTransformerLowdimPolicy": ("transformer", "lowdim"),
     "DiffusionTransformerHybridImagePolicy": ("transformer", "hybrid"),
 }
+# {diffusers' name: ours} of the scheduler class, beta_schedule and prediction_type.
 SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 SCHEDULES = {
     "squaredcos_cap_v2": "cosine",
@@ -33,7 +35,7 @@ SCHEDULES = {
     "sigmoid": "sigmoid",
 }
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
-# The only values that dpjax has for these keys of diffusers' scheduler.
+# {argument of diffusers' scheduler: the only value that dpjax has for it}.
 FIXED = {
     "variance_type": ("fixed_small",),
     "set_alpha_to_one": (True,),
@@ -44,7 +46,7 @@ FIXED = {
     "timestep_spacing": ("leading",),
     "rescale_betas_zero_snr": (False,),
 }
-# Arguments of the constructors there: names of the settings here.
+# {argument of their network's constructor: our setting}.
 UNET = {
     "down_dims": "widths",
     "kernel_size": "kernel_size",
@@ -61,6 +63,7 @@ TRANSFORMER = {
     "p_drop_attn": "drop",
     "p_drop_emb": "drop_tokens",
 }
+# {argument of their policy: our setting}, and {flag of their policy: our condition}.
 HORIZON = {"n_obs_steps": "obs", "horizon": "predict", "n_action_steps": "act"}
 CONDITIONS = {
     "obs_as_global_cond": "features",
@@ -72,14 +75,14 @@ log = logging.getLogger("dpjax")
 
 
 def plain(source: str, x: Any) -> Any:
-    """OmegaConf's objects as dicts, lists and values; None for all other objects.
+    """The config as dicts, lists and values; objects that are not OmegaConf's become None.
 
     Raises UserError for a config of more than MAX_VALUES values or MAX_LEVELS levels.
     """
     count = itertools.count()
 
     def read(x, depth):
-        # Lists that contain each other would otherwise be read without end.
+        # A pickle may have lists that contain each other, which would never end.
         if next(count) > MAX_VALUES or depth > MAX_LEVELS:
             raise UserError(f"{source}: cfg: more than {MAX_VALUES} values or {MAX_LEVELS} levels.")
         # An OmegaConf container has _content, a single value _val.
@@ -103,7 +106,8 @@ def _is_unresolved(x: Any) -> bool:
 
 def get(tree: Any, path: str, default: Any = None) -> Any:
     """The value at a dotted path of nested dicts, or the default where there is none."""
-    for key in path.split("."):  # None counts as absent: `plain` writes it for unknown objects
+    for key in path.split("."):
+        # None counts as absent, because `plain` writes it for unknown objects.
         if not isinstance(tree, Mapping) or tree.get(key) is None:
             return default
         tree = tree[key]
@@ -112,6 +116,7 @@ def get(tree: Any, path: str, default: Any = None) -> Any:
 
 def policy_class(source: str, cfg: Mapping) -> tuple[str, str]:
     """(network, kind of observations) of the policy class that the config names."""
+    # A full path such as diffusion_policy.policy.….DiffusionUnetImagePolicy.
     target = get(cfg, "policy._target_")
     if target is None:
         raise refuse(source, "cfg.policy._target_", "the name of the policy's class", "nothing")
@@ -119,21 +124,21 @@ def policy_class(source: str, cfg: Mapping) -> tuple[str, str]:
 
 
 def settings_from(source: str, cfg: Mapping, network: str, observes: str) -> Settings:
-    """The settings, None where the config does not say one."""
+    """The settings in the config; None for each one that it lacks."""
     policy = get(cfg, "policy", {})
-    # The network. Low-dim policies have their network's arguments in a section of their own.
+    # The network. Low-dim policies have its arguments in the section policy.model.
     arguments = get(policy, "model", {}) if observes == "lowdim" else policy
-    names = UNET if network == "unet1d" else TRANSFORMER  # their arguments, as our settings
+    names = UNET if network == "unet1d" else TRANSFORMER
     denoiser = {"name": network}
     denoiser.update({setting: get(arguments, name) for name, setting in names.items()})
     condition = condition_of(source, policy, observes)
     if network == "transformer":
         denoiser["encoder_only"] = encoder_only(source, arguments, condition)
-    # Conventions on which steps are predicted and executed; dpjax has the published ones.
+    # Conventions on which steps are predicted and executed: the published ones only.
     for key, allowed in (("oa_step_convention", True), ("pred_action_steps_only", False)):
         if (value := get(policy, key)) is not None:
             choose(source, f"cfg.policy.{key}", value, {allowed: allowed})
-    # Some versions have the horizon inside of the policy's section, others beside it.
+    # The horizon is in the policy's section in some versions and beside it in others.
     horizon = {setting: get(policy, name, get(cfg, name)) for name, setting in HORIZON.items()}
     schedule, sampler, prediction_type = scheduler_from(source, policy)
     return {
@@ -146,10 +151,11 @@ def settings_from(source: str, cfg: Mapping, network: str, observes: str) -> Set
 
 
 def condition_of(source: str, policy: Mapping, observes: str) -> str:
-    """How the denoiser sees the observations: "features", "local" or "inpaint"."""
+    """How the denoiser is conditioned on observations: "features", "local" or "inpaint"."""
+    # The flags that are True, and those that the config has at all.
     chosen = [condition for key, condition in CONDITIONS.items() if get(policy, key) is True]
     keys = [key for key in CONDITIONS if get(policy, key) is not None]
-    # Cameras are always seen as features; a flag that says otherwise is refused.
+    # Cameras can only condition as features; any other flag raises an error.
     if observes != "lowdim" and (chosen or ["features"]) != ["features"]:
         raise refuse(source, "cfg.policy", "one kind of conditioning", chosen)
     if not chosen and observes != "lowdim" and keys:
@@ -157,12 +163,14 @@ def condition_of(source: str, policy: Mapping, observes: str) -> str:
         raise refuse(source, key, "True: images can't be denoised here", False)
     if chosen:
         return chosen[0]
-    # All flags are False: the observations are denoised beside the actions (inpainting).
+    # If all flags are False, the observations are denoised together with the actions.
     return "inpaint" if keys and observes == "lowdim" else "features"
 
 
 def encoder_only(source: str, arguments: Mapping, condition: str) -> bool:
-    """Whether the transformer has no decoder: neither time nor observations are a memory."""
+    """Whether the transformer is an encoder alone, without a memory to attend to."""
+    # Then the time is one of its tokens. Observations would need a memory, so only inpainting
+    # policies can be of this kind.
     if get(arguments, "time_as_cond", True):
         return False
     if condition != "inpaint":
@@ -174,7 +182,7 @@ def scheduler_from(source: str, policy: Mapping) -> tuple[dict, dict, str | None
     """(settings of the schedule, settings of the sampler, prediction type)."""
     scheduler = get(policy, "noise_scheduler", {})
     where = "cfg.policy.noise_scheduler"
-    # What dpjax does in one way only. An absent key has diffusers' default, which is that way.
+    # Options that dpjax has one value for. It is diffusers' default, so a key may be absent.
     for key, allowed in FIXED.items():
         if (value := get(scheduler, key)) is not None:
             choose(source, f"{where}.{key}", value, dict.fromkeys(allowed))
@@ -184,14 +192,14 @@ def scheduler_from(source: str, policy: Mapping) -> tuple[dict, dict, str | None
         for key, beta in (("beta_start", 1e-4), ("beta_end", 0.02)):
             choose(source, f"{where}.{key}", get(scheduler, key, beta), {beta: beta})
 
-    # None stands for what the config does not say; the command then asks for it.
+    # None for what the config lacks; the error then lists the options that supply it.
     levels = get(scheduler, "num_train_timesteps")
     predicted = get(scheduler, "prediction_type")
     target = str(get(scheduler, "_target_", "DDPMScheduler")).split(".")[-1]
     clip = get(scheduler, "clip_sample", True)
     prediction_types = {**PREDICTION_TYPES, None: None}
     schedule = {"name": name, "num_levels": levels}
-    # The scheduler's class is the sampler; without a number of steps it takes all levels.
+    # The scheduler's class names the sampler, which visits all levels by default.
     sampler = {
         "name": choose(source, f"{where}._target_", target, SAMPLERS),
         "num_steps": get(policy, "num_inference_steps", levels),
@@ -205,18 +213,18 @@ def scheduler_from(source: str, policy: Mapping) -> tuple[dict, dict, str | None
 
 
 def diffusers_version(settings: Settings) -> str:
-    """The version of diffusers whose sampling steps give the policy's own actions.
+    """The version of diffusers whose sampling steps reproduce the policy's actions.
 
-    Chi et al.'s code ran on diffusers 0.11. It differs from today's where there are fewer
-    sampling steps than noise levels, or where DDIM is used with predictions of x_0; a warning
-    says so.
+    Chi et al.'s code ran on diffusers 0.11. Its steps differ from today's in two cases: DDPM
+    with fewer sampling steps than noise levels, and DDIM with predictions of x_0. In these
+    cases a warning is logged.
     """
     sampler = settings["sampler"]
     differs = {
         "ddpm": sampler["num_steps"] != settings["schedule"]["num_levels"],
         "ddim": settings["policy"]["prediction_type"] == "sample",
     }
-    # Samplers that only the user can have chosen are the same in every version.
+    # All other samplers, which only the user can choose, are the same in every version.
     if not differs.get(sampler["name"], False):
         return "current"
     log.warning(

@@ -1,1 +1,1 @@
-"""LeRobot's policies."""
+"""Reads and writes LeRobot's diffusion policies."""

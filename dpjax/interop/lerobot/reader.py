@@ -4,8 +4,8 @@
     model.safetensors     diffusion.unet.* · diffusion.rgb_encoder[.<i>].*
     the other files       statistics, see `stats`
 
-The features of a step are the state, the cameras, then the environment's state there, and
-the numbers, then the cameras here. `writer` writes this layout.
+The features of a step are the state, the cameras, then the environment's state in LeRobot, and
+all numbers, then the cameras in dpjax. `writer` writes this layout.
 """
 
 from collections.abc import Mapping
@@ -34,11 +34,13 @@ from dpjax.interop.weight_map import Tensors, as_float32, first_names
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+# Names of the statistics in model.safetensors, before version 0.4.
 STATISTICS = r"(normalize_inputs|normalize_targets|unnormalize_outputs)\.buffer_\w+\.\w+"
-COUNT = ".num_batches_tracked"  # of a BatchNorm: the only integers that a policy may hold
-PIXEL_GRID = ".pos_grid"  # pixels' coordinates in a spatial softmax: rebuilt here
-RANKS = {"STATE": 1, "VISUAL": 3, "ENV": 1, "ACTION": 1}  # in the order of a step's numbers
-KEYS = {  # key of config.json: (group, name) of our settings
+COUNT = ".num_batches_tracked"  # of a BatchNorm; the only integers in a policy
+PIXEL_GRID = ".pos_grid"  # a spatial softmax's pixel coordinates, which dpjax computes
+# {feature type: number of axes}, in the order in which LeRobot concatenates the features.
+RANKS = {"STATE": 1, "VISUAL": 3, "ENV": 1, "ACTION": 1}
+KEYS = {  # {key of config.json: (group, name) of our setting}
     "n_obs_steps": ("horizon", "obs"),
     "horizon": ("horizon", "predict"),
     "n_action_steps": ("horizon", "act"),
@@ -49,6 +51,7 @@ KEYS = {  # key of config.json: (group, name) of our settings
     "use_film_scale_modulation": ("denoiser", "film_scale"),
     "num_train_timesteps": ("schedule", "num_levels"),
 }
+# {LeRobot's value: ours}; a value that is not here raises an error.
 SCHEDULES = {"squaredcos_cap_v2": "cosine", "linear": "linear", "scaled_linear": "scaled_linear"}
 SAMPLERS = {"DDPM": "ddpm", "DDIM": "ddim"}
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample"}
@@ -64,26 +67,28 @@ def read(
 ) -> ImportedPolicy:
     """The policy in a folder; raises UserError, in one line, for anything else.
 
-    observations: {name: size} of its numbers, the state's and then the environment's.
-    overrides: settings in the place of those of config.json.
+    observations: {name: size} of its numbers, first the state, then the environment's state.
+    overrides: the user's settings, which replace those of config.json.
     """
+    # What kind of policy it is, and what it observes.
     entries = read_json(folder / CONFIG)
     source = str(folder / CONFIG)
     choose(source, "type", entries.get("type"), {"diffusion": None})
     features = features_of(source, entries)
 
-    # Weights and, before version 0.4, statistics are in one file.
+    # The weights. Before version 0.4, the same file has the statistics.
     tensors = read_tensors(folder / WEIGHTS)
     buffers = {name: x for name, x in tensors.items() if re.fullmatch(STATISTICS, name)}
     tensors = {name: x for name, x in tensors.items() if name not in buffers}
     normalizers = stats.read(folder, entries, features, buffers)
     named, units = stats.units_of(folder, features, normalizers, observations)
 
-    # Settings, the user's in the place of the file's; bounded before a network is built.
+    # The settings, with the user's overrides; sizes are checked before a network is built.
     settings = override(settings_from(source, entries, features, tensors), overrides or {})
     check_sizes(source, settings)
     if settings["encoder"].get("norm") == "frozen":
         log.warning("BatchNorms are folded with their statistics: fine-tuning leaves them fixed")
+    # The weight tables need the number of encoders and the order of the features.
     shared = settings["encoder"]["shared"]
     encoders = tables.encoder_count(features, shared)
     return ImportedPolicy(
@@ -99,9 +104,9 @@ def read(
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The weights and statistics of a policy as float32; a warning names what is left out."""
+    """A policy's weights and statistics as float32; a warning names tensors that are left out."""
     arrays = read_safetensors(path)
-    # Buffers: counts are integers and go first, grids after the check for finite numbers.
+    # Buffers are left out: counts before `as_float32`, which refuses integers, grids after it.
     counts = [name for name in arrays if name.endswith(COUNT)]
     grids = [name for name in arrays if name.endswith(PIXEL_GRID)]
     if ignored := [name for name in arrays if name in {*counts, *grids}]:
@@ -110,22 +115,22 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         )
     floats = {name: x for name, x in arrays.items() if name not in set(counts)}
     tensors = as_float32(str(path), floats)
-    # torch.compile puts "_orig_mod" into the names of the modules that it wraps.
+    # torch.compile inserts "_orig_mod" into the names of the modules that it wraps.
     return {
         name.replace("._orig_mod", ""): x for name, x in tensors.items() if name not in set(grids)
     }
 
 
 def features_of(source: str, entries: Mapping) -> Features:
-    """{feature: (type, shape)} in the order of a step's numbers; entries: of config.json."""
+    """{feature: (type, shape)} in the order of LeRobot's vector; entries: of config.json."""
     features = {}
-    # Inputs and outputs in one dict; their types tell them apart.
+    # Inputs and outputs go into one dict, since the type tells them apart.
     for section in ("input_features", "output_features"):
         if not isinstance(entries.get(section), Mapping):
             raise refuse(source, section, "{feature: type and shape}", entries.get(section))
         for name, feature in entries[section].items():
             features[name] = _feature(source, f"{section}.{name}", feature)
-    # dpjax needs an action and something observed, and LeRobot has one state at most.
+    # dpjax needs an action and an observation, and LeRobot has one state at most.
     types = [feature_type for feature_type, _ in features.values()]
     has_action = "action" in features and features["action"][0] == "ACTION"
     if not has_action or len(features) < 2:
@@ -133,17 +138,18 @@ def features_of(source: str, entries: Mapping) -> Features:
     for feature_type in ("STATE", "ENV", "ACTION"):
         if types.count(feature_type) > 1:
             raise refuse(source, "features", f"one {feature_type}", types.count(feature_type))
-    # LeRobot concatenates by type, whatever the order in config.json.
+    # LeRobot concatenates the features by type, whatever their order in config.json.
     order = list(RANKS)
     return dict(sorted(features.items(), key=lambda item: order.index(item[1][0])))
 
 
 def _feature(source: str, key: str, feature) -> tuple[str, tuple[int, ...]]:
     """(type, shape) of one feature in config.json."""
+    # Anything but an object is treated as empty, and raises the error about its type below.
     feature = feature if isinstance(feature, Mapping) else {}
     shape = feature.get("shape")
     rank = choose(source, f"{key}.type", feature.get("type"), RANKS)
-    # Bounded here, since arrays of these sizes are made of the statistics.
+    # Sizes are bounded here, before arrays of these sizes are allocated for the statistics.
     sizes = isinstance(shape, list) and all(type(x) is int and 0 < x <= MAX_SIZE for x in shape)
     if not sizes or len(shape) != rank or (rank == 3 and shape[0] != 3):
         expected = "[3, height, width]" if rank == 3 else "[size]"
@@ -152,8 +158,8 @@ def _feature(source: str, key: str, feature) -> tuple[str, tuple[int, ...]]:
 
 
 def settings_from(source: str, entries: Mapping, features: Features, tensors: Tensors) -> Settings:
-    """The settings of config.json; what dpjax does not have is refused."""
-    # Sizes have no default here: a guess would build another network.
+    """The settings in config.json; raises UserError for options that dpjax does not have."""
+    # Sizes have no default, because a wrong guess would build another network.
     for key in KEYS:
         if key not in entries:
             raise refuse(source, key, "a value", "nothing")
@@ -168,13 +174,13 @@ def settings_from(source: str, entries: Mapping, features: Features, tensors: Te
     for key, (group, name) in KEYS.items():
         settings[group][name] = entries[key]
 
-    # The noise schedule and the sampler, both named by one scheduler class of diffusers.
+    # The noise schedule and the sampler.
     sampler = {"name": choice("noise_scheduler_type", SAMPLERS)}
     prediction_type = choice("prediction_type", PREDICTION_TYPES)
     if settings["schedule"]["name"] != "cosine":  # diffusers ignores both for the cosine schedule
         choice("beta_start", {1e-4: None})
         choice("beta_end", {0.02: None})
-    # Predictions of the actions are clipped to this bound, or not at all.
+    # Predicted actions are clipped to [-clip, clip], or not at all.
     clips = entries.get("clip_sample", True)
     levels = settings["schedule"]["num_levels"]
     sampler["clip"] = entries.get("clip_sample_range", 1.0) if clips else np.inf
@@ -183,7 +189,7 @@ def settings_from(source: str, entries: Mapping, features: Features, tensors: Te
     sampler["diffusers"] = "current"
     settings["sampler"] = sampler
     settings["policy"] = {"prediction_type": prediction_type, "condition": "features"}
-    # Cameras bring an encoder with them.
+    # Only policies with cameras have an encoder.
     if any(feature_type == "VISUAL" for feature_type, _ in features.values()):
         settings.update(camera_settings(source, entries, features, tensors))
     return settings
@@ -199,10 +205,10 @@ def camera_settings(
     keypoints = entries.get("spatial_softmax_num_keypoints", 32)
     if type(keypoints) is not int or keypoints < 1:
         raise refuse(source, "spatial_softmax_num_keypoints", "a number above 0", keypoints)
-    crop = entries.get("crop_shape") or []
+    crop = entries.get("crop_shape") or []  # null: the full image
     if not isinstance(crop, list) or len(crop) not in (0, 2):
         raise refuse(source, "crop_shape", "[height, width] or null", crop)
-    # config.json does not have the width of the ResNet; its first kernel does.
+    # config.json lacks the width of the ResNet, which is the size of its first kernel.
     stems = (x.shape[0] for name, x in tensors.items() if name.endswith("backbone.0.weight"))
     # LeRobot's encoder is always a ResNet with a spatial softmax.
     encoder = {
@@ -210,7 +216,7 @@ def camera_settings(
         "width": next(stems, 64),
         "pool": "spatial_softmax",
         "keypoints": keypoints,
-        "features": 2 * keypoints,
+        "features": 2 * keypoints,  # x and y of each keypoint
         "shared": not entries.get("use_separate_rgb_encoder_per_camera", False),
         "norm": "group" if uses_group_norm(source, entries, tensors) else "frozen",
     }
@@ -223,8 +229,8 @@ def camera_settings(
 
 
 def uses_group_norm(source: str, entries: Mapping, tensors: Tensors) -> bool:
-    """Whether the encoders have GroupNorms, as config.json and the tensors must both say."""
-    # A contradiction would otherwise show up as hundreds of missing tensors.
+    """Whether the encoders have GroupNorms; config.json and the tensors must agree."""
+    # Without this check a contradiction would appear as hundreds of missing tensors.
     group = entries.get("use_group_norm", True)
     has_statistics = any(name.endswith(".running_mean") for name in tensors)
     if not isinstance(group, bool) or group == has_statistics:

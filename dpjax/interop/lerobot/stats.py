@@ -1,8 +1,9 @@
-"""Reads LeRobot's statistics, wherever a version of it keeps them, as our units.
+"""Reads LeRobot's statistics and converts them to offset and scale.
 
-since 0.4   policy_preprocessor.json and policy_postprocessor.json, whose steps name files
-            with <feature>.<statistic>
-before      model.safetensors, as normalize_inputs.buffer_<feature, _ for .>.<statistic>
+since 0.4   policy_preprocessor.json and policy_postprocessor.json; their steps name files with
+            tensors <feature>.<statistic>
+before      model.safetensors, as tensors normalize_inputs.buffer_<feature>.<statistic>, with _
+            for every dot in the feature's name
 """
 
 from collections.abc import Mapping
@@ -27,10 +28,11 @@ INPUTS = "policy_preprocessor.json"
 OUTPUTS = "policy_postprocessor.json"
 NORMALIZER = "normalizer_processor"
 UNNORMALIZER = "unnormalizer_processor"
-STEPS = (  # that dpjax knows in a processor; only the last two change numbers
+STEPS = (  # steps of a processor that dpjax accepts; only the last two change numbers
     *("rename_observations_processor", "to_batch_processor", "device_processor"),
     *(NORMALIZER, UNNORMALIZER),
 )
+# The ways to normalize that `normalization.from_lerobot` can convert.
 MODES = ("IDENTITY", "MEAN_STD", *normalization.RANGES)
 Features = Mapping[str, tuple[str, tuple[int, ...]]]  # {feature: (type, shape)}
 Stats = Mapping[str, np.ndarray]  # {"<feature>.<statistic>": numbers}
@@ -41,8 +43,8 @@ log = logging.getLogger("dpjax")
 class Normalization(NamedTuple):
     """How a policy normalizes.
 
-    modes: {feature type: one of MODES}. inputs: statistics of the observations.
-    outputs: statistics that restore the action.
+    modes: {feature type: one of MODES}. inputs: statistics that normalize the observations.
+    outputs: statistics that unnormalize the action.
     """
 
     modes: Mapping[str, str]
@@ -55,7 +57,7 @@ def read(folder: Path, entries: Mapping, features: Features, buffers: Stats) -> 
 
     entries: config.json. buffers: the statistics in model.safetensors, of versions before 0.4.
     """
-    # Since version 0.4: two processors, which must agree on the action.
+    # Since version 0.4 there are two processors, which must agree on the action.
     if (folder / INPUTS).exists() or (folder / OUTPUTS).exists():
         modes, inputs = _read_processor(folder / INPUTS, NORMALIZER)
         output_modes, outputs = _read_processor(folder / OUTPUTS, UNNORMALIZER)
@@ -65,7 +67,7 @@ def read(folder: Path, entries: Mapping, features: Features, buffers: Stats) -> 
             raise refuse(source, key, modes.get("ACTION"), output_modes.get("ACTION"))
         _check_same(source, inputs, outputs)
         return Normalization(modes, inputs, outputs)
-    # Before version 0.4: modes in config.json, statistics among the weights.
+    # Before version 0.4 the modes are in config.json, and the statistics among the weights.
     if not buffers:
         raise refuse(str(folder), INPUTS, "the file, or statistics in model.safetensors", "neither")
     source = str(folder / "config.json")
@@ -74,11 +76,13 @@ def read(folder: Path, entries: Mapping, features: Features, buffers: Stats) -> 
 
 
 def _from_buffers(source: str, features: Features, buffers: Stats) -> tuple[Stats, Stats]:
-    """(statistics of the observations, of the action) out of model.safetensors."""
+    """(statistics of the observations, statistics of the action), from model.safetensors."""
+    # The modules of an old policy that have statistics.
     parts = {"normalize_inputs": {}, "normalize_targets": {}, "unnormalize_outputs": {}}
-    # Dots cannot be in the name of a torch buffer: _ stands for them.
+    # The name of a torch buffer cannot contain dots, so LeRobot replaces them by _.
     names = {f"buffer_{feature.replace('.', '_')}": feature for feature in features}
     for key, x in buffers.items():
+        # Three parts: the pattern `reader.STATISTICS` has matched the key.
         part, buffer, statistic = key.split(".")
         if buffer not in names:
             raise refuse(source, key, "statistics of its features", buffer)
@@ -88,9 +92,9 @@ def _from_buffers(source: str, features: Features, buffers: Stats) -> tuple[Stat
 
 
 def _check_same(source: str, normalizing: Stats, restoring: Stats) -> None:
-    """Refuses an action that is normalized with other numbers than it is restored with."""
+    """Raises UserError if the action is normalized and unnormalized with different numbers."""
     for key, x in restoring.items():
-        # Only the action is in both.
+        # Observations are never unnormalized, so only the action is compared.
         if not key.startswith("action.") or key not in normalizing:
             continue
         if not np.array_equal(normalizing[key], x):
@@ -98,7 +102,7 @@ def _check_same(source: str, normalizing: Stats, restoring: Stats) -> None:
 
 
 def _modes(source: str, key: str, mapping: Any) -> dict[str, str]:
-    """{feature type: one of MODES}."""
+    """{feature type: mode}, checked: every mode is one of MODES."""
     if not isinstance(mapping, Mapping):
         raise refuse(source, key, "{feature type: mode}", mapping)
     allowed = {mode: mode for mode in MODES}
@@ -109,12 +113,12 @@ def _modes(source: str, key: str, mapping: Any) -> dict[str, str]:
 
 
 def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
-    """(modes, statistics) of the only step that normalizes, in a processor's JSON."""
+    """(modes, statistics) of the step named `wanted`, the only one of a processor."""
     source = str(path)
     steps = read_json(path).get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise refuse(source, "steps", "a list of steps", steps)
-    # Every step is checked, since an unknown one could change the numbers.
+    # Every step is checked, because an unknown step could change the numbers.
     matches = []
     for i, step in enumerate(steps):
         _check_step(source, f"steps.{i}", step)
@@ -123,8 +127,8 @@ def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
     if len(matches) != 1:
         raise refuse(source, "steps", f"one {wanted}", len(matches))
 
+    # The options of that step. dpjax has LeRobot's defaults only.
     where, step = matches[0]
-    # The options of the step that normalizes, and the file with its statistics.
     entries = step.get("config") or {}
     eps = entries.get("eps", normalization.EPSILON)
     choose(source, f"{where}.config.eps", eps, {normalization.EPSILON: None})
@@ -132,15 +136,16 @@ def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
         key = f"{where}.config.normalize_observation_keys"
         raise refuse(source, key, "none: all are normalized", keys)
     modes = _modes(source, f"{where}.config.norm_map", entries.get("norm_map"))
-    # The statistics are in a file of their own, beside the JSON.
+    # The statistics are in a separate file beside the JSON.
     name = step.get("state_file")
-    if not isinstance(name, str) or Path(name).name != name:  # never a path out of the folder
+    # A path could lead out of the folder.
+    if not isinstance(name, str) or Path(name).name != name:
         raise refuse(source, f"{where}.state_file", "the name of a file beside it", name)
     return modes, read_safetensors(path.parent / name)
 
 
 def _check_step(source: str, where: str, step: Mapping) -> None:
-    """Refuses steps that dpjax does not know, and steps that rename observations."""
+    """Raises UserError for an unknown step, and for a step that renames observations."""
     name = step.get("registry_name")
     choose(source, f"{where}.registry_name", name, dict.fromkeys(STEPS))
     entries = step.get("config") or {}
@@ -156,22 +161,22 @@ def units_of(
     normalizers: Normalization,
     names: Mapping[str, int] | None,
 ) -> tuple[Observations, Units]:
-    """(observations in our order, units of each and of the action).
+    """(observations in our order, normalization of each of them and of the action).
 
-    names: {observation: size} of the numbers, in our order; None for LeRobot's names. Logs a
-    warning for every constant dimension.
+    names: the user's {observation: size} of the numbers; None for LeRobot's names. Logs a warning
+    for every constant dimension.
     """
-    # (offset, scale) of each feature, by LeRobot's name.
+    # {LeRobot's feature: (offset, scale)}.
     by_feature = {
         feature: _feature_units(str(folder), feature, *description, normalizers)
         for feature, description in features.items()
     }
     numbers = [f for f, (feature_type, _) in features.items() if feature_type in ("STATE", "ENV")]
-    # The user's names may divide the numbers elsewhere than LeRobot's features do.
+    # All numbers as one vector, which the user may divide otherwise than LeRobot does.
     parts = [by_feature[feature] for feature in numbers]
     offset = np.concatenate([np.zeros(0, np.float32), *(offset for offset, _ in parts)])
     scale = np.concatenate([np.zeros(0, np.float32), *(scale for _, scale in parts)])
-    # Without the user's names, each feature is an observation.
+    # By default, each of LeRobot's features is one observation.
     usual = {our_name(feature): len(by_feature[feature][0]) for feature in numbers}
     sizes = split_numbers(str(folder), len(offset), names or usual)
     units = split_units(offset, scale, sizes)
@@ -180,10 +185,11 @@ def units_of(
     observations: Observations = dict(sizes)
     cameras = [f for f, (feature_type, _) in features.items() if feature_type == "VISUAL"]
     for feature in cameras:
+        # [3, height, width] in LeRobot, (height, width, 3) here.
         channels, *size = features[feature][1]
         observations[our_name(feature)] = (*size, channels)
         units[our_name(feature)] = by_feature[feature]
-    # Two features may have got the same name, such as images.a_b and images.a.b.
+    # Two features may get the same name here, such as images.a_b and images.a.b.
     if len(units) != len(sizes) + len(cameras) or "action" in units:
         raise refuse(str(folder), "features", "names that differ here", ", ".join(features))
     return observations, {**units, "action": by_feature["action"]}
@@ -193,22 +199,24 @@ def _feature_units(
     source: str, feature: str, feature_type: str, shape: tuple, normalizers: Normalization
 ) -> normalization.Unit:
     """(offset, scale) of one feature."""
-    # Observations are normalized, the action is restored: each with a table of its own.
+    # Observations are normalized, the action is unnormalized, and each has its table.
     is_action = feature_type == "ACTION"
-    # Statistics of all features are in one table, as <feature>.<statistic>.
+    # A table has the statistics of all features, as <feature>.<statistic>.
     prefix = f"{feature}."
     table = normalizers.outputs if is_action else normalizers.inputs
     stats = {k.removeprefix(prefix): x for k, x in table.items() if k.startswith(prefix)}
     mode = normalizers.modes.get(feature_type, "IDENTITY")
+    # A type without a mode is not normalized. Images are 0..1 in LeRobot and 0..255 here.
     unit = normalization.PIXEL_MAX if feature_type == "VISUAL" else 1.0
     offset, scale, constant = normalization.from_lerobot(
         source, feature, mode, stats, shape[0], unit=unit, is_action=is_action
     )
+    # LeRobot maps these to -1, whatever the observation is.
     for dim in constant:
         log.warning("%s[%d]: min is max: to the network it is -1", feature, dim)
     return offset, scale
 
 
 def our_name(feature: str) -> str:
-    """observation.images.top -> top."""
+    """Our name of LeRobot's feature: observation.images.top -> top."""
     return feature.removeprefix("observation.").removeprefix("images.").replace(".", "_")

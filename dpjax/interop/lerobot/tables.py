@@ -7,28 +7,31 @@ from dpjax.interop.imported import Settings, feature_order
 from dpjax.interop.lerobot.stats import Features
 from dpjax.interop.weight_map import Shapes, Table, WeightEntry
 
-MODEL = "diffusion."  # prefix of all weights
+MODEL = "diffusion."  # prefix of the names of all weights
 
 
 def order_of(features: Features, settings: Settings) -> np.ndarray:
-    """Index of each of our features among theirs, over all observed steps: int [To F]."""
+    """For each of our features, its index in LeRobot's vector of all observed steps: int [To F]."""
+    # {feature: size} in LeRobot's order; a camera has as many features as its encoder returns.
     sizes = {
         name: settings["encoder"]["features"] if feature_type == "VISUAL" else shape[0]
         for name, (feature_type, shape) in features.items()
         if feature_type != "ACTION"
     }
-    ours = sorted(sizes, key=lambda name: features[name][0] == "VISUAL")  # a stable sort
+    # Numbers first, then cameras. The sort is stable, so it keeps the order within each.
+    ours = sorted(sizes, key=lambda name: features[name][0] == "VISUAL")
     return feature_order(sizes, ours, settings["horizon"]["obs"])
 
 
 def encoder_count(features: Features, shared: bool) -> int:
-    """How many encoders a policy has: one per camera, or one for all."""
+    """How many encoders a policy has: one per camera, or one shared by all."""
     cameras = sum(feature_type == "VISUAL" for feature_type, _ in features.values())
+    # A policy without cameras has no encoder, shared or not.
     return min(cameras, 1) if shared else cameras
 
 
 def encoder_name(i: int, shared: bool) -> str:
-    """The name of an encoder's module; a shared one has no number."""
+    """Name of an encoder's module; a shared encoder has no number."""
     return f"{MODEL}rgb_encoder" + ("" if shared else f".{i}")
 
 
@@ -36,6 +39,7 @@ def encoder_table(count: int, shared: bool, shapes: Shapes) -> Table:
     """The weight table of `count` encoders."""
     table: list[WeightEntry] = []
     for i in range(count):
+        # A ResNet, then the spatial softmax and its linear layer.
         path = (f"encoders_{i}",)
         name = encoder_name(i, shared)
         backbone = (*path, "backbone")

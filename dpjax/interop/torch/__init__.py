@@ -1,1 +1,1 @@
-"""PyTorch's files, read without torch and without running anything in them."""
+"""Reads PyTorch's files without torch, and without running any code in them."""
