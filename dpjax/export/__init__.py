@@ -1,1 +1,1 @@
-"""Runs as files for other programs: `python -m dpjax.export`."""
+"""Writes runs as files for other programs: `python -m dpjax.export`."""

@@ -1,10 +1,10 @@
-"""Writes a run as one StableHLO file, weights inside, that acts without dpjax's networks.
+"""Writes a run as one StableHLO file with its weights, which samples actions without dpjax.
 
     python -m dpjax.export --run runs/demo [--out policy.stablehlo] [--platforms cpu,cuda,tpu]
 
-`dpjax.load_exported` reads it; the JSON beside it describes the inputs and the output. For CPUs
-alone (the default) the large weights are transposed, as in `Run.inference_params`: the actions
-are the same and come faster.
+`dpjax.load_exported` reads the file. The JSON beside it describes the inputs and the output. If
+the platforms are cpu alone (the default), the large weights are transposed as in
+`Run.inference_params`, which gives the same actions faster.
 """
 
 import argparse
@@ -29,8 +29,9 @@ from dpjax.ops import transposed
 from dpjax.runs import outputs
 from dpjax.runs.run import Run, load
 
+# Those that jax.export can compile for.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-NAME = "policy.stablehlo"  # in a folder, where --out names no file
+NAME = "policy.stablehlo"  # the file's name if --out is a folder
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,22 +53,24 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--platforms", default="cpu", help=f"of {','.join(PLATFORMS)}")
     args = parser.parse_args(argv)
-    # Ranges, which argparse does not check.
+    # argparse checks types but not ranges.
     for name in ("batch", "steps"):
         number = getattr(args, name)
         if number is not None and number < 1:
             raise UserError(f"--{name} {number} must be at least 1.")
-    # argparse has no type for lists.
+    # argparse has no type for a list with commas.
     args.platforms = args.platforms.split(",")
     if unknown := sorted(set(args.platforms) - set(PLATFORMS)):
         raise UserError(f"--platforms: {unknown[0]!r} is unknown; choose of {','.join(PLATFORMS)}.")
+    # Any other ending is probably a format that dpjax does not write.
     if names_file(args.out) and not args.out.endswith(".stablehlo"):
         raise UserError(f"--out {args.out}: give a file ending in .stablehlo, or a folder.")
     return args
 
 
 def names_file(out: str | None) -> bool:
-    """Whether --out is a file, and not a folder."""
+    """Whether --out is a file and not a folder."""
+    # A folder's name may contain a dot, so an existing folder counts as one.
     return out is not None and Path(out).suffix != "" and not Path(out).is_dir()
 
 
@@ -76,10 +79,11 @@ def write(run_name: str, out: str | None, data: bytes, description: dict[str, An
 
     Without --out the file is policy.stablehlo in the run's folder.
     """
+    # An OSError, such as a missing permission or a full disk, is reported in one line.
     try:
         path = Path(out) if names_file(out) else outputs.output_folder(run_name, out) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The program first: a JSON file without its program would describe nothing.
+        # The program is written first, so that no JSON file exists without its program.
         files.write_atomically(path, data)
         text = json.dumps(description, indent=2) + "\n"
         files.write_atomically(path.with_suffix(".json"), text)
@@ -93,10 +97,11 @@ def input_shapes(run: Run, batch: Any) -> tuple:
 
     batch: a number, or jax's symbol for any number.
     """
+    # Observations: [B, To, …] for each key.
     shape = lambda dtype, *sizes: jax.ShapeDtypeStruct((batch, *sizes), dtype)
     observations = cameras.observation_shapes(run.spec, run.config.horizon.obs)
     obs = {name: shape(leaf.dtype, *leaf.shape) for name, leaf in observations.items()}
-    # The last chunk is an input only if the sampler starts from it.
+    # The previous chunk is an input only if the sampler starts from it: [B, Tp, Da].
     inputs = [shape(np.uint32, KEY_WORDS), obs]
     if run.config.sampler.warm_start:
         inputs.append(shape(np.float32, run.config.horizon.predict, run.spec.action))
@@ -106,17 +111,18 @@ def input_shapes(run: Run, batch: Any) -> tuple:
 def export(run: Run, batch: int | None, platforms: Sequence[str]) -> jax.export.Exported:
     """The program `(words, obs[, previous]) -> actions`, with the run's params inside.
 
-    batch: the number of observations per call; None for any number. Keys travel as their
-    words, uint32 [B, 2], because StableHLO has no type for them.
+    batch: the number of observations per call; None for any number. Keys are passed as their
+    words, uint32 [B, 2], because StableHLO has no type for keys.
     """
-    # Closed over below, so that the weights are constants of the program.
+    # `sample_actions` closes over the params, which makes them constants of the program.
     params = transposed.inference_params(run.params, platforms, run.config.compute.kernels)
 
     def sample_actions(words, obs, *previous):
+        # Not jax's default, which a user may configure: the file must always read the same.
         keys = jax.random.wrap_key_data(words, impl="threefry2x32")
         return run.policy.sample(params, keys, obs, *previous)
 
-    # A symbol in the place of a number: the program then takes every batch size.
+    # With a symbol as the batch size, the program accepts every batch size.
     size = batch or jax.export.symbolic_shape("batch")[0]
     program = jax.jit(sample_actions)
     return jax.export.export(program, platforms=platforms)(*input_shapes(run, size))
@@ -129,10 +135,12 @@ def describe(run: Run, args: argparse.Namespace, data: bytes) -> dict[str, Any]:
     """
     horizon = run.config.horizon
     batch = args.batch or "batch"
+    # The first axis is the batch, which has a name if its size is open.
     describe_leaf = lambda leaf: {"shape": [batch, *leaf.shape[1:]], "dtype": str(leaf.dtype)}
     inputs = [jax.tree.map(describe_leaf, leaf) for leaf in input_shapes(run, 1)]
-    first = horizon.obs - 1  # the chunk begins with the oldest observed step
-    # A published format: keys are added, never renamed.
+    # The chunk begins with the oldest observed step; execution begins with the newest.
+    first = horizon.obs - 1
+    # Other programs read this format, so keys may be added but never renamed.
     return {
         "run": str(args.run),
         "checkpoint": run.step,
@@ -157,9 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exports the run and writes the file and the JSON beside it."""
     args = parse(argv)
     run = load(args.run, sampler=args.sampler, steps=args.steps)
-    # The time of the export itself, without that of reading the checkpoint.
+    # The time of the export alone, after the checkpoint has been read.
     start = time.perf_counter()
     data = bytes(export(run, args.batch, args.platforms).serialize())
+    # The description contains the digest of the data, so it comes last.
     path = write(args.run, args.out, data, describe(run, args, data))
     seconds = time.perf_counter() - start
     platforms = ", ".join(args.platforms)
