@@ -1,1 +1,1 @@
-"""Run folders: a training, and what it leaves."""
+"""Run folders: training runs, loaded policies, and the files that they leave."""

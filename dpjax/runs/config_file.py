@@ -1,4 +1,4 @@
-"""config.json of a run folder: the complete config, and the spec of its data."""
+"""Reads and writes config.json of a run folder: the complete config, and the spec of the data."""
 
 import json
 from pathlib import Path
@@ -14,16 +14,18 @@ from dpjax.core.spec import Spec
 
 def write_config(run_dir: Path, config: ConfigDict, spec: Spec) -> None:
     """Writes config.json, in full or not at all."""
+    # Another process never reads half a file, and a kill leaves the old one.
     content = {"config": config.to_dict(), "spec": spec._asdict()}
     files.write_atomically(run_dir / "config.json", json.dumps(content, indent=2) + "\n")
 
 
 def read_config(run_dir: str | Path) -> tuple[ConfigDict, Spec]:
-    """The config, locked, and the spec that `write_config` wrote, with today's names and keys."""
-    # The one file that makes a folder a run.
+    """(config, spec) of a run folder. The config is locked and has all keys of this version."""
+    # A folder without this file is not a run folder.
     path = Path(run_dir) / "config.json"
     if not path.exists():
         raise UserError(f"{run_dir}: no config.json there; a run is what dpjax.train leaves.")
+    # Whatever is missing or has the wrong type was not written by `write_config`.
     try:
         content = json.loads(path.read_text())
         config = ConfigDict(restore_tuples(complete(content["config"])))
@@ -33,13 +35,13 @@ def read_config(run_dir: str | Path) -> tuple[ConfigDict, Spec]:
 
 
 def complete(config: dict) -> dict:
-    """The config of an older run with today's names, and with the keys that came later.
+    """The config of an older run, with the names and the keys of this version.
 
-    The default of a new key is what dpjax did before it had the key.
+    Missing keys get their defaults: the default of a new key is how dpjax worked before it.
     """
-    # Old names first, so that no default takes the place of a value under its old name.
+    # Old names are replaced first. Otherwise the new name would be missing and get its default.
     config = renamed.upgrade(config)
-    # Open sections are taken as they are: their keys are the user's own.
+    # Open sections stay as they are, since the user chose their keys.
     for section, values in defaults.get_config().to_dict().items():
         if section not in config:
             config[section] = values
@@ -49,7 +51,8 @@ def complete(config: dict) -> dict:
 
 
 def restore_tuples(tree: Any) -> Any:
-    """JSON's lists as tuples: flax modules must be hashable, and lists are not."""
+    """The tree with tuples in place of lists."""
+    # JSON has no tuples. Flax modules need them, since their fields must be hashable.
     if isinstance(tree, dict):
         return {key: restore_tuples(value) for key, value in tree.items()}
     return tuple(map(restore_tuples, tree)) if isinstance(tree, list) else tree

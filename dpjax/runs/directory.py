@@ -1,7 +1,7 @@
-"""The run folder: a new one, or that of the same run, to be resumed; never another's.
+"""Creates the run folder of a training, or resumes from it if it holds the same run.
 
-It holds config.json, the complete config and the spec of the data; checkpoints/ (see
-training/checkpoint/writer.py); metrics.jsonl and tensorboard/; lock.
+A run folder contains config.json (the complete config and the spec of the data), checkpoints/ (see
+training/checkpoint/writer.py), metrics.jsonl, tensorboard/, and the file `lock`.
 """
 
 import fnmatch
@@ -18,46 +18,49 @@ from dpjax.runs import config_file
 from dpjax.training import checkpoint
 from dpjax.training.state import TrainState
 
-# Keys and sections that may differ between a run and its resume. Most of them change no weights;
-# the last three do by rounding alone, as the number of devices does.
+# Keys and sections that may change when a run is resumed. Most of them do not affect the weights.
+# The last three only change the rounding, like another number of devices.
 FREE_TO_CHANGE = (
     *("log", "val", "eval", "save", "sampler", "data.dir", "data.memory", "data.spill"),
     *("distributed", "train.parallel", "compute.kernels"),
 )
-# Files (patterns) that an early kill leaves, in this version or before: the folder is still new.
+# Patterns of the files that a kill can leave before config.json exists, in this version or an
+# older one. A folder with nothing else counts as new.
 LEFT_OVER = ("lock", "config.tmp", ".config.json.*.tmp")
 
 log = logging.getLogger("dpjax")
 
 
 def claim(workdir: Path, config: ConfigDict, spec: Spec) -> Any:
-    """Makes the folder, or accepts it, and locks it; returns the lock, which is to be closed.
+    """Creates or accepts the run folder, and locks it; returns the lock for the caller to close.
 
-    Raises UserError for a folder that holds something else. It stays as it was then; no folder is
-    made.
+    Raises UserError, and changes nothing, if the folder holds something else.
     """
     try:
-        # Before the folder is made or locked: what is refused stays as it was.
+        # Checked before the folder is created or locked, so that an error changes nothing.
         _changes(workdir, config, spec)
         workdir.mkdir(parents=True, exist_ok=True)
         lock = checkpoint.lock(workdir)
-        # Once more: another process may have written before the lock was taken.
+        # Checked again, since another process may have written before the lock was taken.
         changes = _changes(workdir, config, spec)
+        # A new run, or another config than in the last start.
         if changes is None or changes:
             config_file.write_config(workdir, config, spec)
     except OSError as error:
         where = error.filename or workdir
         raise UserError(f"--workdir {workdir}: {where}: {error.strerror}.") from error
+    # Logged after the lock is taken: a run that another process holds says nothing else.
     for line in changes or ():
         log.warning(line)
     return lock
 
 
 def _changes(workdir: Path, config: ConfigDict, spec: Spec) -> list[str] | None:
-    """A line for each key that is free to change and did; None if there is no run yet.
+    """A text for each key whose value changed; None if the folder has no run yet.
 
-    Raises UserError if another key, or the data, differ from the run's.
+    Raises UserError if a key that must not change, or the data, differs from that of the run.
     """
+    # 1. A new run: no folder, or nothing of value in it.
     if not (workdir / "config.json").exists():
         if workdir.exists() and not all(map(_is_left_over, workdir.iterdir())):
             raise UserError(
@@ -66,10 +69,11 @@ def _changes(workdir: Path, config: ConfigDict, spec: Spec) -> list[str] | None:
             )
         return None
     saved, saved_spec = config_file.read_config(workdir)
-    # Key by key, those of later versions of dpjax among them (`config_file.complete`).
+    # 2. The keys whose values differ. `read_config` has added the keys of later versions.
     old = flatten(saved.to_dict())
     new = flatten(config.to_dict())
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    # 3. An error lists all that must not differ.
     wrong = [
         f"config.{key}: {old.get(key)!r} there, {new.get(key)!r} now"
         for key in changed
@@ -89,28 +93,31 @@ def _changes(workdir: Path, config: ConfigDict, spec: Spec) -> list[str] | None:
 
 
 def _is_left_over(path: Path) -> bool:
-    """Whether a file may be in the folder of a new run."""
+    """Whether a file in the folder may remain from a start that was killed early."""
     return any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LEFT_OVER)
 
 
 def _is_free(key: str) -> bool:
-    """Whether a dotted key may differ between a run and its resume."""
+    """Whether a dotted key may change when a run is resumed."""
+    # The key is listed itself, or its section is.
     return any(key == name or key.startswith(f"{name}.") for name in FREE_TO_CHANGE)
 
 
 def resume(
     workdir: Path, like: TrainState, num_devices: int, step: int | None = None
 ) -> tuple[TrainState | None, dict]:
-    """The newest valid checkpoint, or that of `step`, and its metadata; (None, {}) without any.
+    """(state, metadata) of the newest valid checkpoint, or of that of `step`.
 
-    like: a state, or its shapes; the tree of what is returned.
+    like: a state, or its shapes, whose tree the result has. Returns (None, {}) for a run without
+    checkpoints.
     """
+    # A new run has nothing to resume from.
     state = checkpoint.restore_latest(workdir, like, step)
     if state is None:
         return None, {}
     meta = checkpoint.read_meta(workdir, int(state.step))
     log.info("resuming from step %d of %s", meta["step"], workdir)
-    # Another number of devices adds the same numbers in another order.
+    # Another number of devices sums the same gradients in another order.
     before = meta.get("devices", num_devices)
     if before != num_devices:
         log.warning(

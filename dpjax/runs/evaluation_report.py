@@ -53,18 +53,15 @@ def write(
     if film is not None:
         _write_films(film, filmed, gif)
         stills = figures.stills(run, filmed[0])
-    # The page says so if these pictures are not possible for the task.
-    missing = (
-        {}
-        if stills or not filmed
-        else {"picture of action chunks": "none: the task has no `place`"}
-    )
 
-    # 2. The page. The plot of coverages is left out where progress is 0 or 1, as in MetaWorld: the
-    # success rate says the same.
-    valid = [episode for episode in episodes if not episode.broken]
-    best = [float(np.max(episode.progress, initial=0.0)) for episode in valid]
+    # 2. The training, and the conditions of the evaluation.
     curves, seconds = _training(Path(name))
+    provenance = {**measured_with, "training_seconds": round(seconds, 1)}
+    # A film without pictures: the page says why.
+    if filmed and not stills:
+        provenance["picture of action chunks"] = "none: the task has no `place`"
+
+    # 3. The page.
     page = folder / "report.html"
     report.write_report(
         page,
@@ -72,12 +69,20 @@ def write(
         summary=scores.line(numbers),
         scores={measured_with["sampler"]: numbers},  # one label, one line of the plot
         curves=curves,
-        coverages=() if set(best) <= {0.0, 1.0} else best,
+        coverages=_coverages(episodes),
         video=film,
         stills=stills,
-        provenance={**measured_with, "training_seconds": round(seconds, 1), **missing},
+        provenance=provenance,
     )
     return page
+
+
+def _coverages(episodes: Sequence[Episode]) -> Sequence[float]:
+    """The largest progress of each valid episode; empty if these are only 0 and 1."""
+    valid = [episode for episode in episodes if not episode.broken]
+    best = [float(np.max(episode.progress, initial=0.0)) for episode in valid]
+    # If progress is only 0 or 1, as in MetaWorld, a plot would repeat the success rate.
+    return () if set(best) <= {0.0, 1.0} else best
 
 
 def _training(folder: Path) -> tuple[dict[str, tuple[list, list]], float]:

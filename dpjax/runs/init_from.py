@@ -1,8 +1,8 @@
-"""config.train.init_from: a training whose weights start as those of another run.
+"""Initial weights from another run (config.train.init_from).
 
-They are its averaged weights, together with its normalizer: the network learned in those units. So
-the units of the new data are not used. A warning tells so, and another one tells which new actions
-lie beyond what the sampler can reach in the old units.
+The training starts from the averaged weights of that run. It also keeps its normalizer, since the
+network learned in those units. So the units of the new data are not used, which is logged as a
+warning. A second warning names new actions that the sampler cannot reach in the old units.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,14 @@ from dpjax.core.types import ACTION, Params
 from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
-# Keys that change what the weights mean, although no leaf has another shape.
+# Keys and sections that change the meaning of the weights. A difference may leave all shapes the
+# same, so it would not be noticed otherwise.
 SEMANTIC = (
     *("predict", "schedule", "method", "condition", "denoiser", "encoder"),
     *("representation", "cameras"),
 )
-MAX_LEAVES = 20  # leaves that an error names
-TOLERANCE = 1.001  # of the sampler's bound, for rounding
+MAX_LEAVES = 20  # an error names at most so many leaves
+TOLERANCE = 1.001  # for rounding: in the old data the largest action is exactly at the bound
 
 log = logging.getLogger("dpjax")
 
@@ -34,19 +35,21 @@ log = logging.getLogger("dpjax")
 def initial_params(
     config: ConfigDict, spec: Spec, shapes: Params, columns: Mapping[str, np.ndarray]
 ) -> Params:
-    """The averaged weights and the normalizer of the run config.train.init_from.
+    """The params (averaged weights and normalizer) of the run config.train.init_from.
 
-    spec, columns: of the new data, [N, …]. shapes: of the params of the new run's policy.
-    Raises UserError where they do not fit; what fits but has another meaning is logged.
+    spec: the sizes of the new data.
+    shapes: the shapes of the params of the new policy.
+    columns: {name: [N, …]} of the new data.
+    Raises UserError if the params do not fit. Logs a warning if they fit but mean something else.
     """
-    # Only one of the two can give the encoders their weights.
+    # 1. Pretrained weights of the encoders would be lost.
     source = config.train.init_from
     if config.encoder.weights and config.cameras:
         raise UserError(
             f"config.train.init_from={source!r} and config.encoder.weights="
             f"{config.encoder.weights!r} both name the encoders' weights: give one."
         )
-    # What must fit: the observations, the actions, and each leaf of the parameters.
+    # 2. What must fit: the observations, the actions, and the shape of each leaf.
     source_config, source_spec = read_config(source)
     check_observations(source, source_spec, spec)
     params, step = checkpoint.load_params(source, which="ema")
@@ -57,11 +60,11 @@ def initial_params(
         step,
         source,
     )
-    # What may differ, but changes what the weights mean.
+    # 3. What may differ, but changes the meaning of the weights.
     warnings = differences(source_config, config)
     representation = config.representation
     if not (representation.layouts or representation.relative):
-        # With another representation the columns are not what the network sees.
+        # Only for the plain representation: in another one the network does not see the columns.
         warnings += unreachable(params["normalizer"], columns, config.sampler.clip)
     for text in warnings:
         log.warning("%s: %s", source, text)
@@ -69,7 +72,8 @@ def initial_params(
 
 
 def check_observations(source: str, old: Spec, new: Spec) -> None:
-    """Refuses data with other observations or actions than the source's, or in another order."""
+    """Raises UserError if observations (with their order) or actions differ from the source's."""
+    # Lists, because dicts with another order are equal. The encoder joins features in this order.
     for what, expected, got in (
         ("observations", list(old.observations.items()), list(new.observations.items())),
         ("action", old.action, new.action),
@@ -82,7 +86,8 @@ def check_observations(source: str, old: Spec, new: Spec) -> None:
 
 
 def check_leaves(source: str, params: Params, shapes: Params) -> None:
-    """Refuses weights of which a leaf is missing, left over or of another shape, by name."""
+    """Raises UserError, with names, if leaves are missing, left over or have another shape."""
+    # {name: shape} of the source, and of the new policy.
     old = _shapes(params)
     new = _shapes(shapes)
     names = sorted({*old, *new})
@@ -101,6 +106,7 @@ def check_leaves(source: str, params: Params, shapes: Params) -> None:
 
 def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
     """{"denoiser/block/kernel": shape} of all leaves."""
+    # Works for arrays and for ShapeDtypeStructs: np.shape reads the attribute `shape`.
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(np.shape(leaf))
@@ -109,7 +115,8 @@ def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
 
 
 def differences(source: ConfigDict, config: ConfigDict) -> list[str]:
-    """A warning for each key of SEMANTIC that has another value in the source's config."""
+    """A warning for each key of SEMANTIC whose value differs from the source's config."""
+    # A section in SEMANTIC stands for all of its keys.
     old = flatten(source.to_dict())
     new = flatten(config.to_dict())
     return [
@@ -122,12 +129,14 @@ def differences(source: ConfigDict, config: ConfigDict) -> list[str]:
 def unreachable(
     normalizer: Normalizer, columns: Mapping[str, np.ndarray], clip: float
 ) -> list[str]:
-    """A warning for each dim of the new actions that reaches beyond the sampler's bound.
+    """A warning for each action dim whose values in the new data exceed the sampler's bound.
 
-    normalizer: of the source. columns: {name: [N, …]} of the new data. clip: config.sampler.clip.
+    normalizer: the normalizer of the source.
+    columns: {name: [N, …]} of the new data.
+    clip: config.sampler.clip.
     """
     offset, scale = (np.asarray(part[ACTION]) for part in (normalizer.offset, normalizer.scale))
-    # In network units the sampler's x_0 lies in [-clip, clip].
+    # The sampler clips x_0 to [-clip, clip], in network units.
     largest = np.abs((columns[ACTION] - offset) / scale).max(0)  # [Da]
     return [
         f"action[{dim}] of the new data reaches {largest[dim]:.2f} in the units that the weights "

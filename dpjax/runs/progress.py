@@ -1,4 +1,4 @@
-"""How far a training is: its clock, and the bar that a person watches."""
+"""The progress of a training: a clock of steps and seconds, and the progress bar."""
 
 import logging
 import sys
@@ -10,12 +10,13 @@ log = logging.getLogger("dpjax")
 
 
 class Clock(NamedTuple):
-    """Steps and seconds of a training.
+    """The steps of a training, and the seconds that they took.
 
-    step: optimizer steps that are done.
-    seconds: of training, of all starts together.
-    compile_seconds: of this start's first call, most of which is compilation; None before it.
-    timed_seconds: of the later calls. waited_seconds: those of them spent waiting for input.
+    step: the number of optimizer steps that are done.
+    seconds: the duration of the training, over all starts of the run.
+    compile_seconds: the duration of the first call of this start, which compiles; None before it.
+    timed_seconds: the duration of all later calls of this start.
+    waited_seconds: the part of timed_seconds spent waiting for input.
     """
 
     step: int
@@ -25,9 +26,12 @@ class Clock(NamedTuple):
     waited_seconds: float = 0.0
 
     def after_call(self, steps: int, seconds: float, waited: float) -> "Clock":
-        """The clock after a call of so many steps and seconds."""
-        # The first call compiled, so it says nothing about the speed.
+        """The clock after a call that took so many steps and seconds.
+
+        waited: the seconds of these spent waiting for input.
+        """
         clock = self._replace(step=self.step + steps, seconds=self.seconds + seconds)
+        # The first call compiles, so it does not count for the speed.
         if self.compile_seconds is None:
             return clock._replace(compile_seconds=seconds)
         return clock._replace(
@@ -37,17 +41,18 @@ class Clock(NamedTuple):
 
 
 class Bar:
-    """A progress bar in steps, whose speed and remaining time leave the compilation out."""
+    """A progress bar whose speed and remaining time do not count the compilation."""
 
     def __init__(self, first: int, total: int, *, hidden: bool):
-        """first: steps done before this start. hidden: for all processes but the first."""
+        """first: the steps done before this start. hidden: True in all processes but the first."""
+        # The speed that tqdm shows is right from the second call on (`update`).
         self._is_compiling = True
         self._bar = tqdm(
             total=total,
             initial=first,
             unit="step",
             desc="compiling",
-            # A log file wants fewer lines than a terminal.
+            # Each refresh is a line in a log file, so there are fewer of them.
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
             disable=hidden,
         )
@@ -57,26 +62,28 @@ class Bar:
         self._bar.set_postfix(values)
 
     def update(self, steps: int) -> None:
-        """Counts the steps of a call."""
+        """Moves the bar by the steps of a call."""
+        # Any call but the first.
         if not self._is_compiling:
             self._bar.update(steps)
             return
-        # The first call compiled. tqdm's speed is (n - initial) / (now - start_t): with both set
-        # anew its estimate of the remaining time is that of the calls to come.
+        # The first call, which compiled. tqdm's speed is (n - initial) / (now - start_t). With both
+        # set to the present, the speed excludes this call.
         self._is_compiling = False
         if not self._bar.disable:
             self._bar.n += steps
             self._bar.initial = self._bar.last_print_n = self._bar.n
             self._bar.start_t = self._bar.last_print_t = self._bar._time()
-            self._bar.set_description("train")
+            self._bar.set_description("train")  # "compiling" until now
 
     def close(self) -> None:
-        """Leaves the bar as it is, on a line of its own."""
+        """Ends the bar, which stays visible."""
         self._bar.close()
 
 
 def log_times(clock: Clock) -> None:
-    """One line on where the time of this start went; none if it did not train."""
+    """Logs how long the training took; logs nothing if this start did not train."""
+    # timed_seconds is 0 after a single call.
     if clock.compile_seconds is not None:
         log.info(
             "trained for %.1f s, the first call (compiled) took %.1f s; waited %.2f %% of the "

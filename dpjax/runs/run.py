@@ -1,9 +1,9 @@
-"""A trained policy, loaded: what `dpjax.load` returns.
+"""Loads a trained policy: `dpjax.load` returns a `Run`.
 
 run = dpjax.load("runs/demo")                      # or the name of a shipped policy
 actions = run.sample_actions(key, observations)    # {name: [B, To, …]} -> [B, Tp, Da]
 
-controller = run.controller(jax.random.key(0))     # for a robot, one step after the other
+controller = run.controller(jax.random.key(0))     # for a robot, one step at a time
 action = controller.act({name: observation})       # {name: [D]} -> [Da]
 """
 
@@ -33,13 +33,13 @@ from dpjax.training import checkpoint
 class Run(NamedTuple):
     """A trained policy with its parameters and its config.
 
-    policy: three pure functions.
-    params: the trained parameters, for these functions.
-    inference_params: the same numbers, in the layout that `compiled` takes.
-    compiled: `policy.sample`, one compiled program per batch size.
-    config: the config of the training, with the sampler that was asked for.
-    spec: names and sizes of observations and actions.
-    step: the training step that the parameters are of.
+    policy: the pure functions of the policy.
+    params: the trained parameters, for `policy`.
+    inference_params: the same parameters in the layout of `compiled`.
+    compiled: `policy.sample`, compiled once per batch size.
+    config: the config of the training, with the sampler that `load` was asked for.
+    spec: the names and sizes of observations and actions.
+    step: the training step of the parameters.
     """
 
     policy: Policy
@@ -49,6 +49,18 @@ class Run(NamedTuple):
     config: ConfigDict
     spec: Spec
     step: int
+
+    def __repr__(self) -> str:
+        """One line: the task, the training step, the sampler and the sizes."""
+        # The repr of a NamedTuple would print all weights.
+        sampler = self.config.sampler
+        horizon = self.config.horizon
+        return (
+            f"Run(task={self.config.task!r}, step={self.step}, "
+            f"sampler={sampler.name!r}, num_steps={sampler.num_steps}, "
+            f"observations={self.spec.observations}, action={self.spec.action}, "
+            f"observed={horizon.obs}, predicted={horizon.predict}, executed={horizon.act})"
+        )
 
     @property
     def task(self) -> Task:
@@ -65,17 +77,19 @@ class Run(NamedTuple):
 
         key: one random key, or keys [B], one for each example.
         obs: {name: [B, To, …]} as in `spec.observations`: float32 numbers, uint8 images.
-        previous: the last chunk moved to the present, [B, Tp, Da], NaN where it says nothing.
-            Only a run with a warm start (config.sampler.warm_start) looks at it.
+        previous: the last chunk, shifted to begin at the present step, [B, Tp, Da]; NaN for steps
+            beyond its end. It is ignored unless config.sampler.warm_start is above 0.
         """
+        # The first call with a new batch size compiles a program for it.
         return self.compiled(self.inference_params, key, obs, previous)
 
     def controller(self, keys: jax.Array | None = None) -> Controller:
         """A new Controller, which keeps To observations and executes Ta actions of each chunk.
 
-        keys: starts episodes with `Controller.reset(keys)`: keys [B] for B robots, or one key for
-            a single robot. None leaves that to the caller.
+        keys: random keys for `Controller.reset`, which starts an episode: keys [B] for B robots, or
+            one key for a single robot. With None the caller calls `reset`.
         """
+        # The controller of a robot knows the policy as the function `sample_actions` only.
         horizon = self.config.horizon
         controller = Controller(self.sample_actions, observed=horizon.obs, executed=horizon.act)
         if keys is not None:
@@ -83,9 +97,9 @@ class Run(NamedTuple):
         return controller
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> float:
-        """Compiles `sample_actions` for these batch sizes, so that no robot waits for it.
+        """Compiles `sample_actions` for these batch sizes; returns the seconds that it took.
 
-        Returns the seconds that it took.
+        Without it the first call of `sample_actions` compiles, while the robot waits.
         """
         return self.compiled.compile(self.inference_params, batch_sizes)
 
@@ -103,21 +117,24 @@ def load(
 
     Args:
         run: a run folder, or the name of a shipped policy (`dpjax.runs.shipped.names()`).
-        sampler, steps, warm_start: for sampling, in place of those of the run's config.
-        which: "ema", the averaged parameters, or "raw", those as the optimizer left them.
-        step: the training step to load; None for the newest checkpoint that is not damaged.
+        sampler, steps, warm_start: replace sampler.name, sampler.num_steps and sampler.warm_start
+            of the run's config. None keeps the value of the config.
+        which: "ema" for the averaged parameters, "raw" for the parameters of the optimizer.
+        step: the training step to load; None for the newest valid checkpoint.
 
     Raises:
-        UserError: if there is no run, no such checkpoint, or no such sampler.
+        UserError: if the run, the checkpoint or the sampler does not exist.
     """
     config, spec, params, at = _read(run, which, step)
-    # The policy, with the sampler that was asked for; parameters to the device.
+    # The policy is built from the config, so that it has the sampler that was asked for.
     config = build.with_sampling(config, sampler=sampler, steps=steps, warm_start=warm_start)
     policy = build.policy(config, params["normalizer"], spec)
+    # On the device once, not copied there by each call.
     params = jax.device_put(params)
     return Run(
         policy=policy,
         params=params,
+        # A second copy: the fast layout depends on the device and on the kernels.
         inference_params=inference_params(params, [jax.default_backend()], config.compute.kernels),
         compiled=build.compiled_policy(config, policy, spec),
         config=config,
@@ -127,11 +144,12 @@ def load(
 
 
 def _read(run: str | Path, which: str, step: int | None) -> tuple[ConfigDict, Spec, Params, int]:
-    """Config, spec, parameters and their step, of a run folder or of a shipped policy."""
+    """(config, spec, params, step) of a run folder or of a shipped policy."""
+    # A shipped policy has neither checkpoints nor raw parameters, so it ignores `which` and `step`.
     folder = outputs.shipped_folder(str(run))
     if folder is not None:
         return *read_config(folder), *shipped.load_params(folder)
-    # A word without a slash may be meant as the name of a shipped policy.
+    # A name without a slash may be a misspelled shipped policy, so the error lists these.
     is_name = len(Path(run).parts) == 1
     if is_name and not Path(run).exists():
         raise UserError(

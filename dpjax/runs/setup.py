@@ -1,4 +1,4 @@
-"""Everything that a training needs but its state: data, policy, run folder, compiled step."""
+"""Prepares a training: data, policy, run folder and compiled step, but not yet the state."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +24,16 @@ from dpjax.training.state import TrainState
 
 
 class Setup(NamedTuple):
-    """What a training consists of, beside its state.
+    """All that a training needs except its state.
 
-    config: complete, with the columns of the data. run: the run folder and the evaluators.
-    windows: of the training episodes; batches are gathered from them.
+    config: the complete config, with the columns of the data.
+    data: the episodes to train on, and those held out.
+    normalizer: the units of the data.
+    windows: the windows of the training episodes, from which batches are gathered.
+    run: the run folder with its writers, and the evaluators.
+    strategy: how the devices share the work.
     initial_state: makes the state before the first step from a random key.
-    call: several optimizer steps, compiled.
+    call: a compiled program of several optimizer steps.
     """
 
     config: ConfigDict
@@ -43,37 +47,40 @@ class Setup(NamedTuple):
 
 
 def set_up(config: ConfigDict, workdir: Path, signals: Signals, profile: bool) -> Setup:
-    """Checks the config, reads the data, and builds everything but the state."""
+    """Checks the config, reads the data, and builds all that the training needs."""
+    # 1. The config: what can be checked before the data is read.
     config = sources.resolved(config)
     checks.check(config)
     steps.check_devices(config.train.batch, config.train.accumulate, jax.device_count())
-    # A trace that would never be written is refused as early as the rest.
+    # A profile needs a third call, and the training may be too short for one.
     if profile:
         steps.check_profile(config.train.steps, config.train.steps_per_call)
 
-    # The data: its windows, units and sizes.
+    # 2. The data: sizes, units and windows.
     data = dataset.read(config)
     spec = dataset.spec(data)
     normalizer = dataset.normalizer(config, data.train)
     windows = dataset.train_windows(config, data)
 
-    # The policy, and the run that it is trained in.
+    # 3. The policy, its optimizer, and the run folder. No file is written yet (`claim`).
     policy = build.policy(config, normalizer, spec)
     optimizer = build.optimizer(config)
     strategy = parallel.STRATEGIES[config.train.parallel](parallel.all_devices())
     run_type = TrainingRun if config.train.seeds == 1 else MultiSeedRun
     run = run_type(config, workdir, spec, strategy, signals)
 
-    # Where its weights start: as those of another run, or at random.
+    # 4. The initial weights. They come from another run if init_from names one; a run with
+    # checkpoints does not need them.
     example = dataset.batch_of(windows, np.zeros(1, np.int32))
     start = None
     if config.train.init_from and not run.has_checkpoints():
         shapes = jax.eval_shape(policy.init, jax.random.key(0), example)
         start = init_from.initial_params(config, spec, shapes, data.train.columns)
+    # Otherwise they are random, but for the pretrained ResNet of the cameras.
     backbone = cameras.pretrained(config.encoder) if config.cameras else None
     initial_state = state_function(policy, optimizer, backbone, example, start)
 
-    # The compiled step, for all trainings of the run at once.
+    # 5. The compiled step. `vectorize` turns it into one for several trainings side by side.
     step = steps.step_function(
         policy, optimizer, config.ema, config.optim.grad_clip, config.train.accumulate
     )
@@ -91,12 +98,15 @@ def state_function(
     example: Batch,
     start: Params | None,
 ) -> Callable[[Array], TrainState]:
-    """`initial_state(key)`, compiled: the state before the first step.
+    """A compiled function `initial_state(key)` that returns the state before the first step.
 
-    backbone: a pretrained ResNet for the cameras' encoders. example: a batch of one, for shapes.
-    start: the weights, if they come from another run; the key is not used then.
+    backbone: the params of a pretrained ResNet for the cameras' encoders, or None.
+    example: a batch with one example, for the shapes of the data.
+    start: the params, if they come from another run, or None. With them the key has no effect.
     """
 
+    # `example` and `start` are arguments, since XLA would embed closed-over arrays in the program
+    # as constants.
     @jax.jit
     def create(key, example, start):
         params = start or cameras.with_backbone(policy.init(key, example), backbone)

@@ -48,6 +48,14 @@ def test_it_knows_its_task_and_the_sampler_that_was_asked_for(run):
     assert run.config.sampler.num_steps == 2
 
 
+def test_its_repr_is_one_line_with_the_sizes(run):
+    assert repr(run) == (
+        f"Run(task='pusht', step={run.step}, sampler='ddim', num_steps=2, "
+        f"observations={run.spec.observations}, action=2, observed=2, predicted=16, executed=8)"
+    )
+    assert str(run) == repr(run)
+
+
 def test_warming_up_compiles_ahead(run):
     assert run.warm_up([3]) >= 0
 
