@@ -4,10 +4,9 @@
         [--profile] [--verbose] [--debug]
 
 --config: a recipe by its name, or a config file.
---workdir: the run folder: config.json, checkpoints/, metrics.jsonl and tensorboard/. Started
-  again with the same config, the training continues where it was. A folder with another config is
-  refused, never overwritten. --config.train.seeds=3 trains three runs side by side, into
-  WORKDIR/seed_<n>.
+--workdir: the run folder: config.json, checkpoints/, metrics.jsonl and tensorboard/. The same
+  command again resumes the training. A folder with another config is an error, and is not
+  overwritten. --config.train.seeds=3 trains three runs side by side, in WORKDIR/seed_<n>.
 --profile: trace the third call into WORKDIR/profile. --verbose: print the whole config.
 --debug: show the traceback of an error.
 SIGTERM saves and exits.
@@ -49,15 +48,14 @@ log = logging.getLogger("dpjax")
 def train(
     config: ConfigDict, workdir: Path, *, profile: bool = False, verbose: bool = False
 ) -> int:
-    """Trains until config.train.steps or a signal; returns the exit code of the command.
-
-    Several processes run this together; the first one alone evaluates and writes.
-    """
+    """Trains until config.train.steps or a signal; returns the exit code of the command."""
+    # Several processes can run this together. Only the first one evaluates and writes.
     signals = Signals()
     try:
-        # 1. Set up. Whatever can be refused is refused here, before the run folder is touched.
+        # 1. Set up. All mistakes are reported here, before the run folder is touched.
         with distributed.fail_together():
             setup = set_up(config, workdir, signals, profile)
+        # All processes must train on the same data with the same config.
         fingerprint = dataset.spec(setup.data).data
         distributed.check_same(config=json.dumps(setup.config.to_dict()), data=fingerprint)
 
@@ -72,14 +70,14 @@ def train(
             # 3. Train.
             first_step = meta.get("step", 0)
             clock = Clock(first_step, meta.get("seconds", 0.0))
-            is_unevaluated = meta.get("owed", False)  # stopped before this step's evaluation
+            is_unevaluated = meta.get("owed", False)  # a signal came before its evaluation
             if first_step >= config.train.steps and not is_unevaluated:
                 log.info("%s is finished: step %d of %d", workdir, first_step, config.train.steps)
                 return 0
             if profile:
                 steps.check_profile(config.train.steps - first_step, config.train.steps_per_call)
             clock, stop_signal = train_until_stopped(setup, state, clock, is_unevaluated)
-        # No process leaves, and is missed, before the last save is complete.
+        # A barrier: no process exits before the first one has completed the last save.
         distributed.max_over_processes(0)
         return report_end(clock, stop_signal)
     finally:
@@ -87,11 +85,12 @@ def train(
 
 
 def create_or_resume(setup: Setup) -> tuple[TrainState, dict]:
-    """The state on the devices, and the metadata of the checkpoint that it comes from ({}: new)."""
-    # A checkpoint is restored into the tree that a new run would have.
+    """(state on the devices, metadata of its checkpoint); the metadata is {} for a new run."""
+    # A checkpoint is restored into the tree of a new run's state, of which only shapes are needed.
     shapes = jax.eval_shape(setup.initial_state, jax.random.key(0))
     with distributed.fail_together():
         state, meta = setup.run.restore(shapes, jax.device_count())
+    # All processes must have read the same checkpoint.
     distributed.check_same(checkpoint=str(meta.get("step")))
     if state is None:
         state = setup.run.create(setup.initial_state)
@@ -101,18 +100,18 @@ def create_or_resume(setup: Setup) -> tuple[TrainState, dict]:
 def train_until_stopped(
     setup: Setup, state: TrainState, clock: Clock, is_unevaluated: bool
 ) -> tuple[Clock, int | None]:
-    """Trains from `clock.step` to the end or to a signal; returns the clock and the signal.
+    """Trains from `clock.step` to the end or to a signal; returns (clock, signal or None).
 
-    is_unevaluated: whether the evaluation of step `clock.step` is still to be done.
+    is_unevaluated: whether step `clock.step` has not been evaluated yet, although it was due.
     """
     run = setup.run
     config = setup.config
-    # Writers and the bar are the first process's.
+    # Only the first process writes, and shows the progress bar.
     if distributed.is_first():
         clock = run.open(clock)
     bar = progress.Bar(clock.step, config.train.steps, hidden=not distributed.is_first())
     with contextlib.closing(bar), names_keys():
-        # The last start was stopped between its last step and the evaluation of it.
+        # The evaluation that the last start left out, as if its last call had just ended.
         if is_unevaluated:
             score = run.evaluate(state, clock, clock.step - config.train.steps_per_call)
             run.save(state, clock, score, due=True)
@@ -122,35 +121,36 @@ def train_until_stopped(
 def loop(
     setup: Setup, state: TrainState, clock: Clock, bar: progress.Bar
 ) -> tuple[Clock, int | None]:
-    """Calls of `train.steps_per_call` steps, and after each of them whatever is due."""
+    """Calls the compiled steps, and after each call logs, evaluates and saves what is due."""
     run = setup.run
     signals = run.signals
     total = setup.config.train.steps
-    # The columns of numbers stay on the devices; images come with the inputs of each call.
+    # Vectors of the data are copied to the devices once. Images come with the inputs of each call.
     table = setup.strategy.place(setup.windows.table)
-    window = []  # calls since the last line of metrics
+    window = []  # one tuple per call since the last line of metrics
     for num_steps, inputs, waited in inputs_of_calls(setup, clock.step):
-        # The steps. The call reuses the memory of the old state, which is gone after it.
+        # The steps. The call overwrites the memory of the old state (its buffers are donated).
         before = clock.step
         start = time.perf_counter()
         state, metrics = setup.call(state, run.step_key, table, inputs)
         seconds = time.perf_counter() - start + waited
         is_first_call = clock.compile_seconds is None
         if is_first_call:
-            signals.listen()  # from here on there is something to save
+            signals.listen()  # from now on a signal saves the run first
+        # The time of the first call is mostly compilation, so it does not count for the speed.
         window.append((metrics, num_steps, None if is_first_call else seconds, waited))
         clock = clock.after_call(num_steps, seconds, waited)
         refuse_non_finite(metrics, before)
         bar.update(num_steps)
 
-        # Metrics.
+        # Metrics, then evaluation. `due` tells whether this call reached a multiple of `every`.
         due = lambda every: is_due(every, before, clock.step, total)  # noqa: B023
         if signals.received or due(setup.config.log.every):
             bar.show(loss=f"{run.log(window, clock):.4f}")
             window = []
         score, is_evaluated = evaluate_unless_stopped(setup, state, clock, before)
-        # A checkpoint. The signal is read once, a later one waits for the next call. All processes
-        # agree on it, so that they stop at the same step.
+        # A checkpoint. The signal is read once, so that saving and stopping agree. The maximum over
+        # all processes makes them stop at the same step.
         stop_signal = distributed.max_over_processes(signals.received or 0)
         save = bool(stop_signal) or clock.step >= total or due(setup.config.save.every)
         run.save(state, clock, score, due=save, unevaluated=not is_evaluated)
@@ -162,10 +162,8 @@ def loop(
 def evaluate_unless_stopped(
     setup: Setup, state: TrainState, clock: Clock, before: int
 ) -> tuple[Any, bool]:
-    """(the score of this step or None, whether all evaluators that were due ran to their end).
-
-    What a signal cuts short is done at the next start.
-    """
+    """(score of this step or None, whether all evaluators that were due ran to their end)."""
+    # The next start repeats an evaluation that a signal ends.
     try:
         return setup.run.evaluate(state, clock, before), True
     except Stopped:
@@ -173,20 +171,20 @@ def evaluate_unless_stopped(
 
 
 def inputs_of_calls(setup: Setup, first_step: int) -> Iterator[tuple[int, loader.Inputs, float]]:
-    """(number of steps, inputs, seconds waited for them) of one call after another."""
+    """Yields (number of steps, inputs, seconds waited for the inputs) for each call."""
     settings = setup.config.train
     make = functools.partial(
         setup.windows.call_inputs,
         settings.batch,
         setup.run.seed,
-        # The examples of each batch that this process works on.
+        # The part of each batch that is on this process's devices.
         share=parallel.local_slice(settings.batch, parallel.all_devices()),
     )
     return loader.feed(make, first_step, settings.steps, settings.steps_per_call)
 
 
 def report_start(setup: Setup, verbose: bool) -> None:
-    """What is trained on, where the config lies, and what is suspicious in both."""
+    """Logs the size of the data, the run folder, and warnings about data and config."""
     if verbose:
         print(json.dumps(setup.config.to_dict(), indent=2), flush=True)
     train = setup.data.train
@@ -198,13 +196,13 @@ def report_start(setup: Setup, verbose: bool) -> None:
         len(setup.data.val.ends),
     )
     log.info("%s: the run, with its config in config.json (--verbose prints it)", setup.run.folder)
-    rules.log_warnings(
-        collect.from_training(setup.config, setup.data, setup.normalizer, setup.windows)
-    )
+    context = collect.from_training(setup.config, setup.data, setup.normalizer, setup.windows)
+    rules.log_warnings(context)
 
 
 def report_end(clock: Clock, stop_signal: int | None) -> int:
-    """How long it took, or by which signal it ended; returns the exit code."""
+    """Reports the duration, or the signal that ended the training; returns the exit code."""
+    # A process that a signal ends has the exit code 128 + its number, by convention.
     if stop_signal:
         if distributed.is_first():
             name = signal.Signals(stop_signal).name
@@ -217,7 +215,7 @@ def report_end(clock: Clock, stop_signal: int | None) -> int:
 
 def main(argv: list[str]) -> int:
     """Parses the command line and trains; returns the exit code."""
-    # Flags of its own: other commands have some of the same names.
+    # Separate FlagValues, because other commands define flags with the same names.
     args = flags.FlagValues()
     define = dict(flag_values=args)
     flags.DEFINE_string("workdir", None, "The run folder: new, or one to continue.", **define)
@@ -228,11 +226,12 @@ def main(argv: list[str]) -> int:
         raise UserError(
             "give --config (a recipe, or a config file) and --workdir (the run folder)."
         )
+    # Processes are connected before anything uses the devices.
     if config.get("distributed"):
         with names_keys():
             distributed.start()
         if not distributed.is_first():
-            log.setLevel(logging.WARNING)  # only the first process reports more than warnings
+            log.setLevel(logging.WARNING)  # only the first process logs more than warnings
     workdir = Path(args.workdir)
     try:
         return train(config, workdir, profile=args.profile, verbose=args.verbose)
