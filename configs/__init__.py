@@ -1,1 +1,1 @@
-"""Recipes: `base` has every key, each other file is one experiment."""
+"""Recipes: `base` has every key at its default, each other file is one experiment."""

@@ -1,4 +1,4 @@
-"""Every key of dpjax with its default: `dpjax.config.defaults`, passed on for recipes."""
+"""A config with every key at its default; `dpjax.config.defaults` has the table of keys."""
 
 from dpjax.config.defaults import get_config
 

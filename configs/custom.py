@@ -12,24 +12,27 @@ from dpjax.config import defaults
 
 
 def get_config():
-    """The U-Net of pusht_state_small, on all columns of the data set, with images uncropped.
+    """The U-Net of pusht_state_small, on all columns of the data set.
 
-    A tenth of the episodes is held out, and ranks the checkpoints. With cameras, give each a crop
-    of 90 % of its image (config.cameras), and start with a ResNet of 18 layers and width 64.
+    For a data set with cameras, start with the default ResNet (18 layers, width 64), and give each
+    camera a crop of 90 % of its image (config.cameras). Without one, images are not cropped.
     """
     config = defaults.get_config()
+    # The data. Without rollouts, the error on held-out episodes ranks the checkpoints.
     config.task = "custom"
-    config.data.columns = ConfigDict()  # empty for all, or {column: path inside an RLDS step}
+    config.data.columns = ConfigDict()  # all; or {column: path inside an RLDS step}
     config.data.val_fraction = 0.1
+    # The policy.
     config.denoiser.widths = (64, 128, 256)
     config.denoiser.kernel_size = 3
     config.denoiser.time_features = 128
     config.sampler.num_steps = 10
+    # The training.
     config.optim.lr = 1e-3
     config.train.steps = 20_000
     config.train.batch = 128
     config.train.steps_per_call = 10
     config.val.every = 1_000
-    config.eval.every = 0  # there is no simulator to roll out in
+    config.eval.every = 0  # there is no simulator
     config.save.every = 1_000
     return config

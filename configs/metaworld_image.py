@@ -1,4 +1,4 @@
-"""MetaWorld from a camera and the hand's position, ten scripted demonstrations per task.
+"""MetaWorld from a camera and the hand's position, with ten scripted demonstrations per task.
 
     python -m dpjax.demos --task metaworld_image/push --episodes 10 --keep success \\
         --out data/metaworld_image/push
@@ -13,7 +13,7 @@ from dpjax.config import recipes
 
 
 def get_config():
-    """The U-Net of metaworld.py, on features of a ResNet-18 with a quarter of the width."""
+    """The U-Net of metaworld, on the features of a ResNet-18 with a quarter of the usual width."""
     config = recipes.load("metaworld")
     config.task = "metaworld_image/push"
     config.data.dir = "data/metaworld_image/push"
@@ -21,6 +21,6 @@ def get_config():
         dict(image="observation/image", state="observation/state", action="action")
     )
     config.cameras.image = ConfigDict(dict(size=(96, 96), resize=(), crop=(84, 84)))
-    config.encoder.width = 16
-    config.train.steps_per_call = 5
+    config.encoder.width = 16  # instead of 64
+    config.train.steps_per_call = 5  # steps with images take longer
     return config

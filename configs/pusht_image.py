@@ -10,13 +10,14 @@ from dpjax.config import defaults
 
 
 def get_config():
-    """The released configuration: U-Net 512-1024-2048, ResNet-18, 84 of 96 px."""
+    """The configuration of the paper's code: U-Net 512-1024-2048, ResNet-18, crops of 84 px."""
     config = defaults.get_config()
     config.task = "pusht_image"
     config.data.dir = "data/pusht_image"  # 206 episodes, 25,650 steps
     config.data.columns = ConfigDict(
         dict(image="observation/img", state="observation/state", action="action")
     )
+    # Random crops of 84 x 84 px in training, the central one in sampling.
     config.cameras.image = ConfigDict(dict(size=(96, 96), resize=(), crop=(84, 84)))
     config.denoiser.widths = (512, 1024, 2048)
     config.denoiser.time_features = 128

@@ -7,7 +7,7 @@ from dpjax.config import recipes
 
 
 def get_config():
-    """The camera of pusht_image_small with the network of pusht_state_transformer_small."""
+    """pusht_image_small, with network and optimizer of pusht_state_transformer_small."""
     config = recipes.load("pusht_image_small")
     transformer = recipes.load("pusht_state_transformer_small")
     config.denoiser = transformer.denoiser

@@ -7,7 +7,8 @@ from dpjax.config import recipes
 
 
 def get_config():
-    """Sizes and optimizer of the paper's transformer; modulation instead of cross-attention."""
+    """pusht_state_transformer, with adaLN modulation instead of cross-attention."""
     config = recipes.load("pusht_state_transformer")
+    # A new section, since the two networks have different fields.
     config.denoiser = dict(name="dit", layers=8, heads=4, width=256, drop=0.01)
     return config

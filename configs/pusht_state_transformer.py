@@ -13,14 +13,15 @@ def get_config():
     config.denoiser = dict(
         name="transformer",
         layers=8,
-        heads=4,  # of width / heads channels each
+        heads=4,  # with width / heads channels each
         width=256,
         cond_layers=0,  # encoder layers over time and observations; 0: one MLP per token
-        causal=True,  # an action attends to earlier ones only
+        causal=True,  # an action attends only to itself and to earlier ones
         encoder_only=False,  # True: one sequence of all tokens, no cross-attention
         drop=0.01,  # in and after every block
         drop_tokens=0.0,
     )
+    # The optimizer of the paper's transformer, with weight decay for weight matrices only.
     config.optim.b1 = 0.9
     config.optim.b2 = 0.95
     config.optim.weight_decay = 0.1
