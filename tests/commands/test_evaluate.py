@@ -81,6 +81,7 @@ def test_an_episode_does_not_depend_on_its_batch(policy, short_episodes, tmp_pat
     np.testing.assert_allclose(results[0][1]["progress"], results[1][0]["progress"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on(policy, short_episodes, tmp_path, monkeypatch, capsys):
     argv = [
         "--run",

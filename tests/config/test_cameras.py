@@ -39,6 +39,7 @@ def reference(golden, request):
     return meta, arrays, encoder, net, jax.tree.map(jnp.asarray, (params, obs)), views
 
 
+@pytest.mark.slow
 def test_features_and_noise_equal_lerobots(reference):
     _, arrays, encoder, net, (params, obs), views = reference
 
@@ -53,6 +54,7 @@ def test_features_and_noise_equal_lerobots(reference):
     np.testing.assert_allclose(eps, arrays["eps"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_ten_ddim_steps_equal_lerobots(reference, monkeypatch):
     meta, arrays, encoder, net, (params, obs), views = reference
     keys = ("state", *meta["cameras"])
@@ -137,6 +139,7 @@ def test_without_keys_nothing_is_random():
     np.testing.assert_array_equal(got, augment.center_crop(images(), (8, 8)))
 
 
+@pytest.mark.slow
 def test_a_row_is_augmented_the_same_whatever_batch_it_is_in():
     colors = dict(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1)
     view = augment.CameraView((9, 9), (8, 8), shift=1, **colors)

@@ -198,6 +198,7 @@ def test_new_keys_of_open_sections_are_given_on_the_command_line():
     assert flags.put_new_keys(argv, config) == argv
 
 
+@pytest.mark.slow
 def test_a_run_without_a_simulator_trains_and_keeps_the_best_by_held_out_error(
     tmp_path_factory, cache
 ):

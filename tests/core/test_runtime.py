@@ -32,6 +32,7 @@ print(min(calls))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc's allocator")
+@pytest.mark.slow
 def test_a_calls_memory_is_kept_for_the_next():
     def faults(set_up):
         code = FAULTS.format(set_up=set_up)

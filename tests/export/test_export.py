@@ -56,6 +56,7 @@ def exported_file(run, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_process_without_the_networks_gives_the_same(run, exported_file, tmp_path):
     loaded = run_lib.load(run)
     obs = observe(loaded.spec)
@@ -94,6 +95,7 @@ def test_it_acts_through_the_controller_and_says_how(exported_file):
     assert action.shape == (2,) and sample_actions.warm_up([1]) < 1  # compiled already
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_and_a_warm_start(run, tmp_path):
     config = json.loads((run / "config.json").read_text())
     loaded = run_lib.load(run, sampler="ddim", steps=2)

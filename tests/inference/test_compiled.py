@@ -48,6 +48,7 @@ def tiny_policy():
     return config, policy, jax.jit(policy.init)(jax.random.key(0), batch)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_in_a_thousand_control_steps(tiny_policy, compilations):
     config, policy, params = tiny_policy
     compiled_policy = build.compiled_policy(config, policy, SPEC)

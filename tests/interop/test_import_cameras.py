@@ -16,6 +16,8 @@ from dpjax.runs import run as run_lib
 from dpjax.runs.config_file import read_config
 from dpjax.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 TWO = "lerobot_image_two_cameras"
 
 

@@ -46,6 +46,7 @@ def denoised(run, arrays):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_a_checkpoint_of_chi_et_al_gives_their_numbers(name, tmp_path):
     state, cfg, _, arrays = checkpoints.lowdim(name)
     source = checkpoints.save(tmp_path / "epoch=1.ckpt", state, cfg)
@@ -73,6 +74,7 @@ def test_averaged_weights_are_taken_where_the_config_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("name, old", list(zip(CAMERAS, (True, False))))
+@pytest.mark.slow
 def test_lerobots_policy_gives_lerobots_numbers(name, old, tmp_path, monkeypatch):
     folder, meta, arrays = checkpoints.lerobot(tmp_path / "policy", name, old=old)
     run = imported(folder, tmp_path / "run")

@@ -23,6 +23,8 @@ from dpjax.policies import base
 from dpjax.training import state
 from dpjax.training.step import train_step
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["unet1d", "transformer", "image"])
 def test_a_step_in_parts_is_the_same_step(name):

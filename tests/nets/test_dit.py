@@ -42,6 +42,7 @@ def test_a_chunk_is_prepared_once_for_all_levels(network):
     assert abs(got[0] - net.apply(params, x, t, cond)[0]).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_output_depends_on_every_input(network):
     net, _, params, x, t, cond = network
     of_x, of_cond = jax.jacobian(lambda x, cond: net.apply(params, x, t, cond), (0, 1))(x, cond)
@@ -52,6 +53,7 @@ def test_the_output_depends_on_every_input(network):
     assert abs(other - net.apply(params, x, t, cond)).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_the_examples_key_alone(network):
     net, _, params, x, t, cond = network
     keys = example_keys(jax.random.key(7), jnp.arange(3))

@@ -74,6 +74,7 @@ def test_a_chunk_is_prepared_once_for_all_levels(golden, name):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_action_attends_to_what_the_masks_allow():
     net = Transformer(features=2, horizon=6, observed=3, layers=1, heads=2, width=8)
     x, t, cond = jnp.ones((1, 6, 2)), jnp.zeros(1, int), jnp.ones((1, 3, 4))
@@ -130,6 +131,7 @@ def batch_of(rows):
 
 
 @pytest.mark.parametrize("options", [{}, {"cond_layers": 1}, {"encoder_only": True}])
+@pytest.mark.slow
 def test_dropout_is_the_same_however_examples_are_spread(options):
     policy = small_policy(drop=0.4, **options)
     params = policy.init(jax.random.key(0), batch_of(slice(6)))
@@ -139,6 +141,7 @@ def test_dropout_is_the_same_however_examples_are_spread(options):
     np.testing.assert_allclose(whole, sum(parts), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_is_on_in_training_and_off_in_sampling():
     on, off = small_policy(drop=0.4), small_policy(drop=0.0)
     batch, rng = batch_of(slice(6)), jax.random.key(1)

@@ -49,6 +49,7 @@ def test_output_and_gradients_equal_the_authors(golden, name, kernels):
         np.testing.assert_allclose(got[key], want[key], rtol=1e-4, atol=1e-7, err_msg=key)
 
 
+@pytest.mark.slow
 def test_local_conditioning_equals_the_authors(golden):
     net, params, inputs, arrays, meta = load(golden, "dp_unet1d_local")
     y, grads = forward_and_gradient(net, params, inputs)
@@ -107,6 +108,7 @@ def test_a_chunk_is_prepared_once_for_all_levels(tiny_net):
     np.testing.assert_allclose(got[1:], want[1:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_forward_mode_goes_through_the_network(tiny_net):
     net, params, x, t, cond = tiny_net
     f = lambda x: net.apply(params, x, t, cond)

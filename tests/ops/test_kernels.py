@@ -48,6 +48,7 @@ def value_and_gradient(net, params, *args):
 
 
 @pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.slow
 def test_a_unet_is_the_same_function_with_both(name):
     """With tiles and with neighbours side by side; the other networks are tested as policies."""
     make = DENOISERS[name]

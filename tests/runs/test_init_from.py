@@ -12,6 +12,8 @@ from dpjax.runs import config_file, init_from, training_run
 from dpjax.training import checkpoint, parallel
 from dpjax.training.signals import Signals
 
+pytestmark = pytest.mark.slow
+
 data = tiny.data  # fixtures
 cache = tiny.cache
 SHORT = ("train.steps=2", "optim.warmup=0", "val.every=0", "save.every=2")

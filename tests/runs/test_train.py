@@ -96,6 +96,7 @@ def test_the_mirror_doubles_what_is_trained_on_and_nothing_held_out(run, data):
         (tiny.CONFIG.with_name("tiny_transformer.py"), ()),
     ],
 )
+@pytest.mark.slow
 def test_other_networks_and_conditions_train_and_act(data, cache, tmp_path, config, changes):
     workdir = tmp_path / "run"
     tiny.finish(workdir, data, *changes, config=config, cache=cache)
@@ -107,6 +108,7 @@ def test_other_networks_and_conditions_train_and_act(data, cache, tmp_path, conf
     assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
 
 
+@pytest.mark.slow
 def test_a_run_with_a_camera_trains_acts_and_is_killed_without_a_trace(cache, tmp_path):
     data, config = tiny.write_images(tmp_path / "set"), tiny.CONFIG.with_name("tiny_image.py")
     tiny.finish(tmp_path / "whole", data, config=config, cache=cache)
@@ -241,6 +243,7 @@ def test_what_a_killed_start_left_is_taken_over(tmp_path):
     assert config_file.read_config(tmp_path)[0].train.batch == 256
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_said(run, copy, data, cache):
     folder = copy / "checkpoints" / str(STEPS) / "denoiser"
     largest = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
@@ -252,6 +255,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(run, copy, data, cache):
     assert [e["step"] for e in tiny.entries(copy)] == [e["step"] for e in tiny.entries(run[0])]
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, cache):
     episodes = list(tiny.episodes())
     bad = tiny.LENGTHS.index(1)  # one window, so one step of the first epoch
@@ -296,6 +300,7 @@ def counting(*args):
     tiny.train(*args)
 
 
+@pytest.mark.slow
 def test_a_run_holds_its_state_once(data, cache, tmp_path):
     options = dict(cache=cache, command=counting)
     output = tiny.finish(tmp_path / "run", data, "log.every=20", "eval.every=0", **options).text()
@@ -304,6 +309,7 @@ def test_a_run_holds_its_state_once(data, cache, tmp_path):
     assert all(line.endswith("held: 4") for line in lines), lines
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one(run, data, cache, tmp_path):
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     tiny.finish(tmp_path / "two", data, cache=cache, env=two)
@@ -315,6 +321,7 @@ def test_two_devices_train_as_one(run, data, cache, tmp_path):
             np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_traced_run_is_the_same_run(run, data, cache, tmp_path):
     output = tiny.finish(tmp_path / "traced", data, "--profile", "--verbose", cache=cache).text()
     assert str(tmp_path / "traced" / "profile") in output
@@ -331,6 +338,7 @@ def test_a_run_too_short_for_a_trace_is_refused_untouched(data, cache, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_metrics_after_the_checkpoint_are_done_again(tmp_path):
     metrics = Metrics(tmp_path, 0)
     for step in (2, 4, 6):
