@@ -10,7 +10,8 @@ import io
 import os
 
 import numpy as np
-from PIL import Image
+
+from dpjax.core import extras
 
 Size = tuple[int, int]  # height, width
 
@@ -20,8 +21,10 @@ _pool = ThreadPoolExecutor(os.cpu_count())
 
 def encode(image: np.ndarray) -> bytes:
     """uint8 [H, W, 3] -> PNG, lossless."""
+    pillow = extras.require("PIL.Image", extra="data")
     out = io.BytesIO()
-    Image.fromarray(image).save(out, "png", compress_level=3)  # the default, 6, is 3 times slower
+    # The default level, 6, is 3 times slower.
+    pillow.fromarray(image).save(out, "png", compress_level=3)
     return out.getvalue()
 
 
@@ -40,8 +43,9 @@ def as_pixels(x: np.ndarray) -> np.ndarray | None:
 
 def size(payload: bytes) -> Size:
     """Height and width of an encoded image, from its header."""
+    pillow = extras.require("PIL.Image", extra="data")
     # `open` reads the header only. Pillow's size is (width, height).
-    with Image.open(io.BytesIO(payload)) as image:
+    with pillow.open(io.BytesIO(payload)) as image:
         return image.size[::-1]
 
 
@@ -71,8 +75,9 @@ def decode(payloads: Sequence[bytes], size: Size | None) -> tuple[np.ndarray, st
 
 def _decode_one(payload: bytes, size: Size | None) -> np.ndarray | str:
     """The pixels [H, W, 3] of one image, or its problem as text."""
+    pillow = extras.require("PIL.Image", extra="data")
     try:
-        with Image.open(io.BytesIO(payload)) as image:
+        with pillow.open(io.BytesIO(payload)) as image:
             got = image.size[::-1]
             # Checked before decoding: a header of a few bytes can ask for gigabytes of memory.
             if size is not None and got != size:
