@@ -31,7 +31,7 @@ def pytest_configure(config):
 
 
 # A file is one worker's, so the files that take minutes must not come last.
-SLOW = ("test_kill.py", "test_train.py", "test_commands.py", "test_transformer.py")
+SLOW = ("test_kill.py", "test_wheel.py", "test_train.py", "test_transformer.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -23,7 +23,7 @@ TRACED_CALL = 2
 log = logging.getLogger("dpjax")
 
 
-@names_keys(rows="train.batch", parts="train.accumulate")
+@names_keys()
 def check_devices(batch: int, accumulate: int, num_devices: int) -> None:
     """Raises UserError if a global batch cannot be split evenly over devices and parts.
 
