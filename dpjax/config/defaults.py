@@ -162,7 +162,8 @@ KEYS: keys.Table = {
         "eps": Key(1e-8, ABOVE_0, doc="added to the root of the mean square"),
         "weight_decay": Key(1e-6, AT_LEAST_0, doc="decoupled weight decay"),
         "decay": Key("all", ("all", "matrices"), doc="matrices: not biases, norms, positions"),
-        "warmup": Key(500, AT_LEAST_0, "steps", "from 0 to lr; then a cosine to 0"),
+        "warmup": Key(500, AT_LEAST_0, "steps", "from 0 to lr; then a cosine to end * lr"),
+        "end": Key(0.0, up_to(1), doc="share of lr at the end of the training; 1: constant"),
         "grad_clip": Key(10.0, AT_LEAST_0, doc="bound of the global norm (as LeRobot); 0: none"),
     },
     # The exponential moving average of the weights, which is the trained policy.

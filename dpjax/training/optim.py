@@ -14,6 +14,7 @@ def adamw(
     lr: float,
     steps: int,
     warmup: int,
+    end: float = 0.0,
     b1: float,
     b2: float,
     eps: float,
@@ -25,8 +26,9 @@ def adamw(
 
     Args:
         lr: the learning rate at the end of the warm-up.
-        steps: the step at which the learning rate reaches 0, warm-up included.
+        steps: the step at which the learning rate reaches its end, warm-up included.
         warmup: the number of steps in the warm-up.
+        end: the learning rate at the end, as a share of lr; 1 keeps it constant.
         b1, b2, eps, weight_decay: as in optax.adamw.
         decay: the leaves that weight decay applies to: "all", or "matrices", which leaves out
             biases, scales of norms and position embeddings, as in minGPT.
@@ -35,8 +37,8 @@ def adamw(
     """
     # For optax, mask=None means that all leaves decay.
     mask = {"all": None, "matrices": weight_matrices}[decay]
-    # From 0 to lr in `warmup` steps, then along a cosine to 0 at step `steps`.
-    schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps)
+    # From 0 to lr in `warmup` steps, then along a cosine to its end at step `steps`.
+    schedule = optax.warmup_cosine_decay_schedule(0.0, lr, warmup, steps, end_value=end * lr)
     adam = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
     if scales is None:
         return adam

@@ -41,5 +41,13 @@ def test_warm_up_starts_at_zero_and_the_cosine_ends_at_zero():
     np.testing.assert_allclose(got, [0, 5e-3, 1e-2, 5e-3, 0], atol=1e-7)
 
 
+def test_the_cosine_ends_at_a_share_of_lr_and_a_share_of_one_is_constant():
+    # Halfway a cosine is the mean of both ends.
+    np.testing.assert_allclose(
+        updates(100, 20, [20, 60, 100], end=0.5), [1e-2, 7.5e-3, 5e-3], atol=1e-7
+    )
+    np.testing.assert_allclose(updates(100, 20, [10, 20, 100], end=1.0), [5e-3, 1e-2, 1e-2])
+
+
 def test_without_warm_up_the_first_step_is_the_largest():
     np.testing.assert_allclose(updates(100, 0, [0, 50]), [1e-2, 5e-3], atol=1e-7)
