@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "dpjax"
 # From what knows nothing to what knows everything; the drawing is in docs/architecture.md.
 PACKAGES = (
     *("core", "ops", "diffusion", "nets", "data", "inference", "policies", "tasks", "convert"),
-    *("interop", "training", "evaluation", "config", "runs", "check", "export"),
+    *("interop", "training", "evaluation", "robot", "config", "runs", "check", "export"),
 )
 COMMANDS = (
     *("train", "evaluate", "validate", "sample", "demos"),

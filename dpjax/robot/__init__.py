@@ -1,0 +1,1 @@
+"""A policy on a robot: time stamps, limits, the control loop, recordings."""
