@@ -72,7 +72,7 @@ def train(
             clock = Clock(first_step, meta.get("seconds", 0.0))
             is_unevaluated = meta.get("owed", False)  # a signal came before its evaluation
             if first_step >= config.train.steps and not is_unevaluated:
-                log.info("%s is finished: step %d of %d", workdir, first_step, config.train.steps)
+                progress.log_finished(workdir, first_step, config.train.steps)
                 return 0
             if profile:
                 steps.check_profile(config.train.steps - first_step, config.train.steps_per_call)

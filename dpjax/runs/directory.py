@@ -4,6 +4,7 @@ A run folder contains config.json (the complete config and the spec of the data)
 training/checkpoint/writer.py), metrics.jsonl, tensorboard/, and the file `lock`.
 """
 
+from collections.abc import Mapping
 import fnmatch
 import logging
 from pathlib import Path
@@ -84,12 +85,25 @@ def _changes(workdir: Path, config: ConfigDict, spec: Spec) -> list[str] | None:
     if wrong:
         raise UserError(
             f"--workdir {workdir} holds a run with another config ({'; '.join(wrong)}): "
-            "give the same values, or another --workdir."
+            f"give the same values, or another --workdir.{_how_to_go_on(workdir, old, new)}"
         )
     return [
         f"config.{key} is {new.get(key)!r} now, {old.get(key)!r} when the run began"
         for key in changed
     ]
+
+
+def _how_to_go_on(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What to do if the difference is that more steps are asked for; "" otherwise.
+
+    old, new: the flat configs. More steps are another run, not a longer one: the learning rate
+    falls over config.train.steps, so the steps that are done were done at another rate.
+    """
+    if new["train.steps"] <= old["train.steps"] or not checkpoint.steps(workdir):
+        return ""
+    return (
+        f" To train its weights further: --config.train.init_from={workdir} and another --workdir."
+    )
 
 
 def _is_left_over(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """The progress of a training: a clock of steps and seconds, and the progress bar."""
 
 import logging
+from pathlib import Path
 import sys
 from typing import NamedTuple
 
@@ -92,3 +93,15 @@ def log_times(clock: Clock) -> None:
             clock.compile_seconds,
             100 * clock.waited_seconds / max(clock.timed_seconds, 1e-9),
         )
+
+
+def log_finished(workdir: Path, step: int, total: int) -> None:
+    """Logs that a run has nothing left to do, and how its weights can be trained further."""
+    log.info(
+        "%s is finished: step %d of %d. To train its weights further: "
+        "--config.train.init_from=%s and another --workdir",
+        workdir,
+        step,
+        total,
+        workdir,
+    )

@@ -184,6 +184,7 @@ def test_a_finished_run_says_so(copy, data, cache):
     before = tiny.files(copy)
     again = tiny.finish(copy, data, cache=cache)
     assert f"is finished: step {STEPS} of {STEPS}" in again.last_line
+    assert f"--config.train.init_from={copy}" in again.last_line
     after = tiny.files(copy)
     assert {path for path in before if before[path] != after[path]} == {str(copy / "lock")}
 
@@ -204,6 +205,24 @@ def test_other_data_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="data: fingerprint .* there, other now"):
         directory.claim(run[0], config, spec._replace(data="other"))
     assert tiny.files(run[0]) == before
+
+
+@pytest.mark.parametrize("steps, named", [(STEPS + 1, True), (STEPS - 1, False)])
+def test_more_steps_are_refused_with_the_way_to_train_further(copy, steps, named):
+    config, spec = config_file.read_config(copy)
+    config.train.steps = steps
+    with pytest.raises(UserError, match=f"train.steps: {STEPS} there, {steps} now") as refused:
+        directory.claim(copy, config, spec)
+    assert (f"--config.train.init_from={copy} and another" in str(refused.value)) == named
+
+
+def test_more_steps_of_a_run_without_weights_name_no_weights(tmp_path):
+    config = defaults.get_config()
+    spec = spec_lib.Spec({"state": 2}, 2, "fingerprint")
+    directory.claim(tmp_path / "run", config, spec).close()
+    config.train.steps += 1
+    with pytest.raises(UserError, match="another --workdir.$"):
+        directory.claim(tmp_path / "run", config, spec)
 
 
 def test_cadences_may_change_and_are_said(copy, caplog):
