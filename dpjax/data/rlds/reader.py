@@ -5,7 +5,7 @@ is_terminal}, and `episode_metadata`. Records are parsed directly into flat colu
 120 steps take 0.05 s, instead of 1.0 s with a Python loop over the steps.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import json
 import logging
 from pathlib import Path
@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dpjax.core import extras
-from dpjax.core.errors import UserError, choices
+from dpjax.core.errors import UserError
 from dpjax.data import checks, frames
 from dpjax.data.episodes import Episodes, stack
 from dpjax.data.rlds import columns as columns_lib
-from dpjax.data.rlds import records
+from dpjax.data.rlds import records, shards
 from dpjax.data.rlds.examples import FLAGS
 from dpjax.data.rlds.writer import VERSION, DatasetInfo
 
 # Keys that RLDS itself defines for a step; they are not observations.
 OF_THE_STEP = (*FLAGS, "reward", "discount")
+LISTED = 20  # faults that are logged; the others are counted
 UNLIMITED = 2**62  # bytes, more than any machine has: all images stay in memory
 
 log = logging.getLogger("dpjax")
@@ -46,7 +47,7 @@ def read(
         directory: the data set, or one version of it.
         features: {column: path inside a step}, such as {"state": "observation/state"};
             "a/b+a/c" joins two vectors.
-        on_bad: "refuse" raises at the first bad episode, "skip" leaves bad episodes out.
+        on_bad: "refuse" raises at the first bad episode or lost shard, "skip" leaves them out.
         memory: limit for decoded images, in bytes. If they need more, they go to a file in
             `folder` (None: the system's temporary folder), which is read through a memory map.
         on_skip: called with the number and the problem of each skipped episode; None: log it.
@@ -65,19 +66,29 @@ def read(
     # Good episodes are kept, bad ones raise an error or are skipped.
     good = []  # {column: [T, ...]} of each, without its images
     num_bad = 0
-    for number, (path, columns, problems) in enumerate(_episodes(info, layout, split)):
-        if problems:
-            _skip_or_refuse(number, f"{path}: episode {number}, {problems[0]}.", on_bad, on_skip)
-            num_bad += 1  # on_bad is "skip", otherwise an error was raised
-            continue
-        # Images are moved to the stores at once, so that their pixels are in memory once.
-        for name, store in stores.items():
-            store.append(columns.pop(name))
-        good.append(columns)
+    faults = []  # those that on_skip is not told of
+    try:
+        for stored, columns, problems in _episodes(info, layout, split, skip=on_bad == "skip"):
+            if problems:
+                fault = stored.describe(problems[0])
+                faults += _skip_or_refuse(stored, fault, on_bad, on_skip)
+                num_bad += stored.count  # on_bad is "skip", otherwise an error was raised
+                continue
+            # Images are moved to the stores at once, so that their pixels are in memory once.
+            for name, store in stores.items():
+                store.append(columns.pop(name))
+            good.append(columns)
+    except records.LostShard as error:
+        text = f"{error} Or leave its episodes out: on_bad=skip."
+        raise UserError(text, argument="on_bad") from error
+    # A data set of which few shards are there has thousands of faults.
+    for fault in faults[:LISTED]:
+        log.warning("skipped: %s", fault)
     # The caller may count skipped episodes with on_skip; otherwise they are summed up here.
     if num_bad and on_skip is None:
         total = num_bad + len(good)
-        log.warning("%s: skipped %d bad of %d episodes", info.data_dir, num_bad, total)
+        more = f" ({len(faults) - LISTED} more faults)" if len(faults) > LISTED else ""
+        log.warning("%s: skipped %d bad of %d episodes%s", info.data_dir, num_bad, total, more)
     if not good:
         raise UserError(f"{info.data_dir}: expected at least 1 good episode, got 0.")
     # Numbers of all good episodes end to end, then one column of frames per camera.
@@ -87,16 +98,18 @@ def read(
 
 
 def _skip_or_refuse(
-    number: int, fault: str, on_bad: str, on_skip: Callable[[int, str], None] | None
-) -> None:
-    """Handles a bad episode as `read` is told to: raises a UserError, calls on_skip, or warns."""
+    stored: shards.Stored, fault: str, on_bad: str, on_skip: Callable[[int, str], None] | None
+) -> list[str]:
+    """Raises a UserError or calls on_skip, as `read` is told; returns the faults to be logged."""
     if on_bad == "refuse":
         text = f"{fault} Mend it, or leave such episodes out: on_bad=skip."
         raise UserError(text, argument="on_bad")
-    if on_skip is None:  # nobody counts them, so each gets a line in the log
-        log.warning("skipped: %s", fault)
-    else:
+    # A fault behind the last episode of a shard is of no episode that a caller could count.
+    if on_skip is None or not stored.count:
+        return [fault]
+    for number in range(stored.number, stored.number + stored.count):
         on_skip(number, fault)
+    return []
 
 
 def stream(
@@ -109,9 +122,9 @@ def stream(
     info = _info(Path(directory))
     layout = _layout(info, features)
     # One record is in memory at a time.
-    for number, (path, columns, problems) in enumerate(_episodes(info, layout, split)):
+    for stored, columns, problems in _episodes(info, layout, split):
         for problem in problems:  # the first one is enough
-            raise UserError(f"{path}: episode {number}, {problem}.")
+            raise UserError(stored.describe(problem))
         yield columns
 
 
@@ -169,18 +182,24 @@ def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
 
 
 def _episodes(
-    info: DatasetInfo, layout: Mapping[str, columns_lib.Parts], split: str
-) -> Iterator[tuple[Path, dict[str, np.ndarray], list[str]]]:
-    """Yields (file, columns, problems) of each episode; it is valid if there are no problems."""
+    info: DatasetInfo, layout: Mapping[str, columns_lib.Parts], split: str, *, skip: bool = False
+) -> Iterator[tuple[shards.Stored, dict[str, np.ndarray], list[str]]]:
+    """Yields (where it is stored, columns, problems) of each episode, valid without problems.
+
+    skip: shards that are lost are problems of their episodes; otherwise they raise a UserError.
+    """
     # The declared shapes; images may have none.
     shapes = {name: columns_lib.shape(parts) for name, parts in layout.items()}
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
-    for path, record in _records(info, split):
-        columns, problems = columns_lib.parse(record, layout)
+    for stored in shards.read_split(info, split, skip=skip):
+        if stored.record is None:
+            yield stored, {}, [stored.lost]
+            continue
+        columns, problems = columns_lib.parse(stored.record, layout)
         # Where the data set declares no image size, the first episode sets it.
         shapes = {name: column.shape[1:] for name, column in columns.items()} | shapes
         # A record that cannot be parsed has no columns to check.
-        yield path, columns, problems or checks.check_episode(columns, shapes)
+        yield stored, columns, problems or checks.check_episode(columns, shapes)
 
 
 def _info(directory: Path) -> DatasetInfo:
@@ -229,21 +248,3 @@ def _layout(info: DatasetInfo, features: Mapping[str, str]) -> dict[str, columns
     if ignored := sorted(set(leaves) - used - set(FLAGS)):
         log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
     return layout
-
-
-def _records(info: DatasetInfo, split: str) -> Iterable[tuple[Path, bytes]]:
-    """(file, record) of each episode of a split; a UserError if shards are missing or too many."""
-    if split not in info.splits:
-        text = f"{info.data_dir}: no split {split!r}; {choices(split, info.splits)}."
-        raise UserError(text, argument="split")
-    # The shards that dataset_info.json lists must be the only ones in the folder.
-    shards = info.splits[split]
-    paths = [Path(path) for path in shards.filepaths]  # whether or not they exist
-    stem = f"{info.name}-{split}.{info.file_format.file_suffix}"
-    present = {path.name for path in Path(info.data_dir).glob(f"{stem}*")}
-    if extra := sorted(present - {path.name for path in paths}):
-        raise UserError(
-            f"{info.data_dir}: expected {len(paths)} shards by dataset_info.json, got "
-            f"{extra[0]} too. Two sets are mixed, or a shard was renamed: copy it again."
-        )
-    return records.read_shards(paths, shards.shard_lengths, info.file_format.value)

@@ -1,4 +1,4 @@
-"""Reads the raw records of a data set's shards, and verifies that every shard is complete.
+"""Reads the raw records of a file, and verifies their checksums.
 
 ArrayRecord hashes its chunks, and its reader verifies the hashes. A TFRecord file frames each
 record as
@@ -7,69 +7,30 @@ record as
 
 in little-endian order, with masked = rotate_right(crc, 15) + 0xa282ead8. Both checksums are
 verified here; that of the length is verified before the length is used. They do not detect a file
-that was cut between two records, so the records are also counted and compared with
-dataset_info.json.
+that was cut between two records; `shards.read_split` counts the records for that.
 
 The TFRecord format is implemented here because its usual reader is TensorFlow itself.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 import struct
 
 from dpjax.core import extras
 from dpjax.core.errors import UserError
-from dpjax.core.files import refuse_pointer
 
 BLOCK = 256  # records that are read from an ArrayRecord file at a time
 HEADER = 12  # bytes before the record in (1): the length and its checksum
 FOOTER = 4  # bytes after the record in (1): its checksum
 
 
-def read_shards(
-    paths: Sequence[Path], lengths: Sequence[int], file_format: str
-) -> Iterator[tuple[Path, bytes]]:
-    """Yields (file, record) of all records of all shards, in order.
-
-    Args:
-        lengths: the number of records that each shard must have.
-        file_format: "array_record" or "tfrecord".
-
-    Raises:
-        UserError: for another format, or a shard that is missing, cut or corrupt.
-    """
-    if file_format not in READERS:
-        raise UserError(
-            f"{Path(paths[0]).parent}: file format {file_format!r} can't be read; "
-            f"expected one of {', '.join(READERS)}."
-        )
-    # Check all files before the first is read, to fail early.
-    for path in paths:
-        _check_file(path)
-    # A record is yielded as soon as it is read; the number of records is checked after the last.
-    for path, length in zip(paths, lengths):
-        count = 0
-        for record in READERS[file_format](path):
-            count += 1
-            yield path, record
-        if count != length:
-            raise UserError(
-                f"{path}: expected {length} episodes by dataset_info.json, got {count}. "
-                "The file is cut or of another version: copy it again."
-            )
+class LostShard(UserError):
+    """A shard is missing, cut or corrupt; without it, the others can be read."""
 
 
-def _check_file(path: Path) -> None:
-    """Raises a UserError if the shard is missing or a Git LFS pointer."""
-    if not path.is_file():
-        raise UserError(f"{path}: missing shard. Copy it again, beside its dataset_info.json.")
-    # Without `git lfs pull` a file is a short text that points to its content.
-    refuse_pointer(path)
-
-
-def _corrupt(path: Path, reason: object) -> UserError:
+def _corrupt(path: Path, reason: object) -> LostShard:
     """The error for a shard whose bytes have changed since they were written."""
-    return UserError(f"{path}: truncated or corrupt ({reason}). Copy it again.")
+    return LostShard(f"{path}: truncated or corrupt ({reason}). Copy it again.")
 
 
 def _array_records(path: Path) -> Iterator[bytes]:

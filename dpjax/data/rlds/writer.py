@@ -184,7 +184,7 @@ def save_info(info: DatasetInfo, path: Path, lengths: list[int], size: int) -> N
         filetype_suffix="array_record",
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
     )
-    # The number of episodes per file, which `records.read_shards` verifies.
+    # The number of episodes per file, which `shards.read_split` verifies.
     split = tfds.core.SplitInfo(
         name="train", shard_lengths=lengths, num_bytes=size, filename_template=template
     )
