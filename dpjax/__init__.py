@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dpjax.inference.controller import Controller as Controller
     from dpjax.inference.compiled import CompiledPolicy as CompiledPolicy
     from dpjax.inference.exported import load as load_exported
+    from dpjax.serving.client import RemotePolicy as RemotePolicy
 
     # What a policy is, and how one is built.
     from dpjax.policies.base import Denoiser as Denoiser, Encoder as Encoder, Policy as Policy

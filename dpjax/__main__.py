@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "score a policy in its simulator",
     "validate": "score checkpoints on held-out demonstrations",
     "sample": "action chunks for one observation, timed",
+    "serve": "a policy over the network, for robots",
     "demos": "make demonstrations with a policy or a scripted expert",
     "export": "a policy as one file for other programs",
     "import_weights": "a checkpoint of another library -> a run folder",

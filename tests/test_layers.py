@@ -9,10 +9,10 @@ ROOT = Path(__file__).parents[1] / "dpjax"
 # From what knows nothing to what knows everything; the drawing is in docs/architecture.md.
 PACKAGES = (
     *("core", "ops", "diffusion", "nets", "data", "inference", "policies", "tasks", "convert"),
-    *("interop", "training", "evaluation", "robot", "config", "runs", "check", "export"),
+    *("interop", "training", "evaluation", "serving", "robot", "config", "runs", "check", "export"),
 )
 COMMANDS = (
-    *("train", "evaluate", "validate", "sample", "demos"),
+    *("train", "evaluate", "validate", "sample", "demos", "serve"),
     *("import_weights", "export_weights"),
 )
 OTHERS = ("__init__", "__main__")  # the public API and `dpjax <command>`; not imported from below

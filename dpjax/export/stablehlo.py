@@ -145,6 +145,7 @@ def describe(run: Run, args: argparse.Namespace, data: bytes) -> dict[str, Any]:
         "run": str(args.run),
         "checkpoint": run.step,
         "task": run.config.task,
+        "columns": run.config.data.columns.to_dict(),  # {column: path inside an RLDS step}
         "sampler": f"{run.config.sampler.name}-{run.config.sampler.num_steps}",
         "batch": args.batch,
         "platforms": args.platforms,

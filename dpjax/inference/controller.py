@@ -199,6 +199,11 @@ def advance(chunk: np.ndarray, steps: int) -> np.ndarray:
     return np.concatenate([chunk[:, steps:], unknown], axis=1)
 
 
+def from_now(chunk: np.ndarray, observed: int) -> np.ndarray:
+    """The actions [B, Tp - To + 1, Da] of chunks [B, Tp, Da] from the present on, by (1)."""
+    return chunk[:, observed - 1 :]
+
+
 def is_finite(chunk: np.ndarray) -> np.ndarray:
     """For each of the chunks [B, Tp, Da], whether all its numbers are finite: bool [B]."""
     return np.isfinite(chunk.reshape(len(chunk), -1)).all(axis=1)

@@ -1,0 +1,197 @@
+"""Serves a policy to robots: openpi's websocket protocol, for several clients at once.
+
+python -m dpjax.serve --run runs/demo [--port 8000] [--reply chunk|step] [--follow]
+python -m dpjax.serve --exported policy.stablehlo
+"""
+
+import argparse
+from collections.abc import Sequence
+import json
+import logging
+import os
+from pathlib import Path
+import signal
+import threading
+import time
+
+from dpjax.core import errors, runtime
+from dpjax.core.errors import UserError
+from dpjax.runs import served
+from dpjax.serving import access, session, worker
+from dpjax.serving.connection import Service
+from dpjax.serving.follow import Follower
+from dpjax.serving.metrics import Counts
+from dpjax.serving.server import Limits, Server
+
+TOKEN = "DPJAX_TOKEN"  # an environment variable: every user of a machine sees command lines
+
+log = logging.getLogger("dpjax")
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command-line arguments, checked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dpjax.serve",
+        description="Serve a policy by openpi's websocket protocol. The token that clients must "
+        f"present is the environment variable {TOKEN}.",
+    )
+    add = parser.add_argument
+    # What is served.
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="a run folder, or the name of a policy such as pusht_demo")
+    source.add_argument("--exported", help="a .stablehlo file of dpjax.export; needs no networks")
+    add("--steps", type=int, help="sampling steps S (default: the run's)")
+    add("--sampler", help="default: the run's")
+    add("--weights", choices=("ema", "raw"), default="ema")
+    add("--checkpoint", type=int, help="training step (default: the newest good checkpoint)")
+    add("--follow", action="store_true", help="serve newer checkpoints as they are written")
+    # How it answers.
+    add("--reply", choices=("chunk", "step"), default="chunk", help="actions: a chunk, or one")
+    add("--delay", type=int, default=0, help="control steps until a chunk takes over (default 0)")
+    add("--rename", action="append", default=[], metavar="NAME=COLUMN", help="of observations")
+    add("--metadata", help="a JSON file that replaces the first message to a client")
+    add("--seed", type=int, help="of the noise; default: another one each time")
+    # Who may connect, and to what.
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    add("--port", type=int, default=8000, help="0 for any that is free (default 8000)")
+    add("--open", action="store_true", help="allow other machines to connect without a token")
+    add("--cert", help="PEM file of a certificate: serve with TLS (wss://)")
+    add("--key", help="PEM file of its key")
+    add("--clients", type=int, default=64, help="at the same time (default 64)")
+    add("--batch", type=int, default=16, help="examples sampled at once (default 16)")
+    args = parser.parse_args(argv)
+    for name, lowest, highest in (
+        *(("clients", 1, 10000), ("batch", 1, 1024), ("port", 0, 65535)),
+        ("delay", 0, 1000),
+    ):
+        if not lowest <= getattr(args, name) <= highest:
+            raise UserError(
+                f"--{name} {getattr(args, name)} must be from {lowest} to {highest}.", argument=name
+            )
+    if args.key and not args.cert:
+        raise UserError("--key is the key of a certificate: give --cert too.")
+    return args
+
+
+def read_names(pairs: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """{name in a message: column} of --rename."""
+    names = {}
+    for pair in pairs:
+        name, _, column = pair.partition("=")
+        if not name or column not in columns:
+            raise UserError(
+                f"--rename {pair}: expected NAME=COLUMN; {errors.choices(column, columns)}."
+            )
+        names[name] = column
+    return names
+
+
+def read_metadata(path: str | None) -> dict | None:
+    """The JSON object of --metadata; None without it."""
+    if path is None:
+        return None
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"--metadata {path}: not a JSON file ({error}).") from None
+    if not isinstance(content, dict):
+        raise UserError(f"--metadata {path}: not a JSON object.")
+    return content
+
+
+def read_token(args: argparse.Namespace) -> str | None:
+    """The token of the environment; raises UserError if it is empty, or missing where needed."""
+    token = os.environ.get(TOKEN)
+    try:
+        access.check_public(args.host, token, is_open=args.open)
+    except UserError as error:
+        raise UserError(
+            f"{error} Set {TOKEN} in the environment, or give --open to let everybody in."
+        ) from None
+    if args.host not in access.LOOPBACK and not args.cert:
+        log.warning(
+            "--host %s without --cert: observations%s cross the network unencrypted. Use --cert, "
+            "or a tunnel.",
+            args.host,
+            " and the token" if token else "",
+        )
+    return token
+
+
+def stop_on_signals(server: Server) -> None:
+    """SIGTERM and SIGINT answer what has come and end the server; a second one ends it at once."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        # In a thread of its own: a handler interrupts the main thread wherever it is, perhaps
+        # with a lock that stopping needs.
+        threading.Thread(target=server.stop, daemon=True).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = arguments(argv)
+    token = read_token(args)
+    tls = access.tls_context(args.cert, args.key) if args.cert else None
+    metadata = read_metadata(args.metadata)
+
+    # 1. The policy, and what its clients must send.
+    source = served.from_run(args) if args.run else served.from_exported(args)
+    contract = source.contract._replace(names=read_names(args.rename, source.contract.columns))
+    served.check_delay(source, args.delay)
+    counts = Counts()
+    service = Service(
+        contract=contract,
+        worker=worker.Worker(counts, source.max_batch or args.batch),
+        counts=counts,
+        version=source.version,
+        reply=args.reply,
+        delay=args.delay,
+        seed=args.seed,
+        metadata=metadata,
+    )
+
+    # 2. Listen at once, so that a port in use is reported before a minute of compilation. Clients
+    # wait for their first message until everything is compiled.
+    server = Server(
+        service,
+        host=args.host,
+        port=args.port,
+        token=token,
+        tls=tls,
+        limits=Limits(clients=args.clients),
+    )
+    port = server.start()
+    stop_on_signals(server)
+    start = time.perf_counter()
+    worker.warm_up(source.version, contract.obs_shapes, service.worker.max_batch)
+    session.warm_up(contract.observed, contract.executed)
+    server.is_ready.set()
+    scheme = "wss" if tls else "ws"
+    print(
+        f"serving {source.name} at {scheme}://{args.host}:{port} (--reply {args.reply}), ready "
+        f"after {time.perf_counter() - start:.1f} s of compilation; send "
+        f"{', '.join(contract.columns)}",
+        flush=True,
+    )
+
+    # 3. Serve. Sampling stays in the main thread, whose memory is kept between calls (`runtime`).
+    if args.follow:
+        Follower(service, source.newest, source.load, current=source.current).start()
+    service.worker.run()
+    server.join()
+    print(f"served {counts['requests']} requests of {counts['episodes']} episodes", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    # As in config.flags.run, which needs the libraries of training.
+    logging.basicConfig(level=logging.INFO, format="dpjax: %(message)s", force=True)
+    for name in ("absl", "jax", "orbax"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    runtime.set_up()
+    runtime.use_cache()
+    errors.run(main)
