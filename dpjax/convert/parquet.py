@@ -59,6 +59,11 @@ def _read_group(file: Path, modified: int, number: int, columns: tuple[str, ...]
         return opened.read_row_group(number, columns=list(columns))
 
 
+def column_names(file: Path) -> list[str]:
+    """The names of a file's columns; only its footer is read."""
+    return list(_open(file, ()).schema_arrow.names)
+
+
 def read_rows(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """All rows as dicts of Python values; raises a UserError if one of them is null."""
     # All rows are kept, but they are read by row group, because `_read_group` bounds the size.

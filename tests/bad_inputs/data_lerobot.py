@@ -88,16 +88,17 @@ def lerobot_shape_that_is_none(folder):
     return _v2(folder, "meta/info.json: expected LeRobot's keys", info={"features": features})
 
 
-def lerobot_gap_in_the_episodes(folder):
-    case = _v2(folder, "total_episodes: expected episodes 0 to 2 in meta/")
+def lerobot_the_same_episode_twice(folder):
+    case = _v2(folder, "total_episodes: expected episodes 0 to 2 in meta/, got episode 2 twice")
     file = case.arguments[1] / "meta" / "episodes.jsonl"
-    file.write_text(file.read_text().replace('"episode_index": 1', '"episode_index": 5'))
+    file.write_text(file.read_text().replace('"episode_index": 1', '"episode_index": 2'))
     return case
 
 
 def lerobot_parquet_missing(folder):
-    case = _v2(folder, "episode_000001.parquet: missing")
-    _parquet(case.arguments[1]).unlink()
+    case = _v2(folder, "episode_000000.parquet: missing")
+    for i in range(3):
+        _parquet(case.arguments[1], i).unlink()
     return case
 
 
@@ -167,13 +168,14 @@ def lerobot_times_that_fall(folder):
 
 
 def lerobot_video_missing(folder):
-    case = _v2(folder, "episode_000001.mp4: missing")
-    _video(case.arguments[1]).unlink()
+    case = _v2(folder, "episode_000000.mp4: missing")
+    for i in range(3):
+        _video(case.arguments[1], i).unlink()
     return case
 
 
 def lerobot_video_shorter_than_the_data(folder):
-    case = _v2(folder, "episode_000001.mp4: expected a frame within", "step 9", "3 of 12 steps")
+    case = _v2(folder, "episode_000001.mp4: 9 frames for 12 rows: the film is shorter")
     foreign_sets.write_video(_video(case.arguments[1]), foreign_sets.make_frames()[1][:9])
     return case
 
