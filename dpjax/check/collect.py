@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from dpjax import tasks
+from dpjax.check import looks
 from dpjax.check.context import Context
 from dpjax.check.rules import config as config_rules
 from dpjax.config import build, cameras, checks, dataset, recipes, sources
@@ -13,11 +14,10 @@ from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.types import ACTION
 from dpjax.data import episodes as episodes_lib
-from dpjax.data import frames, loader, mixture, rlds
+from dpjax.data import loader, mixture, rlds
 from dpjax.data.episodes import Episodes
 from dpjax.data.rlds import reader
 
-FRAMES = 48  # frames per camera that are examined, evenly spread, each with the next one
 MAX_STEPS = 50_000  # steps that training checks before it starts; of more, every k-th episode
 CLOCK_NAMES = ("timestamp", "timestamps", "time")  # last part of the path of recorded times
 
@@ -88,7 +88,9 @@ def from_config(config: ConfigDict) -> Context:
             for path, clock in part.clocks.items()
         },
         fps=float(reader.metadata(first).get("fps", 0.0)),
-        frames=_sample_frames(train),
+        rates={d: float(reader.metadata(d).get("fps") or 0.0) for d in directories},
+        frames=looks.sample_pairs(train),
+        looks=looks.look_at_episodes(train, val),
     )
 
 
@@ -233,16 +235,3 @@ def _prefix(part: _DataSet, directory: str) -> _DataSet:
         train_labels=[f"{directory}: {label}" for label in part.train_labels],
         val_labels=[f"{directory}: {label}" for label in part.val_labels],
     )
-
-
-def _sample_frames(train: Episodes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """FRAMES pairs of consecutive frames per camera, see `Context.frames`."""
-    # All steps but the last one of each episode, which has no next frame.
-    steps = np.setdiff1d(np.arange(train.ends[-1]), train.ends - 1)
-    if not len(steps):  # all episodes have one step
-        return {}
-    # Evenly spread over the data; `unique` drops repetitions if there are fewer than FRAMES steps.
-    steps = steps[np.unique(np.linspace(0, len(steps) - 1, FRAMES).astype(np.int64))]
-    pairs = np.stack([steps, steps + 1], axis=1)  # [n, 2]
-    images = frames.split(train.columns)[1]
-    return {name: (steps, x.read(pairs)) for name, x in images.items()}

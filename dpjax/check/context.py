@@ -10,7 +10,12 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 import numpy as np
 
-from dpjax.core.normalizer import Normalizer
+from dpjax.check.looks import Looks
+from dpjax.config import normalization as settings
+from dpjax.core.dims import describe_dims as describe_dims
+from dpjax.core.dims import enumerate_some as enumerate_some
+from dpjax.core.normalizer import Normalizer, to_network
+from dpjax.core.scaling import Scaling
 from dpjax.core.types import ACTION
 from dpjax.data import frames
 from dpjax.data.episodes import Episodes
@@ -18,7 +23,6 @@ from dpjax.data.rlds.reader import Feature
 from dpjax.policies import representations
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
-SHOWN = 6  # number of dims or episodes that a message lists; it counts the others
 
 
 class Finding(NamedTuple):
@@ -29,12 +33,15 @@ class Finding(NamedTuple):
     rule: name of the rule function.
     reason: what is wrong, in one sentence without a full stop.
     remedy: what to do about it, in the same form, with the config key to change and its new value.
+    changes: the same for a program, if one line mends it: "config.key=value", or an option of
+        dpjax.convert such as "--trim-idle". Empty if a person has to decide or to record.
     """
 
     severity: str
     rule: str
     reason: str
     remedy: str
+    changes: tuple[str, ...] = ()
 
 
 class Context(NamedTuple):
@@ -56,6 +63,8 @@ class Context(NamedTuple):
     fps: steps per second according to the data set; 0 if unknown.
     frames: {camera: (steps [n], uint8 [n, 2, H, W, 3])}: a sample of the training steps, and for
         each of them the camera's frame and the next frame.
+    looks: {camera: Looks}: what a few frames of every episode show.
+    rates: {directory: steps per second} of each data set; 0 if unknown.
     """
 
     # Shapes: N recorded training steps. M rows of `represented`: relative actions have one row per
@@ -76,6 +85,8 @@ class Context(NamedTuple):
     clocks: Mapping[str, Episodes] = {}
     fps: float = 0.0
     frames: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+    looks: Mapping[str, Looks] = {}
+    rates: Mapping[str, float] = {}
 
     @property
     def numbers(self) -> dict[str, np.ndarray]:
@@ -116,21 +127,25 @@ def same_episode(ends: np.ndarray) -> np.ndarray:
 
 def normalization(context: Context, key: str) -> str:
     """The mode that normalizes a key: "limits", "gaussian", "quantile" or "identity"."""
-    # A key's own mode comes before that of all actions or all observations.
-    config = context.config.normalize
-    return config.per_key.get(key, config.action if key == ACTION else config.obs)
+    return settings.mode(context.config, key)
 
 
-def normalization_key(key: str) -> str:
-    """The config key that sets how a key of the data is normalized."""
-    return f"config.normalize.{ACTION if key == ACTION else f'per_key.{key}'}"
+def normalization_key(context: Context, key: str) -> str:
+    """The config key that decides how a key of the data is normalized."""
+    return settings.deciding_key(context.config, key)
+
+
+def scaling_of(context: Context, key: str) -> Scaling:
+    """Which represented dims [D'] of a key are constant or move little, as the normalizer does."""
+    rotations = represented_rotations(context, key)
+    return settings.measure(context.config, key, context.represented[key], rotations)
 
 
 def normalize(context: Context, key: str, x: np.ndarray) -> np.ndarray:
     """Normalizes represented values [..., D'] of a key."""
     # In numpy: the normalizer's arrays may be on a device.
     normalizer = context.normalizer
-    return (x - np.asarray(normalizer.offset[key])) / np.asarray(normalizer.scale[key])
+    return to_network(x, np.asarray(normalizer.offset[key]), np.asarray(normalizer.scale[key]))
 
 
 def recorded_rotations(context: Context, key: str) -> np.ndarray:
@@ -172,28 +187,16 @@ def is_binary(x: np.ndarray) -> np.ndarray:
 
 def describe_step(context: Context, step: int) -> str:
     """Names a training step by its episode and its number in it: "episode 3, step 17"."""
+    return describe_step_of(context.train, step, context.labels)
+
+
+def describe_step_of(episodes: Episodes, step: int, labels: Sequence[str] = ()) -> str:
+    """Names a step of some episodes, by their labels or by their numbers."""
     # side="right": the first episode that ends after the step.
-    e = int(np.searchsorted(context.train.ends, step, side="right"))
-    return f"{context.labels[e]}, step {step - context.train.starts[e]}"
-
-
-def describe_dims(key: str, dims: Sequence[int]) -> str:
-    """Lists dims of a key, consecutive ones as a range: "state[0-3, 7]"."""
-    dims = sorted(int(d) for d in dims)
-    # A new range starts at every dim that does not follow its predecessor.
-    cuts = [i for i in range(1, len(dims)) if dims[i] != dims[i - 1] + 1]
-    ranges = [dims[a:b] for a, b in zip([0, *cuts], [*cuts, len(dims)])]
-    texts = [f"{part[0]}" if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in ranges]
-    return f"{key}[{enumerate_some(texts)}]"
+    e = int(np.searchsorted(episodes.ends, step, side="right"))
+    return f"{labels[e] if labels else f'episode {e}'}, step {step - episodes.starts[e]}"
 
 
 def count(number: int, noun: str) -> str:
     """A number and its noun: "1 window", "2,000 windows"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def enumerate_some(items: Sequence) -> str:
-    """The first SHOWN items, separated by commas, and the number of the others."""
-    # A message stays one line, however many dims or episodes a data set has.
-    more = [f"… ({len(items) - SHOWN} more)"] if len(items) > SHOWN else []
-    return ", ".join([*map(str, items[:SHOWN]), *more])

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dpjax.check.context import Context, count, normalization, normalize
+from dpjax.check.looks import LOOKS
 
 
 def overview(context: Context) -> list[str]:
@@ -21,6 +22,9 @@ def overview(context: Context) -> list[str]:
     if context.frames:
         frames = [f"{len(steps)} of {name}" for name, (steps, _) in context.frames.items()]
         lines.append(f"frames looked at, each with the next one: {', '.join(frames)}")
+    if context.looks:
+        looks = [f"{x.steps.size:,} of {name}" for name, x in context.looks.items()]
+        lines.append(f"frames decoded, {LOOKS} per episode: {', '.join(looks)}")
     return lines
 
 

@@ -114,13 +114,15 @@ def test_large_inputs_of_the_network_are_named():
     assert not data.large_inputs(cases.changed(grow))
 
 
-def test_a_gripper_is_noted_and_limits_suits_it():
-    def close(episode):
-        episode["action"][:20, 1] = -1
-        episode["action"][20:, 1] = 1
+def test_a_dim_that_moves_little_is_a_warning_whose_key_decides_otherwise():
+    def rest(episode):
+        episode["state"][:, 1] = 7 + 1e-4 * episode["state"][:, 0]
 
-    finding = cases.only(data.binary_actions(cases.changed(close)))
-    assert "-1, 1" in finding.reason and finding.remedy.startswith("nothing")
-    config = cases.make_config(normalize__action="quantile")
-    context = cases.changed(close, config=config)
-    assert "=limits" in cases.only(data.binary_actions(context)).remedy
+    context = cases.changed(rest)
+    finding = cases.only(data.little_motion(context))
+    assert finding.severity == "warning" and "state[1]" in finding.reason
+    (change,) = finding.changes
+    assert change in finding.remedy and change.startswith("config.normalize.min_range=")
+    config = cases.make_config(normalize__min_range=float(change.split("=")[1]))
+    assert not data.little_motion(cases.changed(rest, config=config))
+    assert not data.little_motion(cases.context())

@@ -72,3 +72,37 @@ def test_a_quaternion_of_another_length_is_recognized_by_its_name():
     finding = cases.only(motion.quaternions(with_quaternions(turning(scale=1.2))))
     assert "pose_quat[0-3]" in finding.reason and "0.2" in finding.reason
     assert not motion.quaternions(with_quaternions(turning()))
+
+
+def test_an_angle_that_mostly_rests_and_wraps_once_is_named():
+    train = cases.episodes()
+    for episode in train:
+        episode["state"][:, 2] = 3.0
+    # pi is passed in two steps of one episode: 3.0, 3.1, -3.08, -2.98 = 3.3.
+    train[5]["state"][20:, 2] = [3.1, 3.2 - 2 * np.pi, *[3.3 - 2 * np.pi] * 18]
+    finding = cases.only(motion.angle_wraps(cases.context(train)))
+    assert "first at episode 5, step 20" in finding.reason
+    assert "without them it runs from 3 to 3.3" in finding.reason
+
+
+def commanded(wrap, turn=2 * np.pi):
+    """Episodes in which an angle goes around; the command is that of the next step."""
+    rng = np.random.default_rng(1)
+    train = cases.episodes()
+    for episode in train:
+        angle = rng.uniform(-0.5, 0.5) * turn + 0.01 * turn * np.arange(41)
+        wrapped = (angle + turn / 2) % turn - turn / 2
+        episode["state"][:, 2] = wrapped[:40]
+        # State plus change, which nobody has wrapped, or the wrapped sum.
+        target = wrapped[:40] + 0.01 * turn
+        episode["action"][:, 0] = (target + turn / 2) % turn - turn / 2 if wrap else target
+    return cases.context(train)
+
+
+@pytest.mark.parametrize("turn, unit", [(2 * np.pi, "radians"), (360.0, "degrees")])
+def test_a_command_beyond_the_turn_of_its_state_is_named(turn, unit):
+    finding = cases.only(motion.turns_apart(commanded(wrap=False, turn=turn)))
+    assert f"action[0] and state[2] are the same angle in {unit}" in finding.reason
+    assert "a whole turn apart at" in finding.reason and "wrap the command" in finding.remedy
+    assert not motion.turns_apart(commanded(wrap=True, turn=turn))
+    assert not motion.turns_apart(cases.context())

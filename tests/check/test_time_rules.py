@@ -1,4 +1,4 @@
-"""What the check finds about padded windows, waiting, clocks and rates."""
+"""What the check finds about padded windows, waiting."""
 
 import re
 
@@ -50,45 +50,3 @@ def test_slow_is_not_still():
             x[:20] = slow
 
     assert not time.idle_steps(cases.changed(crawl))
-
-
-def test_an_observation_that_counts_the_steps_is_named():
-    def count(episode):
-        episode["state"][:, 2] = np.arange(40) * 0.1
-
-    finding = cases.only(time.clock_observed(cases.changed(count)))
-    assert "state[2]" in finding.reason and "0.1" in finding.reason
-    assert not time.clock_observed(cases.context())
-
-
-def test_a_chunk_of_moments_is_noted_if_the_rate_is_known():
-    assert "0.16 s" in cases.only(time.short_chunks(cases.context(fps=50.0))).reason  # 8 steps
-    assert not time.short_chunks(cases.context(fps=10.0))
-    assert not time.short_chunks(cases.context())
-
-
-def test_a_clock_of_another_rate_than_the_data_set_gives_is_named():
-    context = cases.context(clocks={"t": cases.clock(np.arange(10) / 10, [10])}, fps=30.0)
-    finding = cases.only(time.rate_mismatch(context))
-    assert "t makes 10 steps per second" in finding.reason and "30" in finding.reason
-    assert not time.rate_mismatch(context._replace(fps=10.0))
-    assert not time.rate_mismatch(context._replace(fps=0.0))
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        (lambda t: t, None),
-        (lambda t: t + 0.5 * (np.arange(20) > 13), "gap of more than 1.5 times the usual 0.1"),
-        (lambda t: t - 0.5 * (np.arange(20) == 13), "does not increase after 1 step"),
-        (lambda t: 1.7e9 + t, "does not increase"),
-    ],
-)
-def test_clocks_that_leave_gaps_or_stand_still_are_named(change, words):
-    times = np.tile(np.arange(10) * 0.1, 2)
-    clock = cases.clock(change(times), [10, 20])
-    findings = time.irregular_clock(cases.context(clocks={"t": clock}))
-    assert bool(findings) == bool(words)
-    if words:
-        assert any(words in finding.reason for finding in findings)
-        assert "readable episode" in findings[0].reason

@@ -4,7 +4,19 @@ from collections.abc import Callable, Sequence
 import logging
 
 from dpjax.check.context import SEVERITIES, Context, Finding
-from dpjax.check.rules import actions, config, data, images, motion, split, time
+from dpjax.check.rules import (
+    actions,
+    clocks,
+    config,
+    data,
+    edges,
+    grippers,
+    images,
+    lag,
+    motion,
+    split,
+    time,
+)
 
 Rule = Callable[[Context], list[Finding]]
 
@@ -24,14 +36,18 @@ RULES: tuple[Rule, ...] = (
     # Values of single dims.
     data.bad_episodes,
     data.constant_dims,
+    data.little_motion,
     data.constant_in_training,
     data.outliers,
     data.heavy_tails,
     data.flattened_by_quantile,
     data.large_inputs,
-    data.binary_actions,
+    grippers.binary_actions,
+    grippers.rare_values,
+    edges.dummy_steps,
     # Motion from step to step.
     motion.angle_wraps,
+    motion.turns_apart,
     motion.action_jumps,
     motion.quaternions,
     # Actions: what they mean, and what sampling does to them.
@@ -40,13 +56,16 @@ RULES: tuple[Rule, ...] = (
     actions.copied_observation,
     actions.action_type,
     actions.leader_offset,
+    lag.state_lag,
+    lag.future_observed,
     # Time: padding, waiting, clocks and rates.
     time.padded_windows,
     time.idle_steps,
-    time.clock_observed,
-    time.irregular_clock,
-    time.short_chunks,
-    time.rate_mismatch,
+    clocks.clock_observed,
+    clocks.irregular_clock,
+    clocks.short_chunks,
+    clocks.rate_mismatch,
+    clocks.mixed_rates,
     # The set of episodes: number, lengths, copies, the split.
     split.few_episodes,
     split.odd_lengths,
@@ -63,7 +82,7 @@ RULES: tuple[Rule, ...] = (
 )
 # Rules that are not applied when training starts, since reading the data and fitting the normalizer
 # log the same.
-LOGGED_ELSEWHERE = (data.outliers, data.constant_dims, split.short_episodes)
+LOGGED_ELSEWHERE = (data.outliers, data.constant_dims, data.little_motion, split.short_episodes)
 
 log = logging.getLogger("dpjax")
 

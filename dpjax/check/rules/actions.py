@@ -49,7 +49,7 @@ def clipped_actions(context: Context) -> list[Finding]:
         f"{normalization(context, ACTION)!r}: the policy can never output these "
         f"({describe_dims(ACTION, dims)})"
     )
-    remedy = f"set {normalization_key(ACTION)}=limits, or config.sampler.clip=inf"
+    remedy = f"set {normalization_key(context, ACTION)}=limits, or config.sampler.clip=inf"
     return [Finding("warning", "clipped_actions", reason, remedy)]
 
 
@@ -138,8 +138,8 @@ def match_observations(context: Context) -> dict[int, Match]:
     # Each action dim is compared with each observed dim, by value and by change. The observed dim
     # with the largest correlation is kept.
     for key, x in context.observed.items():
-        absolute = _correlation(action, x[1:][pairs])  # [Da, D]
-        change = _correlation(action, np.diff(x, axis=0)[pairs])  # [Da, D]
+        absolute = correlation(action, x[1:][pairs])  # [Da, D]
+        change = correlation(action, np.diff(x, axis=0)[pairs])  # [Da, D]
         for d in dims:
             best = int(np.argmax(np.maximum(absolute[d], change[d])))
             match = Match(key, best, float(absolute[d, best]), float(change[d, best]))
@@ -148,7 +148,7 @@ def match_observations(context: Context) -> dict[int, Match]:
     return matches
 
 
-def _correlation(a, b):
+def correlation(a, b):
     """[Da, D]: Pearson correlation of each column of a [N, Da] with each column of b [N, D].
 
     A constant column has the correlation 0 with all others.

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dpjax.check import context as contexts
 from dpjax.check.context import Context, Finding, count, enumerate_some
 from dpjax.data.rlds.reader import OF_THE_STEP
 
@@ -221,11 +222,14 @@ def pretrained_units(context: Context) -> list[Finding]:
     Remedy: normalize images by ImageNet's mean and standard deviation.
     """
     config = context.config
-    mode = config.normalize.image  # applies to all cameras
-    if not (config.cameras and config.encoder.weights and mode != "imagenet"):
+    wrong = [key for key in config.cameras if contexts.normalization(context, key) != "imagenet"]
+    if not (wrong and config.encoder.weights):
         return []
-    reason = f"config.encoder.weights are ImageNet's, but config.normalize.image is {mode!r}"
-    remedy = "set config.normalize.image=imagenet"
+    # The cameras share a key, unless some have a mode of their own.
+    decided = list(dict.fromkeys(contexts.normalization_key(context, key) for key in wrong))
+    modes = " and ".join(dict.fromkeys(repr(contexts.normalization(context, key)) for key in wrong))
+    reason = f"config.encoder.weights are ImageNet's, but {' and '.join(decided)} is {modes}"
+    remedy = f"set {', '.join(f'{key}=imagenet' for key in decided)}"
     return [Finding("warning", "pretrained_units", reason, remedy)]
 
 

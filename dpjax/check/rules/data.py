@@ -1,21 +1,26 @@
 """Rules about the values of single columns, independent of their meaning."""
 
+import re
+
 import numpy as np
 
 from dpjax.check.context import (
     Context,
     Finding,
     describe_dims,
-    enumerate_some,
-    is_binary,
     normalization,
     normalization_key,
     normalize,
     represented_rotations,
+    scaling_of,
 )
+from dpjax.core import normalizer as normalizers
+from dpjax.core import scaling
 from dpjax.core.types import ACTION
 from dpjax.data import checks
 
+# The change of a config inside a sentence.
+_KEY = re.compile(r"config\.normalize\.min_range=\S+")
 # Largest ratio of a dim's range to the range of its middle 98 %. It is about 2 for a Gaussian and
 # 1 for a uniform distribution.
 HEAVY = 10.0
@@ -51,11 +56,9 @@ def constant_dims(context: Context) -> list[Finding]:
     never been trained on. If no dim of the action moves, there is nothing to learn.
     Remedy: record data in which they move.
     """
-    least = context.config.normalize.min_range
-    still = {key: np.ptp(x, axis=0) < least for key, x in context.numbers.items()}  # bool [D]
-    # The normalizer treats dims with a range below min_range as constant; so does this rule.
+    still = {key: scaling_of(context, key).constant for key in context.represented_numbers}
     if still[ACTION].all():
-        reason = f"no dim of the action moves by more than {least:g} (config.normalize.min_range)"
+        reason = "no dim of the action moves by more than 1e-6 of its size"
         remedy = "check config.data.columns.action: there is nothing to learn"
         return [Finding("error", "constant_dims", reason, remedy)]
     dims = [
@@ -63,11 +66,31 @@ def constant_dims(context: Context) -> list[Finding]:
     ]
     if not dims:
         return []
-    reason = f"constant to {least:g} over the training data: {', '.join(dims)}"
+    reason = f"constant over the training data: {', '.join(dims)}"
     remedy = (
         "nothing if they are constant on the robot too; otherwise record data in which they move"
     )
     return [Finding("note", "constant_dims", reason, remedy)]
+
+
+def little_motion(context: Context) -> list[Finding]:
+    """Finds dims that move by less than 1e-3 of their size, or of the widest dim beside them.
+
+    Why: an action is scaled by its own range and learned, noise or not; an observation is scaled
+    by the largest range of its column and hardly seen.
+    Remedy: config.normalize.min_range, which says in the data's units what counts as motion.
+    """
+    lines = [
+        line.replace("min_range=", "config.normalize.min_range=")
+        for key in context.represented_numbers
+        for line in normalizers.describe(key, scaling_of(context, key))
+    ]
+    # The normalizer's own lines, of which those about these dims end in a remedy.
+    pairs = [line.split("; ") for line in lines if "; " in line]
+    return [
+        Finding("warning", "little_motion", reason, remedy, tuple(_KEY.findall(remedy)))
+        for reason, remedy in pairs
+    ]
 
 
 def constant_in_training(context: Context) -> list[Finding]:
@@ -77,7 +100,6 @@ def constant_in_training(context: Context) -> list[Finding]:
     Remedy: train on episodes in which they do.
     """
     findings = []
-    least = context.config.normalize.min_range
     for key, x in context.numbers.items():
         # Without a split there is nothing to compare with.
         val = context.val.columns.get(key)
@@ -85,7 +107,8 @@ def constant_in_training(context: Context) -> list[Finding]:
             continue
         # A dim that is constant in training equals its mean there.
         distance = np.abs(val - x.mean(0)).max(0)  # [D], largest difference from that constant
-        dims = np.flatnonzero((np.ptp(x, axis=0) < least) & (distance > least))
+        least = np.maximum(scaling.CONSTANT * np.abs(x).max(0), context.config.normalize.min_range)
+        dims = np.flatnonzero((np.ptp(x, axis=0) <= least) & (distance > least))
         if len(dims):
             described = describe_dims(key, dims)
             reason = f"constant in training, but not in the held-out episodes: {described}"
@@ -106,7 +129,7 @@ def outliers(context: Context) -> list[Finding]:
     for key, x in context.numbers.items():
         for outlier in checks.outliers({key: x}, context.train.ends):
             reason = outlier.describe(context.labels[outlier.episode])
-            remedy = f"repair the data, or set {normalization_key(key)}=quantile"
+            remedy = f"repair the data, or set {normalization_key(context, key)}=quantile"
             findings.append(Finding("warning", "outliers", reason, remedy))
     return findings
 
@@ -139,7 +162,7 @@ def heavy_tails(context: Context) -> list[Finding]:
         )
         remedy = (
             "look at the extremes; if they do not belong to the task, set "
-            f"{normalization_key(key)}=quantile"
+            f"{normalization_key(context, key)}=quantile"
         )
         findings.append(Finding("warning", "heavy_tails", reason, remedy))
     return findings
@@ -153,20 +176,14 @@ def flattened_by_quantile(context: Context) -> list[Finding]:
     Remedy: normalize by "limits".
     """
     findings = []
-    least = context.config.normalize.min_range
-    for key, x in context.represented_numbers.items():
+    for key in context.represented_numbers:
         if normalization(context, key) != "quantile":
             continue
-        # The normalizer's own two quantiles [D'].
-        q = context.config.normalize.quantile
-        low, high = np.quantile(x, [q, 1 - q], axis=0)
-        # Equal quantiles, but different minimum and maximum.
-        flat = (high - low < least) & (np.ptp(x, axis=0) >= least)
-        dims = np.flatnonzero(flat & ~represented_rotations(context, key))
+        dims = np.flatnonzero(scaling_of(context, key).flat)
         if len(dims):
             described = describe_dims(key, dims)
             reason = f"constant to 'quantile', although some steps differ: {described}"
-            remedy = f"set {normalization_key(key)}=limits"
+            remedy = f"set {normalization_key(context, key)}=limits"
             findings.append(Finding("warning", "flattened_by_quantile", reason, remedy))
     return findings
 
@@ -191,27 +208,6 @@ def large_inputs(context: Context) -> list[Finding]:
             f"{describe_dims(key, dims)} reach the network beyond ±{LARGE:g}: {key}[{d}] up to "
             f"{largest[d]:.4g}, normalized by {normalization(context, key)!r}"
         )
-        remedy = f"set {normalization_key(key)}=limits, which gives [-1, 1]"
+        remedy = f"set {normalization_key(context, key)}=limits, which gives [-1, 1]"
         findings.append(Finding("warning", "large_inputs", reason, remedy))
     return findings
-
-
-def binary_actions(context: Context) -> list[Finding]:
-    """Notes action dims with exactly two values, such as a gripper's.
-
-    Why: "limits" maps the two values to -1 and 1, and the sampler's clip at ±1 keeps samples
-    between them; other modes may map them anywhere.
-    Remedy: normalize by "limits".
-    """
-    dims = np.flatnonzero(is_binary(context.action))
-    if not len(dims):
-        return []
-    # The message has the values of the first such dim only.
-    values = enumerate_some([f"{x:g}" for x in np.unique(context.action[:, dims[0]])])
-    reason = f"two values only ({values}), as a gripper's: {describe_dims(ACTION, dims)}"
-    if normalization(context, ACTION) == "limits":
-        remedy = "nothing: limits puts them at -1 and 1, where the sampler's clip keeps them"
-    else:
-        key = normalization_key(ACTION)
-        remedy = f"set {key}=limits: it puts them at -1 and 1, where the sampler's clip keeps them"
-    return [Finding("note", "binary_actions", reason, remedy)]

@@ -1,10 +1,10 @@
-"""Rules about cameras. They examine a sample of `collect.FRAMES` frames per camera."""
+"""Rules about cameras. They examine a sample of all frames, and a few frames of every episode."""
 
 import itertools
 
 import numpy as np
 
-from dpjax.check.context import Context, Finding, describe_step
+from dpjax.check.context import Context, Finding, count, describe_step, enumerate_some
 from dpjax.data import checks
 
 # Standard deviation of the pixels (0 to 255) below which a frame is plain: a lens cap, or a frame
@@ -56,7 +56,7 @@ def unscaled_pixels(context: Context) -> list[Finding]:
 
 
 def blank_frames(context: Context) -> list[Finding]:
-    """Finds frames of one colour, and cameras that are nearly black.
+    """Finds frames of one colour, and cameras that are nearly black, in a single episode too.
 
     Why: a lens cap, a frame that was never written, or another exposure than on the robot.
     Remedy: look at the recording.
@@ -68,12 +68,15 @@ def blank_frames(context: Context) -> list[Finding]:
         if now.max() == 1:  # `unscaled_pixels` reports it
             continue
         plain = now.std(1) < PLAIN  # bool [n]
-        if plain.any():
+        if reason := _blank_episodes(context, name):
+            pass  # it has looked at every episode, and says more
+        elif plain.any():
             first = describe_step(context, steps[np.argmax(plain)])
             reason = (
                 f"{plain.sum()} of {len(now)} frames of {name} that were looked at are one "
                 f"colour, first {first}"
             )
+        if reason:
             remedy = "look at the recording there; leave such episodes out"
             findings.append(Finding("warning", "blank_frames", reason, remedy))
         elif now.mean() < DARK:
@@ -81,6 +84,32 @@ def blank_frames(context: Context) -> list[Finding]:
             remedy = "check the exposure, and that the robot's camera delivers the same"
             findings.append(Finding("warning", "blank_frames", reason, remedy))
     return findings
+
+
+def _blank_episodes(context, name):
+    """A sentence about episodes with frames of one colour or black ones, or ""."""
+    if name not in context.looks:
+        return ""
+    look = context.looks[name]
+    blank = look.deviation < PLAIN  # bool [n, K]
+    # A dark episode is one among bright ones; a camera that is dark everywhere is another finding.
+    if np.median(look.mean) >= 2 * DARK:
+        blank |= look.mean < DARK
+    episodes = np.flatnonzero(blank.any(1))
+    if not len(episodes):
+        return ""
+    first = episodes[0]
+    step = look.steps[first, np.argmax(blank[first])]
+    return (
+        f"{name} shows one colour or black in {len(episodes)} of {count(len(blank), 'episode')} "
+        f"({_labels(context, look, episodes)}), first {context.labels[look.episodes[first]]}, "
+        f"step {step}"
+    )
+
+
+def _labels(context, look, chosen):
+    """Names some of the episodes that were looked at."""
+    return enumerate_some([context.labels[e] for e in look.episodes[chosen]])
 
 
 def frozen_camera(context: Context) -> list[Finding]:
@@ -99,12 +128,23 @@ def frozen_camera(context: Context) -> list[Finding]:
     for name, (steps, pixels) in context.frames.items():
         # Only pairs during which the robot moves: frames may be equal while it rests.
         pairs = pixels[moving[steps]]
-        if len(pairs) < MIN_PAIRS:
-            continue
-        same = (pairs[:, 0] == pairs[:, 1]).reshape(len(pairs), -1).all(1).mean()  # share
+        same = 0.0
+        if len(pairs) >= MIN_PAIRS:
+            same = (pairs[:, 0] == pairs[:, 1]).reshape(len(pairs), -1).all(1).mean()  # share
+        # Frames of one colour are equal too: `blank_frames` reports them.
+        look = context.looks.get(name)
+        frozen = look.same & look.moved & (look.deviation >= PLAIN).all(1) if look else np.zeros(0)
         if same > FROZEN_SHARE:
             reason = f"{same:.0%} of {name}'s frames equal the next one, though the robot moves"
             remedy = "check that the camera was recorded at the rate of the steps"
+            findings.append(Finding("warning", "frozen_camera", reason, remedy))
+        elif frozen.any():
+            reason = (
+                f"{name} shows the same frame from the first to the last step, though the robot "
+                f"moves, in {frozen.sum()} of {count(len(frozen), 'episode')} "
+                f"({_labels(context, look, np.flatnonzero(frozen))})"
+            )
+            remedy = "look at the recordings; leave these episodes out"
             findings.append(Finding("warning", "frozen_camera", reason, remedy))
     return findings
 

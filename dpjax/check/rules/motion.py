@@ -12,6 +12,7 @@ from dpjax.check.context import (
     recorded_rotations,
     step_sizes,
 )
+from dpjax.check.rules import edges
 from dpjax.core.types import ACTION
 
 JUMP = 10.0  # times the 99th percentile of a dim's changes; teleoperation does not move faster
@@ -19,6 +20,9 @@ JUMP_RANGE = 0.25  # share of a dim's range; smaller jumps are noise of a dim th
 TURNS = {"radians": 2 * np.pi, "degrees": 360.0}
 WRAP = 0.15  # share of a turn; a change within this distance of a whole turn may be a wrap
 USUAL = 3.0  # times the 99th percentile of the other changes; a wrap minus the turn is smaller
+SMALL = 0.02  # share of a turn; a wrap minus the turn may always be this large
+NEAR = 0.05  # share of a turn; a command is this close to the state that it leads to
+NEARLY_ALL = 0.99  # share of the steps at which it is
 UNIT = 1e-2  # |length - 1| of a quaternion; more is not explained by rounding
 
 
@@ -38,9 +42,11 @@ def angle_wraps(context: Context) -> list[Finding]:
                 continue
             # argmax returns the first step at which any of the dims wraps.
             first = describe_step(context, int(np.argmax(wraps[:, dims].any(1))))
+            low, high = _unwrapped(context, x[:, dims], turn)
             reason = (
                 f"an angle in {unit} that wraps: {describe_dims(key, dims)}, {int(wraps.sum())} "
-                f"jumps of a whole turn, the first at {first}"
+                f"jumps of a whole turn, the first at {first}; without them it runs from "
+                f"{low:.4g} to {high:.4g}"
             )
             remedy = (
                 "replace it by its sine and cosine: to a network the two ends of the turn are "
@@ -59,8 +65,53 @@ def _whole_turns(context, x, turn):
     for d in np.flatnonzero(angle):
         # After subtracting the turn, the change must have the usual size.
         usual = np.quantile(moved[~wraps[:, d], d], 0.99)
-        wraps[:, d] &= np.abs(moved[:, d] - turn) < USUAL * usual
+        # An angle that mostly rests has no usual change; then a small one counts.
+        wraps[:, d] &= np.abs(moved[:, d] - turn) < max(USUAL * usual, SMALL * turn)
     return wraps & angle
+
+
+def _unwrapped(context, x, turn):
+    """The lowest and the highest value of the angles x [N, D] when they go on beyond the turn."""
+    parts = np.split(x.astype(np.float64), context.train.ends[:-1])
+    unwrapped = [np.unwrap(part, axis=0, period=turn) for part in parts]
+    return min(part.min() for part in unwrapped), max(part.max() for part in unwrapped)
+
+
+def turns_apart(context: Context) -> list[Finding]:
+    """Finds commanded angles that leave the turn in which the observed angle wraps.
+
+    Why: the command is the sum of an angle and a change, and was never wrapped: at 3.3 it leads to
+    a state of -2.98. The network has to learn two commands for one state.
+    Remedy: wrap the command as the state is.
+    """
+    pairs = context.same_episode
+    action = context.action[:-1][pairs]
+    findings = []
+    for key, x in context.observed.items():
+        # Rotations of the config are no single angles.
+        angles = np.flatnonzero(~recorded_rotations(context, key) & ~is_binary(x))
+        for unit, turn in TURNS.items():
+            # Dims that can be angles at all: they go around for the most part.
+            wide = [j for j in angles if 0.5 * turn < np.ptp(x[:, j]) < (1 + WRAP) * turn]
+            for d in np.flatnonzero(np.ptp(context.action, axis=0) > 0.5 * turn):
+                for j in wide:
+                    gap = action[:, d] - x[1:, j][pairs]
+                    whole = np.round(gap / turn)
+                    near = np.abs(gap - whole * turn) < NEAR * turn
+                    # Nearly equal but for whole turns, of which there are some.
+                    if near.mean() < NEARLY_ALL or not whole[near].any():
+                        continue
+                    reason = (
+                        f"{ACTION}[{d}] and {key}[{j}] are the same angle in {unit}, but a whole "
+                        f"turn apart at {count(int((whole != 0).sum()), 'step')}: the command "
+                        f"runs from {action[:, d].min():.4g} to {action[:, d].max():.4g}"
+                    )
+                    remedy = (
+                        "wrap the command as the state is, or store sine and cosine of both, when "
+                        "you convert the data"
+                    )
+                    findings.append(Finding("warning", "turns_apart", reason, remedy))
+    return findings
 
 
 def action_jumps(context: Context) -> list[Finding]:
@@ -77,6 +128,7 @@ def action_jumps(context: Context) -> list[Finding]:
     far = (moved > JUMP * usual) & (moved > JUMP_RANGE * np.ptp(x, axis=0)) & (usual > 0)
     for turn in TURNS.values():  # wraps are reported by `angle_wraps`
         far &= ~_whole_turns(context, x, turn)
+    far &= ~edges.at_dummies(context, x)[:, None]
     dims = np.flatnonzero(far.any(0) & ~is_binary(x))
     if not len(dims):
         return []

@@ -3,6 +3,7 @@
 import numpy as np
 
 from dpjax.check.context import Context, Finding, count, enumerate_some
+from dpjax.core import scaling
 from dpjax.data.episodes import Episodes
 
 VERY_FEW = 5  # with fewer episodes, the policy can only repeat them
@@ -227,7 +228,8 @@ def _paths(context):
     train = _side_by_side(context.train, keys)
     # Scaled as by "limits", with the range of the training steps.
     low = train.min(0)  # [F]
-    half = np.maximum((train.max(0) - low) / 2, context.config.normalize.min_range)
+    least = scaling.CONSTANT * np.abs(train).max(0) + np.finfo(np.float32).tiny
+    half = np.maximum((train.max(0) - low) / 2, least)
     paths = []
     for part in (context.train, context.val):
         if not len(part.ends):
