@@ -15,6 +15,7 @@ import numpy as np
 from dpjax.core.errors import UserError
 from dpjax.interop import networks, normalization
 from dpjax.interop.chi2023 import config as config_lib
+from dpjax.interop.chi2023 import unknown_keys
 from dpjax.interop.chi2023.cameras import image_policy
 from dpjax.interop.chi2023.config import get
 from dpjax.interop.imported import (
@@ -63,6 +64,7 @@ def read(
     archive = archive_lib.read(path)
     cfg, state = contents(source, archive)
     network, observes = config_lib.policy_class(source, cfg)
+    unknown_keys.check(source, cfg)
     settings = config_lib.settings_from(source, cfg, network, observes)
 
     # The tensors, whose shapes supply settings that the config lacks.

@@ -16,7 +16,8 @@ import re
 
 import numpy as np
 
-from dpjax.interop import resnets
+from dpjax.core.unread import warn_unread
+from dpjax.interop import resnets, unknown
 from dpjax.interop.imported import (
     MAX_SIZE,
     ImportedPolicy,
@@ -51,6 +52,24 @@ KEYS = {  # {key of config.json: (group, name) of our setting}
     "use_film_scale_modulation": ("denoiser", "film_scale"),
     "num_train_timesteps": ("schedule", "num_levels"),
 }
+# Other keys that are read, and keys of trainings, machines and the Hub, which change no action.
+KNOWN = frozenset(
+    {
+        *KEYS,
+        *("type", "input_features", "output_features", "normalization_mapping"),
+        *("noise_scheduler_type", "beta_schedule", "beta_start", "beta_end", "prediction_type"),
+        *("clip_sample", "clip_sample_range", "num_inference_steps", "vision_backbone"),
+        *("resize_shape", "crop_shape", "crop_is_random", "use_group_norm", "crop_ratio"),
+        *("spatial_softmax_num_keypoints", "use_separate_rgb_encoder_per_camera"),
+        *("pretrained_backbone_weights", "do_mask_loss_for_padding", "drop_n_last_frames"),
+        *("optimizer_lr", "optimizer_betas", "optimizer_eps", "optimizer_weight_decay"),
+        *("scheduler_name", "scheduler_warmup_steps", "gradient_checkpointing", "device"),
+        *("compile_model", "compile_mode", "push_to_hub", "repo_id", "private", "tags", "license"),
+        *("pretrained_path", "pretrained_revision", "use_amp"),
+    }
+)
+# {key: its values that leave the actions as they are here}.
+NEUTRAL = {"use_relative_actions": (False,), "action_is_delta": (False,), "use_peft": (False,)}
 # {LeRobot's value: ours}; a value that is not here raises an error.
 SCHEDULES = {"squaredcos_cap_v2": "cosine", "linear": "linear", "scaled_linear": "scaled_linear"}
 SAMPLERS = {"DDPM": "ddpm", "DDIM": "ddim"}
@@ -74,6 +93,7 @@ def read(
     entries = read_json(folder / CONFIG)
     source = str(folder / CONFIG)
     choose(source, "type", entries.get("type"), {"diffusion": None})
+    check_unknown(source, entries)
     features = features_of(source, entries)
 
     # The weights. Before version 0.4, the same file has the statistics.
@@ -101,6 +121,24 @@ def read(
         denoiser=functools.partial(tables.denoiser_table, tables.order_of(features, settings)),
         units=units,
     )
+
+
+def check_unknown(source: str, entries: Mapping) -> None:
+    """Refuses keys of config.json that may change what a policy computes; lists the others."""
+    unknown.check(source, entries, KNOWN, NEUTRAL)
+    names = []
+    # LeRobot crops by this share after a resize, which `camera_settings` refuses.
+    if entries.get("crop_ratio") not in (None, 1):
+        names.append(f"crop_ratio={entries['crop_ratio']}")
+    warn_unread(source, names, "without resize_shape it has no effect; crop_shape counts")
+    if entries.get("use_amp"):
+        reason = "mixed precision is not used here: actions differ by its rounding"
+        warn_unread(source, ["use_amp=True"], reason)
+    for section in ("input_features", "output_features"):
+        features = entries.get(section)
+        for name, feature in features.items() if isinstance(features, Mapping) else ():
+            if isinstance(feature, Mapping):
+                unknown.check(source, feature, ("type", "shape"), where=f"{section}.{name}")
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dpjax.interop import normalization
+from dpjax.core.unread import warn_unread
+from dpjax.interop import normalization, unknown
 from dpjax.interop.imported import (
     Observations,
     Units,
@@ -28,10 +29,16 @@ INPUTS = "policy_preprocessor.json"
 OUTPUTS = "policy_postprocessor.json"
 NORMALIZER = "normalizer_processor"
 UNNORMALIZER = "unnormalizer_processor"
-STEPS = (  # steps of a processor that dpjax accepts; only the last two change numbers
-    *("rename_observations_processor", "to_batch_processor", "device_processor"),
-    *(NORMALIZER, UNNORMALIZER),
-)
+# {step of a processor that dpjax accepts: its options}; only the last two change numbers.
+NORMALIZING = ("eps", "features", "norm_map", "normalize_observation_keys")
+STEPS = {
+    "rename_observations_processor": ("rename_map",),
+    "to_batch_processor": (),
+    "device_processor": ("device", "float_dtype"),
+    NORMALIZER: NORMALIZING,
+    UNNORMALIZER: NORMALIZING,
+}
+STEP_KEYS = ("registry_name", "class", "config", "state_file")
 # The ways to normalize that `normalization.from_lerobot` can convert.
 MODES = ("IDENTITY", "MEAN_STD", *normalization.RANGES)
 Features = Mapping[str, tuple[str, tuple[int, ...]]]  # {feature: (type, shape)}
@@ -66,6 +73,8 @@ def read(folder: Path, entries: Mapping, features: Features, buffers: Stats) -> 
             key = "norm_map.ACTION"
             raise refuse(source, key, modes.get("ACTION"), output_modes.get("ACTION"))
         _check_same(source, inputs, outputs)
+        reason = f"{INPUTS} and {OUTPUTS} have the statistics that count"
+        warn_unread(str(folder), list(buffers), reason)
         return Normalization(modes, inputs, outputs)
     # Before version 0.4 the modes are in config.json, and the statistics among the weights.
     if not buffers:
@@ -115,7 +124,9 @@ def _modes(source: str, key: str, mapping: Any) -> dict[str, str]:
 def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
     """(modes, statistics) of the step named `wanted`, the only one of a processor."""
     source = str(path)
-    steps = read_json(path).get("steps")
+    content = read_json(path)
+    unknown.check(source, content, ("name", "steps"))
+    steps = content.get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise refuse(source, "steps", "a list of steps", steps)
     # Every step is checked, because an unknown step could change the numbers.
@@ -145,14 +156,17 @@ def _read_processor(path: Path, wanted: str) -> tuple[dict[str, str], Stats]:
 
 
 def _check_step(source: str, where: str, step: Mapping) -> None:
-    """Raises UserError for an unknown step, and for a step that renames observations."""
+    """Raises UserError for unknown steps and options, and for steps that change observations."""
     name = step.get("registry_name")
     choose(source, f"{where}.registry_name", name, dict.fromkeys(STEPS))
+    unknown.check(source, step, STEP_KEYS, where=where)
     entries = step.get("config") or {}
     if not isinstance(entries, Mapping):
         raise refuse(source, f"{where}.config", "a JSON object", entries)
-    if name == "rename_observations_processor" and entries.get("rename_map"):
-        raise refuse(source, f"{where}.config.rename_map", "none", entries["rename_map"])
+    # A renamed or rounded observation is another one.
+    neutral = {"rename_map": ({},), "float_dtype": ("float32",)}
+    neutral = {key: values for key, values in neutral.items() if key in STEPS[name]}
+    unknown.check(source, entries, STEPS[name], neutral, where=f"{where}.config")
 
 
 def units_of(
