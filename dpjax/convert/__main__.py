@@ -15,23 +15,30 @@ from contextlib import ExitStack
 import ctypes
 import logging
 import os
-from pathlib import Path
-import re
 import signal
 import subprocess
 import sys
 from typing import NamedTuple
 
-import numpy as np
-
-from dpjax.convert import arrays, lerobot, replay_buffer, robomimic, selection
+from dpjax.convert import (
+    arrays,
+    edits,
+    lerobot,
+    options,
+    plan,
+    replay_buffer,
+    robomimic,
+    selection,
+)
 from dpjax.convert import source as sources
+from dpjax.convert.files_digest import files_digest
 from dpjax.convert.read_back import read_back, table
 from dpjax.convert.selection import Selection
 from dpjax.convert.source import ACTION, Source
 from dpjax.core import errors
-from dpjax.core.errors import UserError
+from dpjax.core.errors import UserError, listed_ranges
 from dpjax.data.rlds import resumable_writer
+from dpjax.data.rlds.conversion import SOURCE_STATE, Conversion
 
 # Environment variable that marks the child process of `command`.
 CHILD = "DPJAX_CONVERT_CHILD"
@@ -64,20 +71,14 @@ FORMATS = {
     ),
     "lerobot": Format(
         "LeRobot data sets v2.0, v2.1 and v3.0 in a local directory, videos too",
-        lambda args, stack: lerobot.open_source(args.source, stack),
+        lambda args, stack: lerobot.open_source(
+            args.source, stack, keys=options.names(args).keys, mapping=options.names(args).mapping
+        ),
     ),
     "arrays": Format(
         "a folder of .npz files, or of folders of .npy files: one per episode",
         lambda args, stack: arrays.open_source(args.source, stack),
     ),
-}
-# {regular expression: option}. Errors of the library name arguments of functions; the command
-# prints the option that sets each of them.
-OPTIONS = {
-    r"\bkeys= ?": "--keys ",
-    r"\bmapping=": "--mapping ",
-    r"\bfilter_key=": "--filter ",
-    r"\babsolute=True\b": "--absolute",
 }
 
 
@@ -89,21 +90,16 @@ def main(argv: list[str] | None = None) -> int:
     # Log lines and progress bars go to stderr; stdout has the casts and the table.
     logging.basicConfig(format="dpjax: %(message)s")
     log.setLevel(logging.INFO)
-    args = _parser().parse_args(argv)
+    args = _parse(argv)
     # Wrong arguments are refused first: reading the source's headers may take minutes.
-    if args.out.exists():
-        raise UserError(f"{args.out} exists already. Remove it or write to another directory.")
-    if not 0 <= args.fps < np.inf:
-        raise UserError(f"--fps {args.fps}: expected a number above 0.")
-    if not args.source.exists():
-        raise UserError(f"{args.source}: no such file or directory.")
+    options.check(args)
     # Errors of the library that are about an argument get the option's name instead.
     try:
         print(_convert(args))
     except UserError as error:
         if error.argument is None:
             raise
-        raise UserError(_with_options(str(error))) from error
+        raise UserError(options.with_options(str(error))) from error
     return 0
 
 
@@ -140,72 +136,24 @@ def _die_with_parent() -> None:
         libc.prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dpjax.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    # Options of every format.
-    formats = parser.add_subparsers(dest="format", required=True)
-    for name, (text, _) in FORMATS.items():
-        one = formats.add_parser(name, help=text, description=text)
-        one.add_argument("source", type=Path, help="directory or file to read")
-        one.add_argument("out", type=Path, help="directory to write; it must not exist")
-        one.add_argument("--keys", help="convert these and the action only, separated by commas")
-        one.add_argument("--mapping", default="", help="other names: old=new, separated by commas")
-        one.add_argument(
-            "--fps", type=float, default=0.0, help="steps per second, if the source doesn't say"
-        )
-    # Only robomimic has filter keys, and a fixed order of the numbers in a pose.
-    one = formats.choices["robomimic"]
-    one.add_argument("--filter", default="", help="demos of this filter key only (mask/<name>)")
-    one.add_argument(
-        "--absolute", action="store_true", help="actions are poses: turn axis-angle into 6-D"
-    )
-    return parser
-
-
-def _with_options(text: str) -> str:
-    """Replaces the names of the library's arguments by those of the command's options."""
-    # "filter_key=x is not in mask/" -> "--filter x is not in mask/"
-    for argument, option in OPTIONS.items():
-        text = re.sub(argument, option, text)
-    return text
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    helps = {name: one.help for name, one in FORMATS.items()}
+    return options.parser(helps, __doc__ or "").parse_args(argv)
 
 
 def _convert(args: argparse.Namespace) -> str:
     """Converts the source, and returns the table of the data set."""
-    # Without --keys, None lets `select` take the source's defaults.
-    mapping = _parse_mapping(args.mapping)
-    keys = None if args.keys is None else _split(args.keys)
+    keys, mapping, joins = options.names(args)
     # Files of the source stay open until the data set is written.
     with ExitStack() as stack:
         source = FORMATS[args.format].open_source(args, stack)
-        selected = selection.select(source, keys, mapping)
+        selected = selection.select(source, keys, mapping, joins, following=args.following)
         # Printed before the conversion, which may take hours: a wrong choice is noticed early.
         for line in selection.describe_casts(source, selected):
             print(line)
-        for key, reason in selected.left_out.items():
-            print(f"left out: {key} ({_with_options(reason)})")
-        return _write(args, source, selected)
-
-
-def _split(text: str) -> list[str]:
-    # Empty parts are dropped: "" gives [], and a comma at the end does no harm.
-    return [part for part in text.split(",") if part]
-
-
-def _parse_mapping(text: str) -> dict[str, str]:
-    """{old: new} from "old=new,old=new"."""
-    mapping = {}
-    for pair in _split(text):
-        # Without "=", `new` is empty.
-        old, _, new = pair.partition("=")
-        if not old or not new:
-            raise UserError(f"--mapping {text}: expected old=new, separated by commas.")
-        mapping[old] = new
-    return mapping
+        for line in selection.describe_left_out(selected):
+            print(options.with_options(line))
+        return _write(args, source._replace(lengths=selected.lengths), selected)
 
 
 def _write(args: argparse.Namespace, source: Source, selected: Selection) -> str:
@@ -214,29 +162,59 @@ def _write(args: argparse.Namespace, source: Source, selected: Selection) -> str
     if source.fps and args.fps and source.fps != args.fps:
         raise UserError(f"--fps {args.fps:g}: {source.path} says {source.fps:g}.")
     fps = source.fps or args.fps
-    observations = [name for name in selected.names.values() if name != ACTION]
-    # An interrupted conversion resumes only if its `request` is unchanged: the same options, and
-    # source files of the same names, sizes and times.
-    options = {key: str(value) for key, value in sorted(vars(args).items()) if key != "out"}
-    conversion = resumable_writer.Conversion(
+    every = edits.every_of(fps, args.to_fps) if args.to_fps else args.every
+    episodes = list(range(len(source.lengths)))
+    if args.episodes:
+        episodes = listed_ranges(args.episodes, len(episodes), "episodes")
+    chosen = plan.edits_of(source, selected, every, args.actions)
+    if args.trim_idle:
+        chosen = plan.with_rests(chosen, source, episodes, selected)
+    if every > 1:
+        print(plan.describe_every(chosen, args.actions))
+    observations = [name for name in (*selected.names.values(), *selected.joins) if name != ACTION]
+    # Idle steps are counted while episodes are read, and reported at the end.
+    counts: dict[int, edits.Counts] = {}
+
+    def read(number: int) -> sources.Columns:
+        columns = sources.as_columns(source, episodes[number], plan.names_to_read(selected))
+        columns, counts[number] = edits.edit(columns, chosen)
+        return columns
+
+    conversion = Conversion(
+        # An interrupted conversion resumes only with the same options, and with source files of
+        # the same names, sizes and times.
         request={
-            **options,
+            **options.request(args),
             "source": str(args.source.resolve()),
-            "state of the source": sources.files_digest(args.source),
+            SOURCE_STATE: files_digest(args.source),
         },
-        num_episodes=len(source.lengths),
-        read=lambda e: sources.as_columns(source, e, selected.names),
-        metadata=source.metadata,
+        num_episodes=len(episodes),
+        read=read,
+        metadata=lambda number: source.metadata(episodes[number]),
         observations=observations,
         description=f"Converted from {args.source.name} ({args.format}).",
-        set_metadata={"format": args.format, **({"fps": fps} if fps else {})},
+        set_metadata={
+            "format": args.format,
+            **({"fps": fps / every} if fps else {}),
+            **plan.about(args, source, selected, every),
+        },
+        skip_bad=args.on_bad == "skip",
+        label=lambda number: f"episode {episodes[number]}",
     )
     # The writer calls `verify` on a temporary directory, and renames that to args.out only if
     # `verify` raises nothing.
     summaries = []
     verify = lambda path, digests: summaries.append(read_back(path, observations, digests))
     path = resumable_writer.write(args.out, conversion, verify)
-    return table(path, summaries[0], fps)
+    if args.trim_idle:
+        idle = sum(count.idle for count in counts.values())
+        steps = sum(count.steps for count in counts.values())
+        # An interrupted conversion does not read again what it has written.
+        print(
+            f"cut off: {idle} of {steps} steps, in which nothing moved yet or any more "
+            f"({len(counts)} of {len(episodes)} episodes were read now)"
+        )
+    return table(path, summaries[0], fps / every)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 Episodes are sorted in natural order (2 before 10). Arrays of pickled objects are never loaded.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 import io
@@ -25,9 +26,11 @@ from dpjax.convert.source import (
     Source,
     as_user_error,
     natural_order,
+    plain_files,
 )
 from dpjax.core.errors import UserError
 from dpjax.core.files import refuse_pointer
+from dpjax.core.unread import warn_unread
 
 # Bytes that are read of a .npy file to parse its header. numpy refuses headers of more than 10,000
 # bytes anyway, because it parses them as a Python literal.
@@ -37,10 +40,20 @@ log = logging.getLogger("dpjax")
 
 
 class Header(NamedTuple):
-    """Shape and type of an array, from the header of its .npy file."""
+    """Shape and type of an array, from the header of its .npy file, or why it can't be read.
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    problem: it is something else than numbers per step. damage: it is broken.
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype = np.dtype(np.float32)
+    problem: str = ""
+    damage: str = ""
+
+    @property
+    def length(self) -> int:
+        """The number of steps; 0 for a broken array."""
+        return self.shape[0] if self.shape else 0
 
 
 def open_source(path: Path, stack: ExitStack) -> Source:
@@ -49,24 +62,85 @@ def open_source(path: Path, stack: ExitStack) -> Source:
     episodes = _list_episodes(path)
     # All headers are read before anything is written: an episode of another shape is reported
     # within seconds, not after hours of conversion.
-    headers = [_headers(episode) for episode in tqdm(episodes, desc="headers", unit=" episodes")]
-    # The first episode sets keys, shapes and types; `_length` refuses episodes that differ.
-    first = headers[0]
-    features = {key: Feature(header.shape[1:], header.dtype) for key, header in first.items()}
-    lengths = [_length(*pair, features) for pair in zip(episodes, headers)]
+    headers, bad = {}, {}
+    for e, episode in enumerate(tqdm(episodes, desc="headers", unit=" episodes")):
+        try:
+            headers[e] = _headers(episode)
+        except UserError as error:
+            bad[e] = str(error).rstrip(".")
+    if not headers:
+        raise UserError(f"{path}: no episode can be read; {bad[0]}.")
+    keys = dict.fromkeys(key for header in headers.values() for key in header)
+    compared = {key: _compare(key, episodes, headers) for key in keys}
+    lengths = {
+        key: [headers.get(e, {}).get(key, Header()).length for e in range(len(episodes))]
+        for key, one in compared.items()
+        if one.feature
+    }
     return Source(
         path=path,
-        features=features,
-        lengths=lengths,
+        features={key: one.feature for key, one in compared.items() if one.feature},
+        lengths=next(iter(lengths.values()), [0] * len(episodes)),
         read=lambda e, keys: _read(episodes[e], keys),
         metadata=lambda e: {"file": episodes[e].name},
+        problems={key: one.problem for key, one in compared.items() if one.problem},
+        damage={key: one.damage for key, one in compared.items() if one.damage},
+        key_lengths=lengths,
+        bad=bad,
+        damaged_in={key: one.damaged_in for key, one in compared.items()},
+        differs_in={key: one.differs_in for key, one in compared.items()},
     )
+
+
+class Compared(NamedTuple):
+    """A key in all episodes; the fields are those of `Source`, for one key.
+
+    feature: None if no episode has it as numbers per step; then problem or damage says why.
+    """
+
+    feature: Feature | None
+    problem: str = ""
+    damage: str = ""
+    damaged_in: Mapping[int, str] = {}
+    differs_in: Mapping[int, str] = {}
+
+
+def _compare(
+    key: str, episodes: Sequence[Path], headers: Mapping[int, Mapping[str, Header]]
+) -> Compared:
+    """Holds a key of all episodes against each other. headers: {e: {key: Header}}."""
+    # 1. Where it is broken, missing, or no array of numbers.
+    here = {e: header[key] for e, header in headers.items() if key in header}
+    inside = lambda e: f"/{key}.npy" if episodes[e].is_dir() else f": {key}"
+    label = lambda e: f"{episodes[e].name}{inside(e)}"
+    damaged = {e: f"{label(e)}: {one.damage}" for e, one in here.items() if one.damage}
+    differs = {e: f"{label(e)}: missing there" for e in headers if e not in here}
+    differs |= {e: f"{label(e)}: {one.problem}" for e, one in here.items() if one.problem}
+    intact = {e: one for e, one in here.items() if not (one.damage or one.problem)}
+    if not intact:
+        problem = next((differs[e] for e in here if e in differs), "")
+        return Compared(None, problem, "" if problem else next(iter(damaged.values())))
+    # 2. The shape of most; types of numbers are joined, since all are cast to float32.
+    counts = Counter(one.shape[1:] for one in intact.values())
+    shape = counts.most_common(1)[0][0]
+    for e, one in intact.items():
+        if one.shape[1:] != shape:
+            got = list(one.shape[1:])
+            differs[e] = f"{label(e)}: expected {list(shape)} per step, as in most, got {got}"
+    types = dict.fromkeys(one.dtype for e, one in intact.items() if e not in differs)
+    if len(types) > 1:
+        names = " and ".join(map(str, types))
+        log.info("%s: of types %s in different episodes; all become float32", key, names)
+    feature = Feature(shape, np.result_type(*types))
+    return Compared(feature, damaged_in=damaged, differs_in=dict(sorted(differs.items())))
 
 
 def _list_episodes(path: Path) -> list[Path]:
     """The files or folders of the episodes in natural order; logs what else is there."""
     if not path.is_dir():
         raise UserError(f"{path}: not a directory; expected a folder of .npz files.")
+    for _ in plain_files(path):  # links that lead elsewhere are refused
+        pass
     entries = sorted(path.iterdir(), key=lambda entry: natural_order(entry.name))
     # A folder without .npy files is not an episode: it may hold notes or videos.
     files = [entry for entry in entries if entry.is_file() and entry.suffix == ".npz"]
@@ -80,8 +154,8 @@ def _list_episodes(path: Path) -> list[Path]:
     if not episodes:
         raise UserError(f"{path}: expected .npz files, or folders of .npy files, got none.")
     # Everything else is left alone, but named: it may be a file with a misspelt suffix.
-    if others := [entry.name for entry in entries if entry not in episodes]:
-        log.warning("%s: not read: %s", path, ", ".join(others))
+    others = [entry.name for entry in entries if entry not in episodes]
+    warn_unread(str(path), others, "not an episode")
     return episodes
 
 
@@ -92,74 +166,65 @@ def _headers(episode: Path) -> dict[str, Header]:
     if episode.is_dir():
         for file in sorted(episode.glob("*.npy")):
             refuse_pointer(file)  # a small text that Git LFS leaves in place of the file
-            with open(file, "rb") as opened:
+            with as_user_error(f"{file}: can't be read"), open(file, "rb") as opened:
                 start = opened.read(HEADER_LIMIT)
-            headers[file.stem] = _parse(start, file.stat().st_size, str(file))
+            headers[file.stem] = _parse(start, file.stat().st_size)
+        others = [entry.name for entry in sorted(episode.iterdir()) if entry.suffix != ".npy"]
+        warn_unread(str(episode), others, "not a .npy file")
         return headers
     # A .npz file is a zip of .npy files, one per key. Only the start of each is decompressed.
     with untrusted_zip.open_zip(episode) as archive:
-        for item in archive.infolist():
-            key = item.filename.removesuffix(".npy")  # "state.npy" -> "state"
-            if key == item.filename:
-                raise UserError(f"{episode}: {item.filename}: expected .npy files in it.")
-            size = min(HEADER_LIMIT, item.file_size)
-            start = untrusted_zip.read(episode, archive, item.filename, size)
-            headers[key] = _parse(start, item.file_size, f"{episode}: {key}")
+        others = []
+        for name in dict.fromkeys(archive.namelist()):  # the last of two of one name counts
+            key = name.removesuffix(".npy")  # "state.npy" -> "state"
+            if key == name:
+                others.append(name)
+                continue
+            item = archive.getinfo(name)
+            try:
+                size = min(HEADER_LIMIT, item.file_size)
+                start = untrusted_zip.read(episode, archive, name, size)
+                headers[key] = _parse(start, item.file_size)
+            except UserError as error:  # a wrong CRC, or a cut member
+                headers[key] = Header(damage=str(error))
+    warn_unread(str(episode), others, "not a .npy file")
     if not headers:
         raise UserError(f"{episode}: expected arrays in it, got none.")
     return headers
 
 
-def _parse(start: bytes, size: int, where: str) -> Header:
-    """Parses a header; raises a UserError if the file's size does not match it.
+def _parse(start: bytes, size: int) -> Header:
+    """Parses a header; compares the file's size with it.
 
     start: the first bytes of the file. size: bytes of the whole file.
     """
     # numpy writes version 1.0, or 2.0 if the header is longer than 64 KiB. Version 3.0 is for
     # structured arrays with field names beyond Latin-1; plain numbers have no fields.
     stream = io.BytesIO(start)
-    with as_user_error(f"{where}: not a .npy file"):
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read_header(stream)
+    try:
+        with as_user_error("not a .npy file"):
+            version = np.lib.format.read_magic(stream)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, _, dtype = read_header(stream)
+    except UserError as error:
+        return Header(damage=str(error).rstrip("."))
     # Objects are stored as a pickle, and loading a pickle can run any code.
     if dtype.hasobject:
-        raise UserError(f"{where}: expected numbers, got pickled objects, which are never loaded.")
-    if not shape:
-        raise UserError(f"{where}: expected an array [T, ...], got a single number.")
+        return Header(problem="expected numbers, got pickled objects, which are never loaded")
     # The stream's position is now the end of the header; the numbers fill the rest of the file.
     expected = stream.tell() + math.prod(shape) * dtype.itemsize
     if expected != size:
-        raise UserError(
-            f"{where}: expected {expected} bytes for {list(shape)} {dtype}, got {size}. "
-            "Copy it again."
+        return Header(
+            damage=f"expected {expected} bytes for {list(shape)} {dtype}, got {size}; copy it again"
         )
+    if not shape:
+        return Header(problem="a single value, not one per step")
+    if dtype.kind not in "fiub":
+        return Header(problem=f"only numbers are converted, and it is {dtype}")
     return Header(shape, dtype)
-
-
-def _length(episode: Path, headers: Mapping[str, Header], features: Mapping[str, Feature]) -> int:
-    """The steps of an episode; raises a UserError if its keys, shapes, types or lengths differ."""
-    if headers.keys() != features.keys():
-        raise UserError(
-            f"{episode}: expected the keys {', '.join(features)}, got {', '.join(headers)}."
-        )
-    for key, header in headers.items():
-        expected = features[key]
-        got = Feature(header.shape[1:], header.dtype)
-        if expected != got:
-            raise UserError(
-                f"{episode}: {key}: expected {expected.dtype} {list(expected.shape)} per step, got "
-                f"{got.dtype} {list(got.shape)}."
-            )
-    # The first axis is time, so all keys must agree on its length.
-    lengths = {key: header.shape[0] for key, header in headers.items()}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{n} of {key}" for key, n in lengths.items())
-        raise UserError(f"{episode}: expected one number of steps for all keys, got {counts}.")
-    return next(iter(lengths.values()))
 
 
 def _read(episode: Path, keys: Sequence[str]) -> Columns:

@@ -1,74 +1,166 @@
 """Chooses which keys of a source are converted, and names them in the data set."""
 
 from collections.abc import Mapping, Sequence
+import logging
+import math
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from dpjax.convert.source import ACTION, Feature, Source
+from dpjax.convert.source import ACTION, COUNTERS, Feature, Source, key_fault
 from dpjax.core.errors import UserError, choices
 
 # No slash, which separates the levels of an RLDS step, and no dot, which separates those of a
 # config.
 VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]*")
+# A matrix per step of up to so many numbers is flattened: keypoints, poses. A larger one is an
+# image of one channel, such as depth.
+MATRIX_LIMIT = 1000
+
+log = logging.getLogger("dpjax")
 
 
 class Selection(NamedTuple):
     """The keys that are converted, and those that are not.
 
     names: {key: name in the data set} of the keys to convert.
+    joins: {name in the data set: keys that are joined to it, in this order}.
+    following: the joined action is what its parts are in the next step.
     left_out: {key: reason} of the others that the user should know of.
+    lengths: [E] steps of each episode, those of the action.
     """
 
     names: dict[str, str]
+    joins: dict[str, tuple[str, ...]]
+    following: bool
     left_out: dict[str, str]
+    lengths: list[int]
 
 
-def select(source: Source, keys: Sequence[str] | None, mapping: Mapping[str, str]) -> Selection:
+def select(
+    source: Source,
+    keys: Sequence[str] | None,
+    mapping: Mapping[str, str],
+    joins: Mapping[str, Sequence[str]] = {},
+    *,
+    following: bool = False,
+) -> Selection:
     """Chooses and names the keys to convert.
 
     keys: convert only these and the action, each given as its key or its name; None: the
         source's defaults.
     mapping: {key or name: new name}.
-    Raises a UserError if there is no action, or if a required key can't be converted.
+    joins: {new name: keys or names that are joined to it}.
+    following: the joined action is what its parts are in the next step.
+
+    Raises a UserError if there is no action, or if a required key can't be converted. Only what is
+    wanted is looked at: whatever is wrong with other keys leaves them out.
     """
-    # Names come from the source first. `key_of` finds a key by itself or by that name.
-    names = {key: source.names.get(key, key) for key in source.features}
+    # 1. Names come from the source first. `key_of` finds a key by itself or by that name.
+    known = [*source.features, *source.problems, *source.damage]
+    names = {key: source.names.get(key, key) for key in known}
     key_of = {**{name: key for key, name in names.items()}, **{key: key for key in names}}
     # The user's names replace them. `key_of` keeps the old ones, so that two keys can swap their
     # names: a=b,b=a.
     for old, new in mapping.items():
         names[_lookup(key_of, old, source, "mapping")] = new
+    joined = {
+        new: tuple(_lookup(key_of, part, source, "joins") for part in parts)
+        for new, parts in joins.items()
+    }
+    # 2. The action: a key, a join, or what a source without actions proposes.
     action = [key for key, name in names.items() if name == ACTION]
-    if not action:
-        raise UserError(
-            f"{source.path}: no key {ACTION!r} among its data ({', '.join(sorted(names))}). "
-            f"If it has another name: mapping=NAME={ACTION}.",
-            argument="mapping",
-        )
+    if not action and ACTION not in joined:
+        joined[ACTION] = _following_action(source, names)
+        following = True
 
-    # A required key that can't be converted is an error; any other one is left out.
-    required = {*(_lookup(key_of, key, source, "keys") for key in keys or ()), *action}
+    # 3. A required key that can't be converted is an error; any other one is left out.
+    # New names ask for keys too; those of joins are there anyway.
+    known_names = {**{name: key for key, name in names.items()}, **key_of}
+    asked = {_lookup(known_names, key, source, "keys") for key in keys or () if key not in joined}
+    asked.update(action)
+    parts = {part for keys_of_join in joined.values() for part in keys_of_join}
     if keys is None:
-        wanted = {*names} & {*(source.defaults or names), *action}
+        wanted = {*_defaults(source, names), *asked}
     else:
-        wanted = required
-    # Without `keys`, what is not converted by default is reported as well, so that users see what
-    # they could select. With `keys`, leaving out the others is what they asked for.
+        wanted = asked
+    of_action = action or joined[ACTION]
+    # As many steps as the action has.
+    source = source._replace(lengths=source.key_lengths.get(of_action[0], source.lengths))
+    broken = _broken(source, of_action)
     left_out = {}
     for key in names:
-        problem = conversion_problem(source.features[key])
-        if key not in wanted:
-            if keys is None:
-                left_out[key] = "not an observation; keys= selects it"
-        elif problem and key in required:
+        problem = _problem(source, key, broken, is_required=key in asked | parts)
+        if problem and (key in asked | parts or (key in wanted and key in source.damage)):
             raise UserError(f"{source.path}: {key} can't be converted: {problem}.", argument="keys")
+        if key not in wanted:
+            left_out[key] = problem or "not an observation; keys= selects it"
+            if keys is not None:
+                left_out[key] = "not asked for"
         elif problem:
             left_out[key] = problem
     selected = {key: name for key, name in names.items() if key in wanted and key not in left_out}
-    _check_names(selected, source)
-    return Selection(selected, left_out)
+    _check_names({**selected, **{new: new for new in joined}}, source)
+    if not any(name != ACTION for name in selected.values()):
+        reasons = "; ".join(f"{key}: {reason}" for key, reason in left_out.items())
+        raise UserError(f"{source.path}: no observation is left ({reasons}).", argument="keys")
+    return Selection(selected, joined, following, left_out, list(source.lengths))
+
+
+def _following_action(source: Source, names: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys whose next step is the action. Raises a UserError if the source proposes none."""
+    if source.actions:
+        log.warning(
+            "%s: no action in it: the action is %s of the next step, and the last step of each "
+            "episode, which has none, is left out",
+            source.path, "+".join(source.actions),
+        )  # fmt: skip
+        return tuple(source.actions)
+    raise UserError(
+        f"{source.path}: no key {ACTION!r} among its data ({', '.join(sorted(names))}). If it has "
+        f"another name: mapping=NAME={ACTION}. If it is what the robot reached a step later: "
+        f"joins=POSE+GRIPPER={ACTION} following=True.",
+        argument="mapping",
+    )
+
+
+def _defaults(source: Source, names: Mapping[str, str]) -> list[str]:
+    """The keys that are converted unless the user names keys."""
+    if source.defaults is not None:
+        return [*source.defaults, *source.damage]
+    # A mapping to another name asks for a key.
+    return [key for key in names if key not in COUNTERS or names[key] not in COUNTERS]
+
+
+def _broken(source: Source, action: Sequence[str]) -> set[int]:
+    """The episodes without actions, or that can't be read at all."""
+    tables = (source.damaged_in, source.differs_in)
+    return {*source.bad, *(e for key in action for faults in tables for e in faults.get(key, {}))}
+
+
+def _problem(source: Source, key: str, broken: set[int], *, is_required: bool) -> str:
+    """Why a key can't be converted beside the action; "" if it can.
+
+    broken: episodes that are bad anyway.
+    is_required: somebody asked for the key: the episodes that lack it are the bad ones then.
+    """
+    if reason := source.damage.get(key) or source.problems.get(key):
+        return reason
+    # Broken episodes are reported when they are read, whatever is wanted of them.
+    damaged = source.damaged_in.get(key, {})
+    intact = [e for e in range(len(source.lengths)) if e not in broken and e not in damaged]
+    faults = [reason for e in intact if (reason := key_fault(source, key, e))]
+    # A key that most episodes have is wanted, and the others are bad. One that few have may be
+    # something else, such as notes of a debugger.
+    if faults and len(faults) == len(intact):
+        return faults[0]
+    if 2 * len(faults) > len(intact) and not is_required:
+        return (
+            f"{faults[0]}, and so in {len(faults)} of {len(source.lengths)} episodes; keys={key} "
+            "with on_bad=skip converts it without them"
+        )
+    return conversion_problem(source.features[key])
 
 
 def _lookup(key_of: Mapping[str, str], name: str, source: Source, argument: str) -> str:
@@ -114,6 +206,8 @@ def conversion_problem(feature: Feature) -> str:
         return f"images are uint8 [T, H, W, 3], and it has shape {[None, *shape]} of {dtype}{hint}"
     if len(shape) > 3:
         return f"a step has at most 3 dimensions, and it has shape {list(shape)}"
+    if len(shape) == 2 and math.prod(shape) > MATRIX_LIMIT:
+        return f"depth or another image of one channel, shape {list(shape)}, is not read"
     # "f", "i", "u", "b": floats, signed and unsigned integers, bools. Complex numbers, strings and
     # objects are not converted.
     if dtype.kind not in "fiub":
@@ -126,8 +220,10 @@ def describe_casts(source: Source, selection: Selection) -> list[str]:
     lines = []
     for key, name in selection.names.items():
         shape, dtype = source.features[key]
-        # Unchanged: images of uint8, and float32 numbers with at least one dimension.
         image = len(shape) == 3
+        if len(shape) == 2:
+            lines.append(f"{name}: {list(shape)} is flattened to [{math.prod(shape)}]")
+        # Unchanged: images of uint8, and float32 numbers with at least one dimension.
         if (image and dtype == np.uint8) or (shape and dtype == np.float32):
             continue
         # Everything else is written as float32 [T, n]. Integers beyond 2^24 may not be exact in
@@ -137,3 +233,11 @@ def describe_casts(source: Source, selection: Selection) -> list[str]:
         condition = ", where exact" if dtype.kind in "iub" else ""
         lines.append(f"{name}: {dtype} is cast to {target}{wider}{condition}")
     return lines
+
+
+def describe_left_out(selection: Selection) -> list[str]:
+    """One line per reason for which keys are left out."""
+    keys_of: dict[str, list[str]] = {}
+    for key, reason in selection.left_out.items():
+        keys_of.setdefault(reason, []).append(key)
+    return [f"left out: {', '.join(keys)} ({reason})" for reason, keys in keys_of.items()]

@@ -16,7 +16,6 @@ numbers, and __main__.py writes the data set and reads it back.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
-import hashlib
 import math
 import os
 from pathlib import Path
@@ -31,6 +30,17 @@ from dpjax.data.rlds.columns import exact
 
 # The name of the actions in every data set; everything else is an observation.
 ACTION = "action"
+# Names of what a recording counts and clocks. They tell a policy where in an episode it is, so
+# they are observations only if somebody asks for them.
+COUNTERS = frozenset(
+    {
+        *("timestamp", "timestamps", "time", "times", "t", "step", "steps", "step_id"),
+        *("index", "indices", "frame_index", "episode_index", "task_index", "episode_id"),
+        *("frame", "frame_id", "row", "episode", "is_first", "is_last", "is_terminal"),
+        *("reward", "rewards", "done", "dones", "discount", "next.reward", "next.done"),
+        *("next.success", "next.truncated", "success", "fps"),
+    }
+)
 # Largest episode in bytes, all its columns together. Only one episode is in memory at a time, so
 # this bounds the memory of a conversion, whatever a source's headers claim.
 EPISODE_LIMIT = 2**32
@@ -49,13 +59,25 @@ class Source(NamedTuple):
     """Demonstrations in another format.
 
     path: the file or directory, for messages.
-    features: {key: Feature} of all keys, including those that can't be converted.
-    lengths: [E] steps of each episode.
+    features: {key: Feature} of all keys with a shape and a type, including those that can't be
+        converted.
+    lengths: [E] steps of each episode. With `key_lengths` those of any key, and the action's
+        count.
     read: (e, keys) -> {key: [T, ...]} of episode e, in the source's own types.
     names: {key: name in the data set}, for keys that are renamed.
     fps: steps per second; 0 if the source doesn't say.
     metadata: e -> {name: scalar}, which is stored with episode e.
-    defaults: keys that are converted unless the user names keys; None: all of them.
+    defaults: keys that are converted unless the user names keys; None: all but COUNTERS.
+    problems: {key: reason} of keys that nobody can convert, such as text, or a key that only some
+        episodes have. They are left out with their reason, unless they are asked for.
+    damage: {key: reason} of keys that are broken. They are an error unless the user names other
+        keys: a damaged file should not become a smaller data set.
+    key_lengths: {key: [E]} of keys whose lengths may differ from those of the others.
+    actions: keys whose next step is the action, in a source that records none.
+    bad: {e: reason} of episodes that can't be read at all.
+    damaged_in: {key: {e: reason}} of episodes in which a key is broken.
+    differs_in: {key: {e: reason}} of episodes that lack a key, or have it in another shape than
+        most. Unless the key is asked for, it is left out of all episodes.
     """
 
     path: Path
@@ -66,6 +88,34 @@ class Source(NamedTuple):
     fps: float = 0.0
     metadata: Callable[[int], Mapping[str, Any]] = lambda e: {}
     defaults: Sequence[str] | None = None
+    problems: Mapping[str, str] = {}
+    damage: Mapping[str, str] = {}
+    key_lengths: Mapping[str, Sequence[int]] = {}
+    actions: Sequence[str] = ()
+    bad: Mapping[int, str] = {}
+    damaged_in: Mapping[str, Mapping[int, str]] = {}
+    differs_in: Mapping[str, Mapping[int, str]] = {}
+
+
+def key_fault(source: Source, key: str, e: int) -> str:
+    """Why a key of episode e can't be read, by the headers, with its name; "" if it can."""
+    for faults in (source.damaged_in, source.differs_in):
+        if reason := faults.get(key, {}).get(e):
+            return reason
+    # `lengths` are those of the action, 0 without one. Others must have the same steps.
+    steps = source.key_lengths.get(key, source.lengths)[e]
+    if source.lengths[e] not in (0, steps):
+        return f"{steps} steps of {key}, where the action has {source.lengths[e]}"
+    return ""
+
+
+def check_headers(source: Source, e: int, keys: Sequence[str]) -> None:
+    """Raises a UserError if episode e, or one of these keys in it, is bad by the headers."""
+    if reason := source.bad.get(e):
+        raise UserError(f"{source.path}: episode {e}: {reason}.")
+    for key in keys:
+        if reason := key_fault(source, key, e):
+            raise UserError(f"{source.path}: episode {e}: {reason}.")
 
 
 def check_size(source: Source, e: int, keys: Sequence[str]) -> None:
@@ -87,11 +137,12 @@ def check_size(source: Source, e: int, keys: Sequence[str]) -> None:
 
 
 def as_columns(source: Source, e: int, names: Mapping[str, str]) -> Columns:
-    """Reads and casts episode e: {name: float32 [T, ...] or uint8 [T, H, W, 3]}.
+    """Reads and casts episode e: {name: float32 [T, D] or uint8 [T, H, W, 3]}.
 
     names: {key: name in the data set} of the keys to convert.
     """
     # The size is checked before anything is read into memory.
+    check_headers(source, e, tuple(names))
     check_size(source, e, tuple(names))
     columns = source.read(e, tuple(names))
     where = f"{source.path}: episode {e}"
@@ -99,12 +150,12 @@ def as_columns(source: Source, e: int, names: Mapping[str, str]) -> Columns:
 
 
 def _as_column(values: np.ndarray, where: str) -> np.ndarray:
-    """Numbers [T] or [T, ...] as float32 [T, ...], images as uint8 [T, H, W, 3]."""
+    """Numbers [T], [T, n] or [T, m, n] as float32 [T, D], images as uint8 [T, H, W, 3]."""
     # Four dimensions are images [T, H, W, 3]: `selection.conversion_problem` refuses all others.
     if values.ndim == 4:
         return _as_pixels(values, where)
-    if values.ndim == 1:
-        values = values[:, None]  # one scalar per step: [T] -> [T, 1]
+    # One number per step becomes [T, 1], and a matrix per step is flattened: [T, 9, 2] -> [T, 18].
+    values = values.reshape(len(values), -1)
     # numpy's warnings are off: numbers that don't fit are refused below, with their step.
     with np.errstate(over="ignore", invalid="ignore"):
         floats = values.astype(np.float32, copy=False)
@@ -147,18 +198,38 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def files_digest(path: Path) -> str:
-    """A hash of the names, sizes and modification times of a source's files, in 16 hex digits."""
-    # Contents are not hashed: reading them would take as long as the conversion. A file that was
-    # changed has another modification time.
-    digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    for file in files:
-        if file.is_file():
-            stat = os.stat(file)
-            text = f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns};"
-            digest.update(text.encode(errors="surrogateescape"))  # names need not be UTF-8
-    return digest.hexdigest()[:16]
+def plain_files(path: Path) -> Iterator[Path]:
+    """All files below a folder, in order.
+
+    Raises a UserError for a folder that may not be read, and for a link that leads out of `path`,
+    to a folder, or nowhere: its data would be missing without a word.
+    """
+    root = path.resolve()
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}.") from error
+
+    for folder, folders, names in os.walk(path, onerror=refuse):
+        folders.sort()
+        for name in sorted([*folders, *names]):
+            entry = Path(folder) / name
+            if entry.is_symlink():
+                _check_link(entry, root)
+            if name in names:
+                yield entry
+
+
+def _check_link(link: Path, root: Path) -> None:
+    """Raises a UserError unless the link leads to a file below the root."""
+    target = link.resolve()
+    if not target.exists():
+        raise UserError(
+            f"{link}: a link to nothing ({os.readlink(link)}): fetch what it stands for "
+            "(git annex get), or remove it."
+        )
+    if target.is_dir() or root not in target.parents:
+        where = "a folder" if target.is_dir() else "a file outside of the source"
+        raise UserError(f"{link}: a link to {where}, which is not followed: copy it in its place.")
 
 
 @contextlib.contextmanager

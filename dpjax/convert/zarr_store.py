@@ -1,8 +1,9 @@
 """Reads arrays of a zarr v2 hierarchy in a directory or a zip.
 
-The zarr library reads a missing chunk as zeros, without a warning, and allocates as much memory
-as a compressed chunk claims to need. Here a missing chunk is an error, and no chunk is
-decompressed to more than its array's description says.
+A chunk that consists of the array's fill value need not be stored: that is zarr's rule, and writers
+of 2025 and later make use of it. A copy that was interrupted looks the same, so missing chunks are
+counted in a warning. The zarr library allocates as much memory as a compressed chunk claims to
+need; here no chunk is decompressed to more than its array's description says.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import contextlib
 import functools
 from itertools import product
 import json
+import logging
 import math
 from pathlib import Path
 import re
@@ -18,13 +20,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from dpjax.convert import untrusted_zip, zarr_codecs
-from dpjax.convert.source import as_user_error
+from dpjax.convert.source import as_user_error, plain_files
 from dpjax.core.errors import UserError
 
 # Largest block in bytes, decoded. A block is all chunks that share their first index: they are
 # decoded together, since every step has numbers in each of them.
 BLOCK_LIMIT = 2**31
+LARGEST_FILL = 10**7  # chunks that are not stored; more is a wrong header
 META_LIMIT = 2**20  # largest .zarray in bytes; usual ones are a few hundred bytes of JSON
+
+log = logging.getLogger("dpjax")
+
+
+class Unsupported(UserError):
+    """An array that is intact and can't be converted."""
 
 
 class Store(NamedTuple):
@@ -45,6 +54,7 @@ class Array(NamedTuple):
     store, name: where its files are. shape, chunks: of the array and of one chunk.
     order: of the numbers in a chunk, as in numpy. codec: "compressor"; {} for none.
     separator: between the indices in a chunk's file name.
+    fill: the number in chunks that are not stored; None if the description has none.
     """
 
     store: Store
@@ -55,6 +65,7 @@ class Array(NamedTuple):
     order: Literal["C", "F"]
     codec: dict[str, Any]
     separator: str
+    fill: np.generic | None
 
     def __str__(self) -> str:
         return f"{self.store.path / self.name}"
@@ -65,7 +76,7 @@ def open_store(path: Path) -> Iterator[Store]:
     """The store in a directory or a zip file."""
     # Names are listed once, so that looking up a chunk does not access the disk.
     if path.is_dir():
-        files = (file for file in path.rglob("*") if file.is_file())
+        files = plain_files(path)
         names = frozenset(file.relative_to(path).as_posix() for file in files)
         yield Store(path, names, lambda name, limit: _read_file(path / name, limit))
     elif path.is_file():
@@ -78,7 +89,7 @@ def open_store(path: Path) -> Iterator[Store]:
 
 
 def _read_file(file: Path, limit: int) -> bytes:
-    with open(file, "rb") as opened:
+    with as_user_error(f"{file}: can't be read"), open(file, "rb") as opened:
         return opened.read(limit + 1)
 
 
@@ -97,28 +108,42 @@ def read_array(store: Store, name: str) -> Array:
             order=meta.get("order", "C"),
             codec=meta["compressor"] or {},
             separator=meta.get("dimension_separator", "."),
+            fill=None,
         )
     shape = array.shape
     chunks = array.chunks
+    if not shape:
+        raise Unsupported(f"{where}: a single number, not one per step.")
     # The numbers may be hostile. They are Python integers, which don't overflow, and nothing is
     # allocated by them here.
-    if len(shape) != len(chunks) or not shape or min(chunks) < 1 or min(shape) < 0:
+    if len(shape) != len(chunks) or min(chunks) < 1 or min(shape) < 0:
         raise UserError(f"{where}: shape {list(shape)} and chunks {list(chunks)} don't fit.")
     if meta.get("zarr_format") != 2 or array.order not in "CF" or array.separator not in "./":
         raise UserError(f"{where}: expected zarr format 2, order C or F, separator . or /.")
     # Objects are decoded by unpickling, which can run code; so can some filters.
     if array.dtype.hasobject or meta.get("filters") or not isinstance(array.codec, dict):
-        raise UserError(
+        raise Unsupported(
             f"{where}: dtype {meta['dtype']!r} with filters {meta.get('filters')} can't be read: "
             "expected numbers without filters (objects may hide code)."
         )
-    return array
+    return array._replace(fill=_fill_value(meta.get("fill_value"), array.dtype, where))
 
 
-def check_chunks(array: Array) -> None:
-    """Raises a UserError if a chunk's file is missing, or if chunks are too large for memory."""
-    # The format allows a writer to omit chunks that equal "fill_value". Replay buffers are written
-    # with all chunks, so a missing one was lost, most likely in an interrupted copy.
+def _fill_value(value: Any, dtype: np.dtype, where: Path) -> np.generic | None:
+    """The number of chunks that are not stored: a number, or "NaN", "Infinity", "-Infinity"."""
+    if value is None or dtype.kind not in "fiub":
+        return None
+    with as_user_error(f"{where}: fill_value {value!r} is not a {dtype}"):
+        return np.asarray(value).astype(dtype)[()]
+
+
+def check_chunks(array: Array, *, complete: bool = False) -> None:
+    """Warns of chunks that are not stored; refuses them if nothing says what they hold.
+
+    complete: refuse them in any case.
+
+    Raises a UserError for such chunks, and if chunks are too large for memory.
+    """
     counts = _counts(array)
     total = math.prod(counts)
     prefix = f"{array.name}/"
@@ -132,11 +157,20 @@ def check_chunks(array: Array) -> None:
     names = (_chunk_name(array, tuple(map(int, index))) for index in indices)
     missing = next((name for name in names if name not in array.store.names), None)
     if missing is not None:
-        raise UserError(
-            f"{array}: expected {total} chunk files, {total - present} are missing, the first is "
-            f"{missing.removeprefix(prefix)}. zarr would read them as zeros: copy the buffer again."
+        what = (
+            f"{array}: {total - present} of {total} chunks are not stored, the first is "
+            f"{missing.removeprefix(prefix)}"
         )
-    # All chunks exist; now the memory of one block is checked.
+        if array.fill is None or complete:
+            raise UserError(f"{what}: copy the buffer again.")
+        # A header of 2^40 chunks and no file would otherwise be read as 2^40 zeros.
+        if total - present > LARGEST_FILL:
+            raise UserError(f"{what}: more than {LARGEST_FILL} can't be right.")
+        log.warning(
+            "%s: they are %s, its fill_value, as zarr has it. If the buffer was copied, compare "
+            "it with the original", what, array.fill,
+        )  # fmt: skip
+    # The memory of one block.
     shape = _block_shape(array)
     if math.prod(shape) * array.dtype.itemsize > BLOCK_LIMIT:
         raise UserError(
@@ -191,7 +225,8 @@ def _block(array: Array, i: int) -> np.ndarray:
     for index in product(*map(range, counts)):
         name = _chunk_name(array, (i, *index))
         place = [slice(k * n, (k + 1) * n) for k, n in zip(index, array.chunks[1:])]
-        block[(slice(None), *place)] = _decode(array, name)
+        is_stored = name in array.store.names
+        block[(slice(None), *place)] = _decode(array, name) if is_stored else array.fill
     # The last chunk along each axis is padded to its full size. The padding is cut off, except on
     # the first axis, where no episode reaches into it.
     return block[(slice(None), *(slice(n) for n in array.shape[1:]))]

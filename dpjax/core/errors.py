@@ -43,6 +43,31 @@ def choose(table: Mapping[str, T], name: str, argument: str) -> T:
     return table[name]
 
 
+def listed_ranges(text: str, count: int, argument: str) -> list[int]:
+    """The numbers of "0-4,7": [0, 1, 2, 3, 4, 7], ascending.
+
+    count: the numbers must be below it. argument: its name, for the error message.
+
+    Raises UserError for anything else.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()) or int(first) > int(last):
+            raise UserError(
+                f"{argument}={text}: expected numbers and ranges such as 0-4,7.", argument=argument
+            )
+        # Compared before the range is made: 0-99999999999 must not fill the memory.
+        if int(last) >= count:
+            raise UserError(
+                f"{argument}={text}: {last} is beyond the last number, {count - 1}.",
+                argument=argument,
+            )
+        numbers.update(range(int(first), int(last) + 1))
+    return sorted(numbers)
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a command's main function and exits with its code.
 

@@ -6,6 +6,10 @@ from types import ModuleType
 from dpjax.core.errors import UserError
 
 
+class MissingExtra(UserError):
+    """A library is not installed; says which extra brings it."""
+
+
 def require(name: str, extra: str) -> ModuleType:
     """Imports the module `name`, which belongs to the extra `extra` of dpjax (setup.cfg).
 
@@ -23,4 +27,4 @@ def require(name: str, extra: str) -> ModuleType:
         # would not help then, so that error is passed on.
         if missing.split(".")[0] != name.split(".")[0]:
             raise
-    raise UserError(f"{missing} is not installed: pip install 'dpjax[{extra}]'.")
+    raise MissingExtra(f"{missing} is not installed: pip install 'dpjax[{extra}]'.")

@@ -12,10 +12,14 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 
 
 class Case(NamedTuple):
-    """A conversion to refuse. arguments: format, source, options. words: in the refusal."""
+    """A conversion to refuse. arguments: format, source, options. words: in the refusal.
+
+    code: the exit code; 0 where the format allows it, or what is odd is left out.
+    """
 
     arguments: tuple
     words: tuple[str, ...]
+    code: int = 2
 
 
 class Payload:

@@ -9,11 +9,11 @@ import numpy as np
 from support import foreign_sets
 
 
-def _npz(folder, change, *words, options=()):
+def _npz(folder, change, *words, options=(), code=2):
     """A set of .npz files whose episodes `change` spoils."""
     episodes = foreign_sets.make_episodes()
     change(episodes)
-    return Case(("arrays", foreign_sets.write_npz(folder / "set", episodes), *options), words)
+    return Case(("arrays", foreign_sets.write_npz(folder / "set", episodes), *options), words, code)
 
 
 def npz_of_pickled_objects(folder):
@@ -49,7 +49,7 @@ def npz_shapes_that_differ(folder):
     def change(episodes):
         episodes[1]["state"] = np.ones((12, 5), np.float32)
 
-    words = "episode_1.npz: state: expected float32 [4] per step, got float32 [5]"
+    words = "episode_1.npz: state: expected [4] per step, as in most, got [5]"
     return _npz(folder, change, words)
 
 
@@ -57,7 +57,7 @@ def npz_keys_that_differ(folder):
     def change(episodes):
         del episodes[1]["state"]
 
-    words = "episode_1.npz: expected the keys state, action, camera, count, got"
+    words = "episode_1.npz: state: missing there"
     return _npz(folder, change, words)
 
 
@@ -65,7 +65,7 @@ def npz_lengths_that_differ(folder):
     def change(episodes):
         episodes[1]["state"] = episodes[1]["state"][:-1]
 
-    return _npz(folder, change, "episode_1.npz: expected one number of steps", "11 of state")
+    return _npz(folder, change, "episode 1: 11 steps of state, where the action has 12")
 
 
 def npz_nan(folder):
@@ -120,14 +120,14 @@ def npz_actions_that_are_words(folder):
         for episode in episodes:
             episode["action"] = np.full(len(episode["action"]), "left")
 
-    return _npz(folder, change, "action can't be converted: only numbers are converted")
+    return _npz(folder, change, "action can't be converted", "only numbers are converted")
 
 
 def npz_single_number(folder):
     def change(episodes):
         episodes[0]["goal"] = np.float32(3)
 
-    return _npz(folder, change, "episode_0.npz: goal: expected an array [T, ...], got a single")
+    return _npz(folder, change, code=0)
 
 
 def npy_of_2_40_rows(folder):

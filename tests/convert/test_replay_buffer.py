@@ -49,10 +49,12 @@ def test_what_was_in_the_buffer_is_in_the_set(buffer, tmp_path, capsys):
     read = rlds.read(tmp_path / "out", features=features)
     for short, key in {"s": "state", "k": "keypoint", "a": "action"}.items():
         want = zarr.open_array(str(buffer / "data" / key), mode="r")[...]
-        np.testing.assert_array_equal(read.columns[short], want)
+        # A matrix per step is flattened.
+        np.testing.assert_array_equal(read.columns[short], want.reshape(100, -1))
     np.testing.assert_array_equal(read.ends, ENDS)
     printed = capsys.readouterr().out
-    assert "3 episodes, 100 steps, 11 to 59 per episode" in printed and "[9, 2]" in printed
+    assert "3 episodes, 100 steps, 11 to 59 per episode" in printed
+    assert "keypoint: [9, 2] is flattened to [18]" in printed
 
 
 def test_images_become_uint8_and_come_back_pixel_by_pixel(buffer, tmp_path, capsys):
@@ -83,7 +85,8 @@ def test_what_is_left_out_or_cast_is_printed(buffer, tmp_path, capsys):
 
 def test_keys_choose_the_observations(buffer, tmp_path, capsys):
     convert.main(["zarr", str(buffer), str(tmp_path / "out"), "--keys", "state"])
-    assert "keypoint" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "left out: count, depth, img, keypoint (not asked for)" in printed
     with pytest.raises(UserError, match="action, .*observation/state"):
         rlds.read(tmp_path / "out", features={"k": "observation/keypoint"})
 
@@ -113,11 +116,71 @@ def test_a_missing_action_is_named(source, tmp_path):
     assert "no key 'action'" in refusal(source, tmp_path)
 
 
-@pytest.mark.parametrize("array, chunk", [("data/action", "1.0"), ("meta/episode_ends", "0")])
-def test_a_missing_chunk_is_named_and_not_read_as_zeros(source, tmp_path, array, chunk):
-    (source / array / chunk).unlink()
+def test_chunks_that_are_not_stored_are_the_fill_value(source, tmp_path, caplog):
+    (source / "data" / "action" / "1.0").unlink()
+    want = zarr.open_array(str(source / "data" / "action"), mode="r")[...]
+    assert (want == 0).all(1).any()
+    convert.main(["zarr", str(source), str(tmp_path / "out")])
+    read = rlds.read(tmp_path / "out", features={"a": "action"})
+    np.testing.assert_array_equal(read.columns["a"], want)
+    assert "data/action: 1 of" in caplog.text and "the first is 1.0: they are 0.0" in caplog.text
+
+
+@pytest.mark.parametrize("fill, value", [(-1.5, -1.5), ("-Infinity", None), (None, None)])
+def test_fill_values_are_numbers_or_refused(source, tmp_path, fill, value):
+    file = source / "data" / "action" / ".zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"fill_value": fill}))
+    (source / "data" / "action" / "1.0").unlink()
+    if value is None:
+        assert "data/action" in refusal(source, tmp_path) or "non-finite" in refusal(
+            source, tmp_path
+        )
+    else:
+        convert.main(["zarr", str(source), str(tmp_path / "out")])
+        actions = rlds.read(tmp_path / "out", features={"a": "action"}).columns["a"]
+        assert (actions == value).any()
+
+
+def test_the_ends_have_no_fill_value(source, tmp_path):
+    (source / "meta" / "episode_ends" / "0").unlink()
     line = refusal(source, tmp_path)
-    assert str(source / array) in line and f"1 are missing, the first is {chunk}" in line
+    assert "meta/episode_ends: 1 of 1 chunks are not stored, the first is 0" in line
+
+
+def test_a_matrix_of_an_image_is_not_flattened(source, tmp_path, capsys):
+    put(source / "data" / "gray", np.zeros((100, 48, 64), np.float32))
+    convert.main(["zarr", str(source), str(tmp_path / "out")])
+    assert "left out: gray (depth or another image of one channel" in capsys.readouterr().out
+
+
+def test_what_is_not_wanted_is_not_looked_at(source, tmp_path):
+    put(source / "data" / "longer", np.zeros((105, 1), np.float32))
+    (source / "data" / "broken").mkdir()
+    (source / "data" / "broken" / ".zarray").write_text("{")
+    (source / "data" / "v3").mkdir()
+    (source / "data" / "v3" / "zarr.json").write_text("{}")
+    (source / "data" / "lost").mkdir()
+    (source / "data" / "lost" / "0.0").write_bytes(b"")
+    convert.main(["zarr", str(source), str(tmp_path / "out"), "--keys", "state"])
+    # Without --keys everything is wanted, and what is broken is refused.
+    with pytest.raises(UserError, match="(broken|lost|v3) can't be converted"):
+        convert.main(["zarr", str(source), str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize("target", ["folder", "outside", "nothing"])
+def test_links_out_of_the_source_are_refused(source, tmp_path, target):
+    chunk = source / "data" / "state" / "0.0"
+    moved = tmp_path / "moved"
+    if target == "folder":
+        shutil.move(chunk.parent, moved)
+        chunk.parent.symlink_to(moved)
+    else:
+        if target == "outside":
+            shutil.copy(chunk, moved)
+        chunk.unlink()
+        chunk.symlink_to(moved)
+    line = refusal(source, tmp_path)
+    assert "a link to" in line and "data/state" in line
 
 
 def test_a_truncated_chunk_is_named(source, tmp_path):
@@ -128,13 +191,13 @@ def test_a_truncated_chunk_is_named(source, tmp_path):
 
 def test_a_broken_zarray_is_named(source, tmp_path):
     (source / "data" / "state" / ".zarray").write_text("{")
-    assert "data/state/.zarray: can't be read" in refusal(source, tmp_path)
+    assert "state can't be converted: " in refusal(source, tmp_path)
 
 
 @pytest.mark.parametrize(
     "ends, words",
     [
-        ([30, 41, 99], "expected the last episode to end at the last of 100 steps, got 99"),
+        ([30, 41, 99], "100 steps, where meta/episode_ends ends at 99"),
         ([30, 30, 100], "episode 1: expected an end after step 30, got 30"),
         ([41, 30, 100], "episode 1: expected an end after step 41, got 30"),
     ],
@@ -146,7 +209,7 @@ def test_ends_that_do_not_fit_are_refused(source, tmp_path, ends, words):
 
 def test_a_non_finite_number_is_named_by_episode_and_step(source, tmp_path):
     zarr.open_array(str(source / "data" / "keypoint"), mode="r+")[35, 4, 1] = np.nan
-    assert "episode 1, step 5, keypoint[4, 1]" in refusal(source, tmp_path)
+    assert "episode 1, step 5, keypoint[9]" in refusal(source, tmp_path)
 
 
 def test_float64_is_cast(source, tmp_path):

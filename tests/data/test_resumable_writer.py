@@ -14,6 +14,7 @@ from dpjax.core.errors import UserError
 from dpjax.data import rlds
 from dpjax.data.episodes import digest
 from dpjax.data.rlds import reader, resumable_writer
+from dpjax.data.rlds.conversion import SOURCE_STATE
 
 FEATURES = {"state": "observation/state", "camera": "observation/camera", "action": "action"}
 ROOT = Path(__file__).parents[2]
@@ -166,15 +167,75 @@ def test_two_at_once_are_refused(tmp_path):
     assert (tmp_path / "set").exists()
 
 
-def test_a_bad_episode_leaves_nothing_behind(tmp_path):
-    def bad(e):
+def spoilt(*numbers):
+    """Reads the source, whose episodes `numbers` have a NaN."""
+
+    def read_spoilt(e):
         columns = read(e)
-        if e == 6:
+        if e in numbers:
             columns["action"][1, 1] = np.nan
         return columns
 
-    with pytest.raises(UserError, match=r"made up: episode 6, step 1, action\[1\]"):
-        resumable_writer.write(tmp_path / "set", conversion(bad), accept)
+    return read_spoilt
+
+
+def test_all_bad_episodes_are_named_and_what_was_done_is_kept(tmp_path, uninterrupted):
+    source = conversion(spoilt(6, 9), **{SOURCE_STATE: "1"})
+    with pytest.raises(UserError, match="2 of 11 episodes are bad: .*step 1.*") as refused:
+        resumable_writer.write(tmp_path / "set", source, accept)
+    text = str(refused.value)
+    assert r"episode 6, step 1, action[1]" in text and r"episode 9, step 1, action[1]" in text
+    assert "on_bad=skip" in text and str(tmp_path / "set.incomplete") in text
+    # Mended: it goes on, and what was done is read again but not written again.
+    mended = conversion(**{SOURCE_STATE: "2"})
+    resumable_writer.write(tmp_path / "set", mended, accept)
+    assert contents(tmp_path / "set") == uninterrupted
+
+
+def test_a_source_that_changed_where_it_was_done_is_refused(tmp_path):
+    for source in (conversion(spoilt(6), **{SOURCE_STATE: "1"}),
+                   conversion(lambda e: read(e + (e == 2)), **{SOURCE_STATE: "2"})):  # fmt: skip
+        with pytest.raises(UserError) as refused:
+            resumable_writer.write(tmp_path / "set", source, accept)
+    assert "was started with state of the source=1, now it is 2" in str(refused.value)
+    assert "and so is its episode 2" in str(refused.value)
+    fewer = conversion(**{SOURCE_STATE: "2"})._replace(num_episodes=5)
+    with pytest.raises(UserError, match="6 of its episodes are done, and 5 are there"):
+        resumable_writer.write(tmp_path / "set", fewer, accept)
+
+
+@pytest.mark.parametrize("numbers", [(6, 9), (0, 1, 10)])
+def test_bad_episodes_are_left_out_and_named(tmp_path, caplog, numbers):
+    out = tmp_path / "set"
+    with pytest.raises(UserError, match="are bad"):
+        resumable_writer.write(out, conversion(spoilt(*numbers)), accept)
+    skipping = conversion(spoilt(*numbers))._replace(skip_bad=True)
+    seen = []
+    resumable_writer.write(out, skipping, lambda path, digests: seen.extend(digests))
+    good = [digest(read(e)) for e in range(EPISODES) if e not in numbers]
+    assert [digest(episode) for episode in rlds.stream(out, features=FEATURES)] == seen == good
+    assert f"left out: {len(numbers)} of 11 episodes are bad" in caplog.text
+    assert all(f"episode {number}, step 1" in caplog.text for number in numbers)
+
+
+def test_an_episode_that_was_left_out_and_is_mended_starts_anew(tmp_path):
+    def stopping(e):
+        if e == 9:
+            raise KeyboardInterrupt
+        return spoilt(6)(e)
+
+    first = conversion(stopping, **{SOURCE_STATE: "1"})._replace(skip_bad=True)
+    with pytest.raises(KeyboardInterrupt):
+        resumable_writer.write(tmp_path / "set", first, accept)
+    mended = conversion(**{SOURCE_STATE: "2"})._replace(skip_bad=True)
+    with pytest.raises(UserError, match="so is its episode 6"):
+        resumable_writer.write(tmp_path / "set", mended, accept)
+
+
+def test_no_good_episode_is_refused_and_leaves_nothing_behind(tmp_path):
+    source = conversion(spoilt(*range(EPISODES)))._replace(skip_bad=True)
+    with pytest.raises(UserError, match="all 11 episodes are bad; .*episode 0, step 1"):
+        resumable_writer.write(tmp_path / "set", source, accept)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,8 +1,11 @@
 """The journal of an unfinished shard: once an episode is appended, it survives a kill."""
 
 from collections.abc import Iterator
+import contextlib
 from pathlib import Path
 
+from dpjax.core import files
+from dpjax.core.errors import UserError
 from dpjax.data.rlds import records
 
 # An entry of the journal is the episode's digest, this many bytes, and then its record.
@@ -66,3 +69,19 @@ class Journal:
         # `_open` deletes the journals of all other shards.
         self._shard += 1
         self._open()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder and locks it against a second process."""
+    # An interrupted conversion leaves its folder and the lock file. The lock itself is released
+    # when its process ends.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}.") from error
+    with file:
+        if not files.try_lock(file):
+            raise UserError(f"{folder}: another process writes there: wait for it.")
+        yield
