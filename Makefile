@@ -3,6 +3,7 @@
 # make test       the tests that a contributor runs every few minutes
 # make test-all   all tests: whole trainings, kills, hostile files, the wheel
 # make check      linter, formatter and type checker
+# make .venv-openpi/ready   openpi's client, for its tests (part of make test-all)
 # make bench-peers   PyTorch and LeRobot, for python -m experiments.throughput
 PYTHON ?= python3
 VENV = .venv
@@ -25,7 +26,7 @@ test: $(VENV)/ready
 	$(PYTEST) -m "not slow" tests
 
 # The second line compares numbers with those of ordinary processes, compiled as these are.
-test-all: $(VENV)/ready
+test-all: $(VENV)/ready .venv-openpi/ready
 	$(PYTEST) --ignore tests/test_evidence.py tests
 	DPJAX_TEST_ORDINARY=1 $(PYTEST) tests/test_evidence.py
 
@@ -49,6 +50,14 @@ $(VENV)/ready: requirements.txt setup.cfg setup.py
 	    -r requirements.txt && \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . ; \
 	fi
+	@touch $@
+
+# openpi's own client, which tests talk to the policy server with: it needs a numpy before 2, and
+# typing_extensions, which it does not declare.
+.venv-openpi/ready:
+	$(PYTHON) -m venv .venv-openpi
+	.venv-openpi/bin/python -m pip install -q --disable-pip-version-check \
+	  openpi-client==0.1.2 typing_extensions "numpy<2"
 	@touch $@
 
 # LeRobot's pins exclude the newest PyTorch: it is installed as it is, with what it imports.

@@ -131,20 +131,20 @@ def stop_on_signals(server: Server) -> None:
         signal.signal(number, stop)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    args = arguments(argv)
+def set_up(args: argparse.Namespace) -> tuple[served.Source, Server]:
+    """The policy, and a server of it that does not listen yet."""
     token = read_token(args)
     tls = access.tls_context(args.cert, args.key) if args.cert else None
     metadata = read_metadata(args.metadata)
-
-    # 1. The policy, and what its clients must send.
     source = served.from_run(args) if args.run else served.from_exported(args)
-    contract = source.contract._replace(names=read_names(args.rename, source.contract.columns))
+    names = {
+        **source.contract.names,
+        **read_names(args.rename, source.contract.columns),
+    }
     served.check_delay(source, args.delay)
     counts = Counts()
     service = Service(
-        contract=contract,
+        contract=source.contract._replace(names=names),
         worker=worker.Worker(counts, source.max_batch or args.batch),
         counts=counts,
         version=source.version,
@@ -153,36 +153,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=args.seed,
         metadata=metadata,
     )
+    limits = Limits(clients=args.clients)
+    server = Server(service, host=args.host, port=args.port, token=token, tls=tls, limits=limits)
+    return source, server
 
-    # 2. Listen at once, so that a port in use is reported before a minute of compilation. Clients
+
+def warm_up(service: Service) -> float:
+    """Compiles everything that a request can need; returns the seconds that it took."""
+    start = time.perf_counter()
+    contract = service.contract
+    worker.warm_up(service.version, contract.obs_shapes, service.worker.max_batch)
+    session.warm_up(contract.observed, contract.executed)
+    return time.perf_counter() - start
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = arguments(argv)
+    source, server = set_up(args)
+    service = server.service
+    # 1. Listen at once, so that a port in use is reported before a minute of compilation. Clients
     # wait for their first message until everything is compiled.
-    server = Server(
-        service,
-        host=args.host,
-        port=args.port,
-        token=token,
-        tls=tls,
-        limits=Limits(clients=args.clients),
-    )
     port = server.start()
     stop_on_signals(server)
-    start = time.perf_counter()
-    worker.warm_up(source.version, contract.obs_shapes, service.worker.max_batch)
-    session.warm_up(contract.observed, contract.executed)
+    seconds = warm_up(service)
     server.is_ready.set()
-    scheme = "wss" if tls else "ws"
     print(
-        f"serving {source.name} at {scheme}://{args.host}:{port} (--reply {args.reply}), ready "
-        f"after {time.perf_counter() - start:.1f} s of compilation; send "
-        f"{', '.join(contract.columns)}",
+        f"serving {source.name} at {'wss' if args.cert else 'ws'}://{args.host}:{port} "
+        f"(--reply {args.reply}), ready after {seconds:.1f} s of compilation; send "
+        f"{', '.join(service.contract.columns)}",
         flush=True,
     )
-
-    # 3. Serve. Sampling stays in the main thread, whose memory is kept between calls (`runtime`).
+    # 2. Serve. Sampling stays in the main thread, whose memory is kept between calls (`runtime`).
     if args.follow:
         Follower(service, source.newest, source.load, current=source.current).start()
     service.worker.run()
+    # 3. `worker.run` ends when the server has stopped answering.
     server.join()
+    counts = service.counts
     print(f"served {counts['requests']} requests of {counts['episodes']} episodes", flush=True)
     return 0
 

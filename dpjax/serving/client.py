@@ -10,6 +10,7 @@ it the connection is closed: a late answer can never be taken for that of the ne
 """
 
 from collections.abc import Mapping
+import contextlib
 import time
 from typing import Any
 
@@ -47,6 +48,8 @@ class RemotePolicy:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._socket: Any = None
+        # The library's connections are context managers: closing the stack disconnects.
+        self._stack = contextlib.ExitStack()
         self._metadata: dict[str, Any] = {}
 
     @property
@@ -93,9 +96,8 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Disconnects; the next call connects again."""
-        websocket, self._socket = self._socket, None
-        if websocket is not None:
-            websocket.close()
+        self._socket = None
+        self._stack.close()
 
     def _ask(self, message: dict[str, Any]) -> np.ndarray:
         """The action chunks of one request."""
@@ -145,16 +147,15 @@ class RemotePolicy:
         """
         sync = extras.require("websockets.sync.client", extra="serve")
         exceptions = extras.require("websockets.exceptions", extra="serve")
-        websocket = None
+        connecting = {
+            "additional_headers": self._headers,
+            "compression": None,
+            "max_size": MAX_BYTES,
+            "open_timeout": self._timeout,
+            "close_timeout": 1.0,
+        }
         try:
-            websocket = sync.connect(
-                self.url,
-                additional_headers=self._headers,
-                compression=None,
-                max_size=MAX_BYTES,
-                open_timeout=self._timeout,
-                close_timeout=1.0,
-            )
+            websocket = self._stack.enter_context(sync.connect(self.url, **connecting))
             # A server that is still warming up sends its first message afterwards.
             first = websocket.recv(timeout=max(self._timeout, until - time.monotonic()))
             self._metadata = wire.unpack(first, MAX_BYTES)
@@ -165,8 +166,7 @@ class RemotePolicy:
                 raise UserError(f"{self.url}: HTTP {status}: {reason}.") from None
             return reason
         except (OSError, TimeoutError, exceptions.WebSocketException, wire.WireError) as error:
-            if websocket is not None:
-                websocket.close()
+            self.close()
             return f"{type(error).__name__}: {error}"
         self._socket = websocket
         return None

@@ -67,8 +67,7 @@ class Service:
         self.counts.add("episodes")
         if self.seed is None:
             return secrets.randbits(31)
-        sequence = np.random.SeedSequence([self.seed, self.counts["episodes"]])
-        return int(sequence.generate_state(1)[0] >> 1)
+        return episode_seed(self.seed, self.counts["episodes"])
 
     def gauges(self) -> dict[str, float]:
         """Numbers of the present moment, for /metrics."""
@@ -97,6 +96,11 @@ class Service:
             "max_bytes": contract.max_bytes,
             "max_batch": self.worker.max_batch,
         }
+
+
+def episode_seed(seed: int, number: int) -> int:
+    """The seed of the episode `number`, from 1 on, of a server with this seed."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
 
 
 class Connection:

@@ -8,6 +8,7 @@ from support import serving
 from dpjax.inference.controller import Controller
 from dpjax.serving import wire
 from dpjax.serving.connection import Connection
+from experiments.serving import messages
 
 LIMIT = 1 << 20
 
@@ -212,7 +213,7 @@ def test_a_failing_policy_shows_no_traceback(caplog):
 
 
 def test_mutated_messages_get_one_line(chunk):
-    for data in serving.mutated(2_000, seed=1):
+    for data in messages.mutated(2_000, seed=1):
         answer = chunk.answer(data)
         chunk.sent()
         assert isinstance(answer, bytes) or "\n" not in answer

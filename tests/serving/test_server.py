@@ -10,6 +10,7 @@ import urllib.request
 import numpy as np
 import pytest
 from support import serving
+from support.serving import client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -18,14 +19,6 @@ from dpjax.serving import access, wire
 from dpjax.serving.server import Limits, Server
 
 MESSAGE = wire.pack({"state": serving.STATE})
-
-
-@contextlib.contextmanager
-def client(url, **options):
-    """A websocket after the server's first message."""
-    with connect(url, compression=None, **options) as websocket:
-        websocket.metadata = wire.unpack(websocket.recv(5), 1 << 20)
-        yield websocket
 
 
 def get(url, path, **headers):

@@ -3,9 +3,9 @@
 import msgpack
 import numpy as np
 import pytest
-from support import serving
 
 from dpjax.serving import wire
+from experiments.serving import messages
 
 LIMIT = 1 << 20
 
@@ -25,7 +25,7 @@ def test_scalars_texts_and_lists_come_back():
 
 
 def test_keys_that_are_text_are_read_too():
-    entries = {key.decode(): value for key, value in serving.array().items()}
+    entries = {key.decode(): value for key, value in messages.array().items()}
     np.testing.assert_array_equal(
         wire.unpack(msgpack.packb({"x": entries}), LIMIT)["x"], np.zeros(3)
     )
@@ -47,7 +47,7 @@ def test_what_cannot_be_sent_is_refused(value):
         wire.pack({"x": value})
 
 
-@pytest.mark.parametrize("value", [v for v in serving.HOSTILE], ids=str)
+@pytest.mark.parametrize("value", [v for v in messages.HOSTILE], ids=str)
 def test_hostile_arrays_are_refused(value):
     with pytest.raises(wire.WireError):
         wire.unpack(msgpack.packb({"x": [{"y": value}]}), LIMIT)
@@ -60,7 +60,7 @@ def test_hostile_arrays_are_refused(value):
         (b"\0" * 101, "101 bytes, but at most 100"),
         (b"", "not a msgpack message"),
         (b"\xc7\x01\x05x", "not a msgpack message"),  # an extension type
-        (serving.DEEP[:99], "not a msgpack message"),
+        (messages.DEEP[:99], "not a msgpack message"),
         (msgpack.packb([1, 2]), "not a map"),
         (msgpack.packb({1: 2}), "not a map"),
     ],
@@ -78,7 +78,7 @@ def test_a_small_message_cannot_fill_the_memory():
 
 def test_ten_thousand_mutated_messages_raise_nothing_else():
     refused = 0
-    for data in serving.mutated(10_000):
+    for data in messages.mutated(10_000):
         try:
             wire.unpack(data, LIMIT)
         except wire.WireError:
