@@ -138,7 +138,7 @@ def _problem(feature: Mapping) -> str:
     details = {**dict(feature.get("video_info") or {}), **dict(feature.get("info") or {})}
     formats = [str(value) for name, value in details.items() if str(name).endswith("pix_fmt")]
     flags = [name for name, value in details.items() if "depth" in str(name).lower() and value]
-    flags = [name for name in flags if "bit" not in str(name)]  # "bit_depth": 8 is no flag
+    flags = [name for name in flags if "bit" not in str(name)]  # "bit_depth": 8 tells a format
     if flags or any(text.startswith("gray1") for text in formats):
         return f"depth is not read ({', '.join(map(str, [*flags, *formats]))})"
     channels = [shape for shape in feature["shape"] if int(shape) == 1]
