@@ -94,11 +94,11 @@ def select(
         problem = _problem(source, key, broken, is_required=key in asked | parts)
         if problem and (key in asked | parts or (key in wanted and key in source.damage)):
             raise UserError(f"{source.path}: {key} can't be converted: {problem}.", argument="keys")
-        if key not in wanted:
+        if key not in wanted and key not in parts:
             left_out[key] = problem or "not an observation; keys= selects it"
             if keys is not None:
                 left_out[key] = "not asked for"
-        elif problem:
+        elif problem and key in wanted:
             left_out[key] = problem
     selected = {key: name for key, name in names.items() if key in wanted and key not in left_out}
     _check_names({**selected, **{new: new for new in joined}}, source)

@@ -112,8 +112,13 @@ def short_chunks(context: Context) -> list[Finding]:
         f"config.horizon.predict={predict} steps at {context.fps:g} per second are "
         f"{seconds:.2g} s: pauses last longer than a chunk, and each chunk may decide differently"
     )
-    remedy = "convert to about 10 steps per second (the paper's rate), or raise config.horizon"
-    return [Finding("note", "short_chunks", reason, remedy)]
+    # The paper has 10 steps per second. A conversion keeps every n-th step.
+    option = f"--to-fps={context.fps / max(round(context.fps / 10), 1):g}"
+    remedy = (
+        f"convert again with {option} (the paper has 10) and --actions=absolute or "
+        "--actions=deltas, or raise config.horizon"
+    )
+    return [Finding("note", "short_chunks", reason, remedy, (option,))]
 
 
 def rate_mismatch(context: Context) -> list[Finding]:
@@ -150,8 +155,21 @@ def mixed_rates(context: Context) -> list[Finding]:
         return []
     listed = enumerate_some([f"{name} has {fps:g}" for name, fps in rates.items()])
     reason = f"the data sets differ in their steps per second: {listed}"
+    common = _common_rate(list(rates.values()))
+    if not common:
+        remedy = "train on sets of one rate: no common one divides them all"
+        return [Finding("error", "mixed_rates", reason, remedy)]
     remedy = (
-        f"convert the faster ones again with --to-fps {low:g} (python -m dpjax.convert), or train "
-        "on sets of one rate"
+        f"convert the faster ones again with --to-fps={common:g} (python -m dpjax.convert; with "
+        "--actions=absolute or --actions=deltas), or train on sets of one rate"
     )
-    return [Finding("error", "mixed_rates", reason, remedy, (f"--to-fps={low:g}",))]
+    return [Finding("error", "mixed_rates", reason, remedy, (f"--to-fps={common:g}",))]
+
+
+def _common_rate(rates: list[float]) -> float:
+    """The highest rate, of the lowest one's fractions, of which all are multiples; 0: none."""
+    for n in range(1, 11):
+        multiples = np.array(rates) * n / min(rates)
+        if (np.abs(multiples - multiples.round()) < 5e-3 * multiples).all():
+            return min(rates) / n
+    return 0.0
