@@ -5,6 +5,7 @@ Rules compare a step with the next one only within an episode, see `Context.same
 """
 
 from collections.abc import Mapping, Sequence
+import re
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -183,6 +184,28 @@ def is_binary(x: np.ndarray) -> np.ndarray:
 
 
 # Texts of findings.
+
+
+def leave_out(context: Context, episodes: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+    """How to convert again without some episodes: (a remedy, the same as `Finding.changes`).
+
+    episodes: indices into `Context.labels`, which number them as in the data set.
+    """
+    numbers = [re.fullmatch(r"episode (\d+)", label) for label in context.labels]
+    if not all(numbers):
+        # Several data sets, or episodes that training has already split.
+        return "leave them out when you convert the data (--episodes)", ()
+    # The bad episodes that were not read at all are left out, too.
+    kept = sorted(int(x[1]) for i, x in enumerate(numbers) if i not in set(map(int, episodes)))
+    if not kept:
+        return "record the data again", ()
+    breaks = [i for i in range(1, len(kept)) if kept[i] != kept[i - 1] + 1]
+    parts = [kept[a:b] for a, b in zip([0, *breaks], [*breaks, len(kept)])]
+    ranges = ",".join(f"{x[0]}" if len(x) == 1 else f"{x[0]}-{x[-1]}" for x in parts)
+    option = f"--episodes={ranges}"
+    # A message stays one line; the page and the changes have all of it.
+    shown = option if len(option) < 200 else f"{option[:200]}…"
+    return f"convert the data again without them: {shown}", (option,)
 
 
 def describe_step(context: Context, step: int) -> str:

@@ -5,13 +5,12 @@ fit together. None of them needs a device, so a mistake is reported within a sec
 """
 
 from collections.abc import Mapping
-import math
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from dpjax import tasks
-from dpjax.config import cameras, components, defaults, keys, renamed
+from dpjax.config import cameras, components, defaults, keys, normalization, renamed
 from dpjax.config.arguments import names_keys
 from dpjax.config.components import SAMPLERS, SCHEDULES
 from dpjax.config.keys import Key
@@ -43,15 +42,8 @@ def check(config: ConfigDict) -> None:
     check_columns(config.task, config.data)
     check_method(config)
     check_sampling(config)
-    # 3. The sampler's bound, which is in network units: a clip of 1 is the full range of the data
-    # for the mode "limits", but only one standard deviation for "gaussian".
-    if config.normalize.action == "gaussian" and math.isfinite(config.sampler.clip):
-        clip = config.sampler.clip
-        raise UserError(
-            f"config.normalize.action='gaussian' with config.sampler.clip={clip} would cut actions "
-            f"beyond {clip} standard deviations: use 'limits', or config.sampler.clip=inf."
-        )
-    # 4. The layouts of rotations: parsing them finds the mistakes.
+    normalization.check(config)
+    # 3. The layouts of rotations: parsing them finds the mistakes.
     with names_keys():
         representation = config.representation
         representations.parse(representation.layouts, representation.relative, config.horizon.obs)

@@ -8,9 +8,8 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from dpjax import tasks
-from dpjax.config import build, cameras, sources
+from dpjax.config import build, cameras, normalization, sources
 from dpjax.config.arguments import names_keys
-from dpjax.core import normalizer as normalizers
 from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.spec import Spec
@@ -54,7 +53,8 @@ def read(config: ConfigDict) -> Data:
         log.info(frames.describe(key, column))
     for outlier in checks.outliers(numbers, train.ends):
         text = outlier.describe(f"episode {outlier.episode}")
-        log.warning("%s: %s: mend the data, or normalize by 'quantile'", train.source, text)
+        remedy = "mend the data, or convert it without these episodes (--episodes)"
+        log.warning("%s: %s: %s", train.source, text, remedy)
     return Data(train, val, tuple(key for key in train.columns if key != ACTION), shares)
 
 
@@ -145,36 +145,12 @@ def with_goals(episodes: Episodes, goals: Mapping[str, str]) -> Episodes:
     return episodes._replace(columns={**observations, **reached, ACTION: action})
 
 
-@names_keys()
 def normalizer(config: ConfigDict, episodes: Episodes) -> Normalizer:
-    """The normalizer that fits the training episodes; `fit` logs dims that do not vary."""
-    section = config.normalize
-    for key in section.per_key:
-        if key not in episodes.columns:
-            raise UserError(
-                f"config.normalize.per_key.{key}: no such key; the data has "
-                f"{', '.join(episodes.columns)}."
-            )
-    # 1. The mode of each column: that of images, observations or actions, unless per_key has one.
-    modes = {
-        key: section.image if key in config.cameras else section.obs for key in episodes.columns
-    }
-    modes.update({ACTION: section.action, **section.per_key})
-    # 2. The dims of 6-D rotations, which are not scaled: their numbers lie in [-1, 1] already.
-    representation = build.representation(config)
-    fixed = {
-        key: representations.rotation_dims(representation, key, episodes.columns[key].shape[-1])
-        for key in representation.layouts
-        if key in episodes.columns  # `build.policy` refuses the others
-    }
-    # 3. The normalizer, from the columns in the representation that the network learns.
-    return normalizers.fit(
-        learned_columns(config, episodes),
-        modes,
-        quantile=section.quantile,
-        min_range=section.min_range,
-        fixed=fixed,
-    )
+    """The normalizer that fits the training episodes; dims that hardly move are logged."""
+    columns = episodes.columns
+    sizes = {key: x.shape[-1] for key, x in columns.items() if len(x.shape) == 2}
+    learned = learned_columns(config, episodes)
+    return normalization.fit(config, build.representation(config), sizes, learned)
 
 
 def learned_columns(config: ConfigDict, episodes: Episodes) -> dict[str, np.ndarray]:

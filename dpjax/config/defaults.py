@@ -95,7 +95,13 @@ KEYS: keys.Table = {
         "per_key": Key({}, doc="{observation or action: mode}, in place of the two above"),
         "image": Key("unit", tuple(normalizer.IMAGE_MODES), doc="[-1, 1], or ImageNet's moments"),
         "quantile": Key(0.01, below(0.5), doc='share that "quantile" ignores at each end'),
-        "min_range": Key(1e-4, AT_LEAST_0, "data", "a dim with a smaller range gets scale 1"),
+        "min_range": Key(
+            0.0,
+            AT_LEAST_0,
+            "data",
+            "0: what counts as motion is relative (docs/data.md); above 0: a dim with a smaller "
+            "range is constant, any other is scaled by its own range",
+        ),
     },
     # The network. These keys are the U-Net's fields. Other networks have others (dpjax/nets).
     "denoiser": {

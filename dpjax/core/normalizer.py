@@ -2,9 +2,10 @@
 
     x̂ = (x - offset) / scale                                                (1)
 
-There is one pair (offset, scale) per key and dimension, fitted to the training data. The pairs
-are part of `Params` and therefore of every checkpoint: a policy is always loaded together with
-the units that it was trained in.
+There is one pair (offset, scale) per key and dimension, fitted to the training data by
+`core.scaling`. The pairs are part of `Params` and therefore of every checkpoint: a policy is always
+loaded together with the units that it was trained in. A scale of 0 marks a constant: it is 0 to the
+network, and comes back as its offset exactly.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpjax.core import scaling
+from dpjax.core.dims import describe_dims
 from dpjax.core.errors import UserError, choices
+from dpjax.core.scaling import MODES, Scaling
+from dpjax.core.types import ACTION
 
 Array = jax.Array
 
@@ -36,14 +41,28 @@ class Normalizer:
         """{key: [..., D]} from data units to network units, float32."""
         # Images arrive as uint8 and some observations as float64: all become float32.
         return {
-            key: (jnp.asarray(x, jnp.float32) - _broadcast(self.offset, key, x))
-            / _broadcast(self.scale, key, x)
+            key: to_network(
+                jnp.asarray(x, jnp.float32),
+                _broadcast(self.offset, key, x),
+                _broadcast(self.scale, key, x),
+            )
             for key, x in tree.items()
         }
 
     def restore(self, key: str, x: Array) -> Array:
         """[..., D] of one key from network units back to data units."""
-        return x * _broadcast(self.scale, key, x) + _broadcast(self.offset, key, x)
+        offset = _broadcast(self.offset, key, x)
+        scale = _broadcast(self.scale, key, x)
+        # Not x * 0 + offset, which is NaN where the network's output is infinite.
+        return jnp.where(scale == 0, offset, x * scale + offset)
+
+
+def to_network(x: Array, offset: Array, scale: Array) -> Array:
+    """Equation (1), for numpy and for jax arrays; 0 for a constant, whose scale is 0."""
+    array = np if isinstance(scale, np.ndarray) else jnp
+    # Divided by infinity a number is 0, but NaN stays NaN: the unknown steps of a previous action
+    # chunk stay unknown.
+    return (x - offset) / array.where(scale == 0, np.inf, scale)
 
 
 def _broadcast(table: Mapping[str, Array], key: str, x: Array) -> Array:
@@ -53,41 +72,6 @@ def _broadcast(table: Mapping[str, Array], key: str, x: Array) -> Array:
     leaf = table[key]  # [D]
     return jnp.reshape(leaf, (1,) * (x.ndim - leaf.ndim) + leaf.shape)  # [1, …, 1, D]
 
-
-# Each mode maps a column [N, D] to (center [D], half-range [D]), the offset and scale of (1).
-# The second argument is the share of data beyond each limit; only `_quantile` uses it.
-Statistics = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
-
-
-def _limits(x: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarray]:
-    """[min, max] -> [-1, 1] (the default of Chi et al.'s code, 2023)."""
-    low = x.min(0)  # [D]
-    high = x.max(0)  # [D]
-    return (high + low) / 2, (high - low) / 2
-
-
-def _gaussian(x: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarray]:
-    """Zero mean, unit variance."""
-    return x.mean(0), x.std(0)
-
-
-def _quantile(x: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """[q, 1 - q] quantiles -> [-1, 1]: limits that a few outliers cannot move."""
-    low, high = np.quantile(x, [quantile, 1 - quantile], axis=0)  # two rows [D] of [2, D]
-    return (high + low) / 2, (high - low) / 2
-
-
-def _identity(x: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarray]:
-    """No change, for numbers that are well scaled already: rotations, one-hot codes, flags."""
-    return np.zeros(x.shape[1:]), np.ones(x.shape[1:])
-
-
-MODES: dict[str, Statistics] = {
-    "limits": _limits,
-    "gaussian": _gaussian,
-    "quantile": _quantile,
-    "identity": _identity,
-}
 
 # (offset, scale) per color channel, for pixels 0..255. "unit" maps them to [-1, 1]. "imagenet"
 # gives ImageNet zero mean and unit variance, as pretrained encoders expect (the constants are
@@ -103,17 +87,19 @@ def fit(
     modes: Mapping[str, str],
     *,
     quantile: float = 0.01,
-    min_range: float = 1e-4,
+    min_range: float = 0.0,
     fixed: Mapping[str, np.ndarray] | None = None,
+    warn: Callable[[str], None] = log.warning,
 ) -> Normalizer:
-    """Fits a normalizer to `columns` {key: [N, D]}. Near-constant dims are logged as warnings.
+    """Fits a normalizer to `columns` {key: [N, D]}.
 
     modes: {key: name in MODES}, one for every column; for images [N, H, W, 3] a name in
         IMAGE_MODES.
     quantile: the share of the data beyond each limit in mode "quantile".
-    min_range: a dim whose range is smaller than this (in data units) gets scale 1, so that the
-        noise of a constant is not enlarged to [-1, 1].
+    min_range: 0 for the relative rules of `core.scaling`; above 0 a dim with a smaller range (in
+        data units) is constant, and all others are scaled by their own range.
     fixed: {key: bool [D]} dims that keep their units whatever the mode (rotations).
+    warn: takes a line about each column with dims that are constant or move little.
 
     Raises UserError if a mode is unknown.
     """
@@ -126,26 +112,62 @@ def fit(
         if len(x.shape) == 4:
             offset[key], scale[key] = jnp.asarray(IMAGE_MODES[modes[key]], jnp.float32)
             continue
-        # 2. Numbers: center and half-range. Sums over long columns would lose digits in float32.
-        x = np.asarray(x, np.float64)
-        center, half = MODES[modes[key]](x, quantile)
-        # 3. Constant dims. One outlier gives an otherwise constant dim a large range, but its
-        # quantiles (2 half apart) stay equal. So a dim is constant if either of them is small.
-        constant = np.minimum(np.ptp(x, axis=0), 2 * half) < min_range
-        if fixed and key in fixed:
-            # 4. Rotations keep their units. A constant one needs no warning: robots often keep
-            # the orientation of the gripper.
-            center = np.where(fixed[key], 0.0, center)
-            half = np.where(fixed[key], 1.0, half)
-            constant &= ~fixed[key]
-        # 5. The pair of (1), with a warning for constant dims: they may be a recording fault.
-        scale[key] = jnp.asarray(np.where(constant, 1.0, half), jnp.float32)
-        offset[key] = jnp.asarray(center, jnp.float32)
-        for d in np.flatnonzero(constant):
-            log.warning(
-                "%s[%d] is constant to %g over the training data: scale 1", key, d, min_range
-            )
+        # 2. Numbers. What is not scaled by its own range may be a recording fault: it is said.
+        measured = scaling.measure(
+            x,
+            modes[key],
+            is_action=key == ACTION,
+            quantile=quantile,
+            min_range=min_range,
+            fixed=(fixed or {}).get(key),
+        )
+        offset[key] = jnp.asarray(measured.offset, jnp.float32)
+        scale[key] = jnp.asarray(measured.scale, jnp.float32)
+        for line in describe(key, measured):
+            warn(line)
     return Normalizer(offset, scale)
+
+
+def describe(key: str, measured: Scaling) -> list[str]:
+    """A line about the constant dims of a column, and one about those that move little."""
+    is_action = key == ACTION
+    lines = []
+    for flags, text in (
+        (measured.constant, CONSTANT_ACTION if is_action else CONSTANT_OBSERVATION),
+        (measured.flat, FLAT_ACTION if is_action else FLAT_OBSERVATION),
+        (measured.little, LITTLE_ACTION if is_action else LITTLE_OBSERVATION),
+    ):
+        if flags.any():
+            ranges = measured.ranges[flags]
+            values = dict(
+                dims=describe_dims(key, np.flatnonzero(flags)),
+                most=ranges.max(),
+                # What to set, rounded to one digit: above all of these ranges, or below them.
+                above=float(f"{2 * ranges.max():.0e}"),
+                below=float(f"{ranges.min() / 2:.0e}"),
+            )
+            lines.append(text.format(**values))
+    return lines
+
+
+# What `fit` says of dims that are not simply scaled by their own range.
+CONSTANT_ACTION = "{dims} is constant over the training data: the policy returns it exactly"
+CONSTANT_OBSERVATION = "{dims} is constant over the training data"
+FLAT_ACTION = (
+    "{dims} is equal at both quantiles although it moves by {most:.3g}: scaled by its whole range"
+)
+FLAT_OBSERVATION = (
+    "{dims} is equal at both quantiles although it moves by {most:.3g}: scaled by the largest "
+    "range of its column"
+)
+LITTLE_ACTION = (
+    "{dims} moves little, by {most:.3g} at most: scaled by its own range, so that it is learned; "
+    "set min_range={above:g} to keep it constant"
+)
+LITTLE_OBSERVATION = (
+    "{dims} moves little, by {most:.3g} at most: scaled by the largest range of its column, so "
+    "that noise stays small; set min_range={below:g} to scale it by its own range"
+)
 
 
 def _check_mode(key: str, mode: str, *, is_image: bool) -> None:

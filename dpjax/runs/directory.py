@@ -20,8 +20,10 @@ from dpjax.training import checkpoint
 from dpjax.training.state import TrainState
 
 # Keys and sections that may change when a run is resumed. Most of them do not affect the weights.
-# The last three only change the rounding, like another number of devices.
+# The last three only change the rounding, like another number of devices. A run keeps the units of
+# its normalizer whatever `min_range` is, and runs of older versions have another default.
 FREE_TO_CHANGE = (
+    "normalize.min_range",
     *("log", "val", "eval", "save", "sampler", "data.dir", "data.memory", "data.spill"),
     *("distributed", "train.parallel", "compute.kernels"),
 )

@@ -14,7 +14,7 @@ import numpy as np
 
 from dpjax.config.keys import flatten
 from dpjax.core.errors import UserError
-from dpjax.core.normalizer import Normalizer
+from dpjax.core.normalizer import Normalizer, to_network
 from dpjax.core.spec import Spec
 from dpjax.core.types import ACTION, Params
 from dpjax.runs.config_file import read_config
@@ -137,9 +137,17 @@ def unreachable(
     """
     offset, scale = (np.asarray(part[ACTION]) for part in (normalizer.offset, normalizer.scale))
     # The sampler clips x_0 to [-clip, clip], in network units.
-    largest = np.abs((columns[ACTION] - offset) / scale).max(0)  # [Da]
-    return [
+    largest = np.abs(to_network(columns[ACTION], offset, scale)).max(0)  # [Da]
+    lines = [
         f"action[{dim}] of the new data reaches {largest[dim]:.2f} in the units that the weights "
         f"came with, beyond config.sampler.clip={clip:g}: raise it, or the sampler can't get there"
         for dim in np.flatnonzero(largest > TOLERANCE * clip)
     ]
+    # A dim with scale 0 was constant in the data of the source, and comes back as that constant.
+    moved = np.abs(columns[ACTION] - offset).max(0) > (TOLERANCE - 1) * np.abs(offset)
+    lines += [
+        f"action[{dim}] was {offset[dim]:g} in all data of that run, and is never anything else: "
+        "the new data moves it"
+        for dim in np.flatnonzero((scale == 0) & moved)
+    ]
+    return lines

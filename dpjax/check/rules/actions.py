@@ -50,7 +50,8 @@ def clipped_actions(context: Context) -> list[Finding]:
         f"({describe_dims(ACTION, dims)})"
     )
     remedy = f"set {normalization_key(context, ACTION)}=limits, or config.sampler.clip=inf"
-    return [Finding("warning", "clipped_actions", reason, remedy)]
+    changes = (f"{normalization_key(context, ACTION)}=limits",)
+    return [Finding("warning", "clipped_actions", reason, remedy, changes)]
 
 
 def action_observed(context: Context) -> list[Finding]:
@@ -199,7 +200,8 @@ def action_type(context: Context) -> list[Finding]:
             f"but {describe_dims(ACTION, list(deltas))} are changes already"
         )
         remedy = "set config.representation.relative=''"
-        findings.append(Finding("warning", "action_type", reason, remedy))
+        changes = ("config.representation.relative=",)
+        findings.append(Finding("warning", "action_type", reason, remedy, changes))
     return findings
 
 

@@ -142,7 +142,8 @@ def small_crops(context: Context) -> list[Finding]:
         factor = max(inner / outer for inner, outer in zip(crop, full)) / CROP_SIDE
         size = tuple(round(side * factor) for side in full)
         remedy = f"set config.cameras.{name}.resize={size}, so that the crop is most of the image"
-        findings.append(Finding("warning", "small_crops", reason, remedy))
+        changes = (f"config.cameras.{name}.resize={size}",)
+        findings.append(Finding("warning", "small_crops", reason, remedy, changes))
     return findings
 
 
@@ -180,8 +181,8 @@ def batch_size(context: Context) -> list[Finding]:
         return []
     reason = f"config.train.batch={size} is more than {count(windows, 'window')}"
     # Rounded down to a power of two; at least 1, whatever the number of windows.
-    remedy = f"set config.train.batch={2 ** max(int(np.log2(max(windows, 1))), 0)} or less"
-    return [Finding("warning", "batch_size", reason, remedy)]
+    change = f"config.train.batch={2 ** max(int(np.log2(max(windows, 1))), 0)}"
+    return [Finding("warning", "batch_size", reason, f"set {change} or less", (change,))]
 
 
 def warmup(context: Context) -> list[Finding]:
@@ -196,8 +197,9 @@ def warmup(context: Context) -> list[Finding]:
     if optim.warmup <= WARMUP_SHARE * total or optim.warmup >= total:
         return []
     reason = f"config.optim.warmup={optim.warmup} is {optim.warmup / total:.0%} of {total} steps"
-    remedy = f"set config.optim.warmup={total // 20}, or raise config.train.steps"
-    return [Finding("warning", "warmup", reason, remedy)]
+    change = f"config.optim.warmup={total // 20}"
+    remedy = f"set {change}, or raise config.train.steps"
+    return [Finding("warning", "warmup", reason, remedy, (change,))]
 
 
 def few_passes(context: Context) -> list[Finding]:
@@ -206,14 +208,14 @@ def few_passes(context: Context) -> list[Finding]:
     Remedy: more steps.
     """
     config = context.config
-    # Each example of a batch is one window.
     passes = config.train.steps * config.train.batch / max(context.num_windows, 1)
     if passes >= MIN_PASSES:
         return []
     windows = count(context.num_windows, "window")
     reason = f"training sees each of {windows} {passes:.2g} times"
-    remedy = "raise config.train.steps: a diffusion policy needs a hundred passes and more"
-    return [Finding("warning", "few_passes", reason, remedy)]
+    change = f"config.train.steps={-(-100 * context.num_windows // config.train.batch)}"
+    remedy = f"set {change}: a diffusion policy needs a hundred passes and more"
+    return [Finding("warning", "few_passes", reason, remedy, (change,))]
 
 
 def pretrained_units(context: Context) -> list[Finding]:
@@ -225,12 +227,12 @@ def pretrained_units(context: Context) -> list[Finding]:
     wrong = [key for key in config.cameras if contexts.normalization(context, key) != "imagenet"]
     if not (wrong and config.encoder.weights):
         return []
-    # The cameras share a key, unless some have a mode of their own.
     decided = list(dict.fromkeys(contexts.normalization_key(context, key) for key in wrong))
     modes = " and ".join(dict.fromkeys(repr(contexts.normalization(context, key)) for key in wrong))
     reason = f"config.encoder.weights are ImageNet's, but {' and '.join(decided)} is {modes}"
-    remedy = f"set {', '.join(f'{key}=imagenet' for key in decided)}"
-    return [Finding("warning", "pretrained_units", reason, remedy)]
+    changes = tuple(f"{key}=imagenet" for key in decided)
+    remedy = f"set {', '.join(changes)}"
+    return [Finding("warning", "pretrained_units", reason, remedy, changes)]
 
 
 def meanflow_time_scale(context: Context) -> list[Finding]:
@@ -244,5 +246,5 @@ def meanflow_time_scale(context: Context) -> list[Finding]:
     if context.config.method != "meanflow" or levels <= MAX_LEVELS:
         return []
     reason = f"config.schedule.num_levels={levels} multiplies MeanFlow's time, and its derivative"
-    remedy = "set config.schedule.num_levels=1"
-    return [Finding("warning", "meanflow_time_scale", reason, remedy)]
+    changes = ("config.schedule.num_levels=1",)
+    return [Finding("warning", "meanflow_time_scale", reason, f"set {changes[0]}", changes)]

@@ -8,6 +8,7 @@ from dpjax.check.context import (
     Context,
     Finding,
     describe_dims,
+    leave_out,
     normalization,
     normalization_key,
     normalize,
@@ -44,7 +45,8 @@ def bad_episodes(context: Context) -> list[Finding]:
     # An error only if training would refuse the data.
     if refused:
         remedy = "repair them, or set config.data.on_bad=skip to train without them"
-        return [Finding("error", "bad_episodes", reason, remedy)]
+        changes = ("config.data.on_bad=skip",)
+        return [Finding("error", "bad_episodes", reason, remedy, changes)]
     remedy = "repair them: they are left out of training"
     return [Finding("warning", "bad_episodes", reason, remedy)]
 
@@ -122,15 +124,23 @@ def outliers(context: Context) -> list[Finding]:
 
     Why: "limits" maps the whole range to [-1, 1], so one wrong number squeezes all others into
     a small part of it (`data.checks.outliers`).
-    Remedy: repair the data, or normalize by "quantile".
+    Remedy: repair the data, or leave the episode out. "quantile" alone does not help: the number
+    reaches the network far beyond all others.
     """
     # Recorded values, not represented ones: the fault is in the recording.
+    found = [
+        (key, outlier)
+        for key, x in context.numbers.items()
+        for outlier in checks.outliers({key: x}, context.train.ends)
+    ]
+    # Every outlier is named, and all of their episodes are left out at once.
+    bad = sorted({episode for _, outlier in found for episode in outlier.episodes})
     findings = []
-    for key, x in context.numbers.items():
-        for outlier in checks.outliers({key: x}, context.train.ends):
-            reason = outlier.describe(context.labels[outlier.episode])
-            remedy = f"repair the data, or set {normalization_key(context, key)}=quantile"
-            findings.append(Finding("warning", "outliers", reason, remedy))
+    for _, outlier in found:
+        reason = outlier.describe(context.labels[outlier.episode])
+        leave, changes = leave_out(context, bad)
+        remedy = f"repair the data, or {leave}"
+        findings.append(Finding("warning", "outliers", reason, remedy, changes))
     return findings
 
 
@@ -164,7 +174,8 @@ def heavy_tails(context: Context) -> list[Finding]:
             "look at the extremes; if they do not belong to the task, set "
             f"{normalization_key(context, key)}=quantile"
         )
-        findings.append(Finding("warning", "heavy_tails", reason, remedy))
+        changes = (f"{normalization_key(context, key)}=quantile",)
+        findings.append(Finding("warning", "heavy_tails", reason, remedy, changes))
     return findings
 
 
@@ -183,8 +194,9 @@ def flattened_by_quantile(context: Context) -> list[Finding]:
         if len(dims):
             described = describe_dims(key, dims)
             reason = f"constant to 'quantile', although some steps differ: {described}"
-            remedy = f"set {normalization_key(context, key)}=limits"
-            findings.append(Finding("warning", "flattened_by_quantile", reason, remedy))
+            changes = (f"{normalization_key(context, key)}=limits",)
+            remedy = f"set {changes[0]}"
+            findings.append(Finding("warning", "flattened_by_quantile", reason, remedy, changes))
     return findings
 
 
@@ -196,6 +208,9 @@ def large_inputs(context: Context) -> list[Finding]:
     """
     findings = []
     for key, x in context.represented_numbers.items():
+        # "quantile" is chosen for columns with a few values further out; `outliers` names the far.
+        if normalization(context, key) == "quantile":
+            continue
         # Normalization is monotonic, so the minimum and maximum of each dim are enough.
         extremes = normalize(context, key, np.stack([x.min(0), x.max(0)]))
         largest = np.abs(extremes).max(0)  # [D']
@@ -208,6 +223,7 @@ def large_inputs(context: Context) -> list[Finding]:
             f"{describe_dims(key, dims)} reach the network beyond ±{LARGE:g}: {key}[{d}] up to "
             f"{largest[d]:.4g}, normalized by {normalization(context, key)!r}"
         )
-        remedy = f"set {normalization_key(context, key)}=limits, which gives [-1, 1]"
-        findings.append(Finding("warning", "large_inputs", reason, remedy))
+        change = f"{normalization_key(context, key)}=limits"
+        remedy = f"set {change}, which gives [-1, 1]"
+        findings.append(Finding("warning", "large_inputs", reason, remedy, (change,)))
     return findings

@@ -196,8 +196,9 @@ def stats_of(features: Features, parts: Mapping[str, Iterable[str]], units: Unit
         # Vectors [D], since one table of statistics covers the feature.
         offset = np.concatenate([np.asarray(units[key][0]) for key in keys])
         scale = np.concatenate([np.asarray(units[key][1]) for key in keys])
-        # min < max cannot express a negative scale, which mirrors a dimension.
-        if not (scale > 0).all():
+        # min < max cannot express a negative scale, which mirrors a dimension. A constant dimension
+        # of the action has the scale 0: min = max, from which LeRobot restores the constant.
+        if not ((scale > 0) | ((scale == 0) & (feature_type == "ACTION"))).all():
             raise UserError(f"normalizer: {feature}: expected scales above 0, got {scale.min()}.")
         if feature_type == "VISUAL":
             names = ("mean", "std")
