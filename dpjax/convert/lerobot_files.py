@@ -55,11 +55,16 @@ def find_file(info: Info, path: PurePosixPath) -> Path:
 
 def listing(root: Path) -> set[PurePosixPath]:
     """The paths of all files in data/ and videos/, inside the data set."""
-    # `os.walk` follows no links.
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: {error.strerror}.") from error
+
+    # `os.walk` follows no links, and without `onerror` it passes over folders that it can't read.
     return {
         PurePosixPath(os.path.relpath(folder, root)) / name
         for part in ("data", "videos")
-        for folder, _, names in os.walk(root / part)
+        if (root / part).exists()  # a set without cameras has no videos/
+        for folder, _, names in os.walk(root / part, onerror=refuse)
         for name in names
         if not name.startswith(".")
     }

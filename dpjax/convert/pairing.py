@@ -84,6 +84,8 @@ def pair(times: np.ndarray | None, frame_times: np.ndarray, fps: float) -> Pairi
         )
     if times is None or frames == rows:
         return Pairing(np.arange(rows), {} if times is None else _clocks(times, frame_times, fps))
+    # More frames than rows: a film that began earlier, ended later, or runs at a multiple of the
+    # rows' rate. Its times are right if every row has a frame of its own, close to its time.
     indices = nearest(times, frame_times)
     distances = np.abs(times - frame_times[indices])
     if distances.max() > LIMIT / fps or (np.diff(indices) < 1).any():
@@ -139,6 +141,7 @@ def _rate(times: np.ndarray) -> float:
 
 def nearest(times: np.ndarray, frame_times: np.ndarray) -> np.ndarray:
     """[T] the index of the frame [F] that is nearest to each time [T]; F is at least 1."""
+    # The two frames around each time; beyond the film's ends, its last two or first two.
     after = np.searchsorted(frame_times, times).clip(1, max(len(frame_times) - 1, 1))
     before = after - 1
     after = np.minimum(after, len(frame_times) - 1)
@@ -175,6 +178,7 @@ def _tiled(parts: Sequence[Part], frame_times: np.ndarray, fps: float) -> Spans:
                 f"episodes {part.number} and {other.number} both begin at from_timestamp "
                 f"{part.start:.4f} s and {other.start:.4f} s: their frames can't be told apart."
             )
+    # Each episode begins where the one before it ends.
     firsts = np.cumsum([0, *(part.length for part in parts)])
     spans = {
         part.number: Span(int(first), int(first) + part.length)
@@ -190,8 +194,8 @@ def _tiled(parts: Sequence[Part], frame_times: np.ndarray, fps: float) -> Spans:
     if not wrong:
         return Spans(spans, {}, {})
     text = (
-        f"{'; '.join(wrong[:2])}: {len(wrong)} stored times of {len(parts)} episodes (they overlap or "
-        f"leave gaps); as many frames as rows, {firsts[-1]}: paired by index"
+        f"{'; '.join(wrong[:2])}: {len(wrong)} stored times of {len(parts)} episodes (they overlap "
+        f"or leave gaps); as many frames as rows, {firsts[-1]}: paired by index"
     )
     return Spans(spans, {}, {"stored times disagree": text})
 

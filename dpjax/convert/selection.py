@@ -117,9 +117,11 @@ def _following_action(source: Source, names: Mapping[str, str]) -> tuple[str, ..
             source.path, "+".join(source.actions),
         )  # fmt: skip
         return tuple(source.actions)
+    # openpi and others call it "actions".
+    near = next((key for key in names if ACTION in key.lower()), "NAME")
     raise UserError(
         f"{source.path}: no key {ACTION!r} among its data ({', '.join(sorted(names))}). If it has "
-        f"another name: mapping=NAME={ACTION}. If it is what the robot reached a step later: "
+        f"another name: mapping={near}={ACTION}. If it is what the robot reached a step later: "
         f"joins=POSE+GRIPPER={ACTION} following=True.",
         argument="mapping",
     )

@@ -177,7 +177,7 @@ def test_names_without_prefix_observe_images_and_state_only(tmp_path, version):
         rows = pq.read_table(table)
         names = {"observation.state": "state", "action": "actions"}
         pq.write_table(rows.rename_columns([names.get(x, x) for x in rows.column_names]), table)
-    assert "--mapping" in refusal(tmp_path, "lerobot", source)
+    assert "--mapping actions=action" in refusal(tmp_path, "lerobot", source)
     out = convert_to(tmp_path, "lerobot", source, "--mapping", "actions=action")
     features = json.loads((out / "1.0.0" / "features.json").read_text())
     observed = str(features).split("'observation'")[1]
