@@ -17,11 +17,12 @@ import time
 from dpjax.core import errors, runtime
 from dpjax.core.errors import UserError
 from dpjax.runs import served
-from dpjax.serving import access, session, worker
-from dpjax.serving.connection import Service
+from dpjax.serving import access, batching, session
 from dpjax.serving.follow import Follower
 from dpjax.serving.metrics import Counts
 from dpjax.serving.server import Limits, Server
+from dpjax.serving.service import Service
+from dpjax.serving.worker import Worker
 
 TOKEN = "DPJAX_TOKEN"  # an environment variable: every user of a machine sees command lines
 
@@ -60,6 +61,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--clients", type=int, default=64, help="at the same time (default 64)")
     add("--batch", type=int, default=16, help="examples sampled at once (default 16)")
     args = parser.parse_args(argv)
+    # argparse has checked types; these are the ranges.
     for name, lowest, highest in (
         *(("clients", 1, 10000), ("batch", 1, 1024), ("port", 0, 65535)),
         ("delay", 0, 1000),
@@ -77,6 +79,7 @@ def read_names(pairs: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
     """{name in a message: column} of --rename."""
     names = {}
     for pair in pairs:
+        # Names in messages may contain slashes and dots, but no "=".
         name, _, column = pair.partition("=")
         if not name or column not in columns:
             raise UserError(
@@ -101,6 +104,7 @@ def read_metadata(path: str | None) -> dict | None:
 
 def read_token(args: argparse.Namespace) -> str | None:
     """The token of the environment; raises UserError if it is empty, or missing where needed."""
+    # Whether a token is needed depends on the address, so both are checked together.
     token = os.environ.get(TOKEN)
     try:
         access.check_public(args.host, token, is_open=args.open)
@@ -122,6 +126,7 @@ def stop_on_signals(server: Server) -> None:
     """SIGTERM and SIGINT answer what has come and end the server; a second one ends it at once."""
 
     def stop(number: int, frame: object) -> None:
+        # The next signal has its default effect and ends the process at once.
         signal.signal(number, signal.SIG_DFL)
         # In a thread of its own: a handler interrupts the main thread wherever it is, perhaps
         # with a lock that stopping needs.
@@ -133,6 +138,7 @@ def stop_on_signals(server: Server) -> None:
 
 def set_up(args: argparse.Namespace) -> tuple[served.Source, Server]:
     """The policy, and a server of it that does not listen yet."""
+    # What is quick to check comes before a policy is loaded.
     token = read_token(args)
     tls = access.tls_context(args.cert, args.key) if args.cert else None
     metadata = read_metadata(args.metadata)
@@ -145,7 +151,7 @@ def set_up(args: argparse.Namespace) -> tuple[served.Source, Server]:
     counts = Counts()
     service = Service(
         contract=source.contract._replace(names=names),
-        worker=worker.Worker(counts, source.max_batch or args.batch),
+        worker=Worker(counts, source.max_batch or args.batch),
         counts=counts,
         version=source.version,
         reply=args.reply,
@@ -161,8 +167,9 @@ def set_up(args: argparse.Namespace) -> tuple[served.Source, Server]:
 def warm_up(service: Service) -> float:
     """Compiles everything that a request can need; returns the seconds that it took."""
     start = time.perf_counter()
+    # First the policy in all batch sizes, then the small programs around it.
     contract = service.contract
-    worker.warm_up(service.version, contract.obs_shapes, service.worker.max_batch)
+    batching.warm_up(service.version, contract.obs_shapes, service.worker.max_batch)
     session.warm_up(contract.observed, contract.executed)
     return time.perf_counter() - start
 

@@ -15,8 +15,8 @@ import dpjax
 from dpjax import tasks
 from dpjax.core.errors import UserError
 from dpjax.inference import exported
+from dpjax.serving.batching import Version
 from dpjax.serving.contract import Contract
-from dpjax.serving.worker import Version
 
 if TYPE_CHECKING:
     from dpjax.runs.run import Run
@@ -66,6 +66,7 @@ def from_run(args: argparse.Namespace) -> Source:
         return _version_of_run(newer._replace(compiled=run.compiled))
 
     def newest() -> int | None:
+        # Only those that look complete; the arrays are verified when one is loaded.
         steps = layout.steps(args.run)
         return steps[-1] if steps else None
 
@@ -76,6 +77,7 @@ def _contract_of_run(run: "Run") -> Contract:
     """What clients of a run must send."""
     from dpjax.config import cameras
 
+    # The spec holds what the policy observes, after `observe`; clients send what is before it.
     horizon = run.config.horizon
     task = run.task
     return Contract(
@@ -91,6 +93,7 @@ def _contract_of_run(run: "Run") -> Contract:
 
 def _version_of_run(run: "Run") -> Version:
     """A run's policy, without the params that only training needs."""
+    # Only these two are kept: the run also holds the params in the layout of the training.
     compiled = run.compiled
     params = run.inference_params
 
@@ -117,6 +120,7 @@ def from_exported(args: argparse.Namespace) -> Source:
         if getattr(args, flag) is not None:
             raise UserError(f"--{flag} belongs to --run: an exported file has one program.")
     path = Path(args.exported)
+    # The digest of the program is compared with the .json beside it.
     policy = exported.load(path)
     contract = _contract_of_exported(policy)
 
@@ -143,6 +147,7 @@ def from_exported(args: argparse.Namespace) -> Source:
 
 def _contract_of_exported(policy: exported.Exported) -> Contract:
     """What clients of an exported policy must send."""
+    # The .json has the shapes with the batch as their first axis.
     about = policy.about
     task = tasks.get(about["task"])
     inputs = about["inputs"]["obs"]

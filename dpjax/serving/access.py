@@ -33,6 +33,7 @@ def check_public(host: str, token: str | None, *, is_open: bool) -> None:
     """
     if token is not None and not token.strip():
         raise UserError("the token is empty: every client would know it.", argument="token")
+    # Programs of this machine can connect in any case; a token can be given for them too.
     if host in LOOPBACK or token or is_open:
         return
     raise UserError(
@@ -47,6 +48,7 @@ def tls_context(cert: str | Path, key: str | Path | None) -> ssl.SSLContext:
 
     cert: PEM file with the certificate. key: PEM file with its key; None if it is in `cert`.
     """
+    # Python's defaults for servers: TLS 1.2 or newer.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(cert, key)

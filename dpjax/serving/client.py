@@ -81,6 +81,7 @@ class RemotePolicy:
 
         Raises UserError for what the server refuses, and if it cannot be reached in time.
         """
+        # Everything that has one entry per example goes into one tree, which is cut into parts.
         obs = {name: np.asarray(x) for name, x in obs.items()}
         batch_size = len(next(iter(obs.values())))
         optional = {"previous": previous, "committed": committed}
@@ -118,6 +119,7 @@ class RemotePolicy:
         except BaseException:
             self.close()  # such as Ctrl-C between question and answer
             raise
+        # Text is an error of this request; the connection is as good as before.
         if isinstance(answer, str):
             raise UserError(f"{self.url}: {answer}")
         return wire.unpack(answer, MAX_BYTES)["plan"]
@@ -134,6 +136,7 @@ class RemotePolicy:
                 raise UserError(f"{self.url}: cannot connect ({reason}).")
             time.sleep(pause)
             attempt += 1
+        # A server of openpi greets too, but has no endpoint `plan`.
         spoken = self._metadata.get("dpjax/protocol")
         if spoken != wire.PROTOCOL:
             self.close()
@@ -147,6 +150,7 @@ class RemotePolicy:
         """
         sync = extras.require("websockets.sync.client", extra="serve")
         exceptions = extras.require("websockets.exceptions", extra="serve")
+        # No compression: it costs more than a local network, and images are large.
         connecting = {
             "additional_headers": self._headers,
             "compression": None,
@@ -160,6 +164,7 @@ class RemotePolicy:
             first = websocket.recv(timeout=max(self._timeout, until - time.monotonic()))
             self._metadata = wire.unpack(first, MAX_BYTES)
         except exceptions.InvalidStatus as error:
+            # The server answered by HTTP and did not become a websocket.
             status = error.response.status_code
             reason = (error.response.body or b"").decode("utf-8", "replace").strip()
             if status != 503:  # "too many clients" may change

@@ -11,9 +11,7 @@ An error is one line of text, and the next message is answered as if nothing had
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 import logging
-import secrets
 import time
 from typing import Any
 
@@ -22,85 +20,11 @@ import numpy as np
 from dpjax.core.errors import UserError, choose
 from dpjax.serving import contract as contracts
 from dpjax.serving import requests, wire
-from dpjax.serving.contract import Contract
-from dpjax.serving.metrics import Counts
+from dpjax.serving.batching import Request
+from dpjax.serving.service import REPEATED, Service
 from dpjax.serving.session import Ask, ChunkSession, StepSession
-from dpjax.serving.worker import Request, Version, Worker
-
-REPEATED = (
-    "a client sends one frame per chunk, and the policy observes To = %d: the frame is repeated. "
-    "On Push-T that costs .95/.55 -> .90/.38 in score/success. Send every step (--reply step, or "
-    "endpoint observe), or the last To steps as one array."
-)
 
 log = logging.getLogger("dpjax")
-
-
-@dataclass
-class Service:
-    """What all connections share.
-
-    version: of episodes that begin now; `serving.follow` replaces it.
-    reply: "chunk" or "step". delay: in control steps.
-    seed: makes the noise of all episodes a function of the order in which they begin; None draws.
-    metadata: replaces the first message, for clients that expect another one.
-    """
-
-    contract: Contract
-    worker: Worker
-    counts: Counts
-    version: Version
-    reply: str = "chunk"
-    delay: int = 0
-    seed: int | None = None
-    metadata: dict[str, Any] | None = None
-    warned: set[str] = field(default_factory=set)
-
-    def warn_once(self, text: str, *args: Any) -> None:
-        """Logs a warning the first time that it is given."""
-        if text % args not in self.warned and len(self.warned) < 100:
-            self.warned.add(text % args)
-            log.warning(text, *args)
-
-    def next_seed(self) -> int:
-        """The seed of an episode whose client names none."""
-        self.counts.add("episodes")
-        if self.seed is None:
-            return secrets.randbits(31)
-        return episode_seed(self.seed, self.counts["episodes"])
-
-    def gauges(self) -> dict[str, float]:
-        """Numbers of the present moment, for /metrics."""
-        return {"checkpoint": self.version.about.get("checkpoint") or 0}
-
-    def describe(self) -> dict[str, Any]:
-        """The first message that a client gets."""
-        if self.metadata is not None:
-            return self.metadata
-        contract = self.contract
-        is_step = self.reply == "step"
-        shapes = contract.obs_shapes.items()
-        return {
-            "server": "dpjax",
-            "dpjax/protocol": wire.PROTOCOL,
-            **self.version.about,
-            "observations": contracts.describe(contract),
-            "policy_observations": {k: [list(x.shape), str(np.dtype(x.dtype))] for k, x in shapes},
-            "reply": self.reply,
-            "delay": self.delay,
-            "action_horizon": 1 if is_step else contract.predicted - contract.observed + 1,
-            "action_dim": contract.action,
-            "observed": contract.observed,
-            "predicted": contract.predicted,
-            "executed": contract.executed,
-            "max_bytes": contract.max_bytes,
-            "max_batch": self.worker.max_batch,
-        }
-
-
-def episode_seed(seed: int, number: int) -> int:
-    """The seed of the episode `number`, from 1 on, of a server with this seed."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
 
 
 class Connection:
@@ -125,6 +49,7 @@ class Connection:
 
     def answer(self, data: bytes | str) -> bytes | str:
         """The answer to a message: bytes, or one line of text. Never raises."""
+        # Times are measured from here, after the websocket library has read the whole frame.
         self.is_busy = True
         self._received = time.monotonic()
         self._policy_seconds = 0.0
@@ -132,10 +57,12 @@ class Connection:
         counts.add("requests")
         try:
             message = wire.unpack(data, self._service.contract.max_bytes)
+            # openpi's client names no endpoint; RoboArena's names "infer" and "reset".
             endpoint = message.get("endpoint", "infer")
             reply = choose(self._endpoints, str(endpoint)[:40], "endpoint")(message)
             return reply if isinstance(reply, str) else wire.pack(self._timed(reply))
         except UserError as error:
+            # Everything that the client can correct, from a wrong dtype to a missed deadline.
             counts.add("refused")
             return one_line(error)
         except Exception:
@@ -146,12 +73,14 @@ class Connection:
 
     def sent(self) -> None:
         """To be called when the answer has been sent."""
+        # openpi tells it in the next reply: only then is it known how long sending took.
         self.is_busy = False
         self._total = time.monotonic() - self._received
         self._service.counts.time("request", self._total)
 
     def _start(self, seed: int) -> None:
         """Begins an episode, with the version that is the newest now."""
+        # A connection that keeps its version never sees a chunk of another one in an episode.
         service = self._service
         contract = service.contract
         self._version = service.version
@@ -176,6 +105,7 @@ class Connection:
 
     def _ask(self, request: Request) -> np.ndarray:
         """The worker's answer; its time is kept for the reply."""
+        # The client's thread sleeps here until its batch is sampled.
         chunks = self._service.worker.ask(request)
         self._policy_seconds = request.seconds
         return chunks
@@ -183,8 +113,10 @@ class Connection:
     def _read(self, message: dict[str, Any]) -> tuple[dict[str, np.ndarray], Ask, dict]:
         """(observation, what the request says about itself, values that the reply repeats)."""
         contract = self._service.contract
+        # {"dpjax": {"step": 3}} is the same as {"dpjax/step": 3}.
         values = contracts.flatten(message)
         obs, ignored = contracts.read(contract, values)
+        # Not an error: clients send what other policies read too, such as a prompt.
         for name in ignored:
             text = "observation %r is not one of %s: it is ignored."
             self._service.warn_once(text, name[:60], ", ".join(contract.columns))
@@ -199,6 +131,7 @@ class Connection:
         if extra.get("history") == "repeated":
             self._service.counts.add("repeated_histories")
             self._service.warn_once(REPEATED, self._service.contract.observed)
+        # No other arrays than the actions: ActionChunkBroker slices every array of a reply.
         checkpoint = self._version.about.get("checkpoint")
         return {"actions": actions, "checkpoint": checkpoint, **extra, **repeated}
 
@@ -210,6 +143,7 @@ class Connection:
 
     def _reset(self, message: dict[str, Any]) -> str:
         """Another episode."""
+        # RoboArena expects text as the answer, and openpi's client never asks.
         ask = requests.read_ask(contracts.flatten(message), self._service.contract)
         self._start(self._service.next_seed() if ask.seed is None else ask.seed)
         return "reset successful"
@@ -237,4 +171,5 @@ class Connection:
 
 def one_line(error: BaseException) -> str:
     """An error's message in one line of at most 1,000 characters."""
+    # Messages of other libraries can contain line breaks.
     return " ".join(str(error).split())[:1000]

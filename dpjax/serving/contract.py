@@ -62,6 +62,8 @@ class Contract(NamedTuple):
 
 def describe(contract: Contract) -> dict[str, dict[str, Any]]:
     """{column: {"shape", "dtype"}} of one step, for the metadata; sizes unknown to us are null."""
+    # What a task observes of its columns is its own affair: only those that it passes on unchanged
+    # have sizes that are known here.
     described = {}
     for column in contract.columns:
         shape = contract.obs_shapes.get(column)
@@ -92,6 +94,7 @@ def read(contract: Contract, values: Mapping[str, Any]) -> tuple[dict[str, np.nd
     columns = {}
     ignored = []
     for name, value in values.items():
+        # --rename and the data's paths come first, then the name itself.
         column = contract.names.get(name, name.removeprefix(PATH))
         if column in columns:
             raise UserError(f"observation: {column!r} is given twice.")
@@ -139,6 +142,7 @@ def _column(contract: Contract, column: str, value: Any) -> np.ndarray:
     size = contract.image(column)
     if size is not None:
         return _images(column, value, size)
+    # Arrays, numpy's scalars, numbers, and lists of numbers become arrays here.
     try:
         x = np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -152,6 +156,7 @@ def _column(contract: Contract, column: str, value: Any) -> np.ndarray:
     # A plain number is one dimension, and one step is a history of one.
     x = np.atleast_1d(x)
     x = x[None] if x.ndim == 1 else x
+    # A column that the task changes has no size here: `_observe` compares what comes out of it.
     expected = contract.obs_shapes.get(column)
     if expected is not None and x.shape[1:] != tuple(expected.shape[1:]):
         raise UserError(
@@ -170,6 +175,7 @@ def _images(column: str, value: Any, size: tuple[int, ...]) -> np.ndarray:
         if problem:
             raise UserError(f"observation: {column!r}: {problem.removeprefix('step 0: ')}.")
         return pixels
+    # Nothing is converted: every guess about ranges, axes or sizes would be wrong for somebody.
     is_image = isinstance(value, np.ndarray) and value.dtype == np.uint8
     if not is_image or value.ndim not in (3, 4) or value.shape[-3:] != size:
         hint = ""

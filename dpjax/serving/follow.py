@@ -6,9 +6,10 @@ import threading
 import time
 
 from dpjax.core.errors import UserError
-from dpjax.serving import worker
-from dpjax.serving.connection import Service, one_line
-from dpjax.serving.worker import Version
+from dpjax.serving import batching
+from dpjax.serving.batching import Version
+from dpjax.serving.connection import one_line
+from dpjax.serving.service import Service
 
 POLL = 2.0  # seconds between two looks
 
@@ -45,6 +46,7 @@ class Follower(threading.Thread):
 
     def run(self) -> None:
         """Looks again and again."""
+        # A daemon: it ends with the process, whatever it is doing.
         while True:
             time.sleep(self._seconds)
             self.look()
@@ -59,8 +61,9 @@ class Follower(threading.Thread):
             version = self._load(name)
             service = self._service
             # Compiled and tried before a client gets it. The worker goes on meanwhile.
-            worker.warm_up(version, service.contract.obs_shapes, service.worker.max_batch)
+            batching.warm_up(version, service.contract.obs_shapes, service.worker.max_batch)
         except Exception as error:  # whatever is wrong with it, the old version stays
+            # Not tried again: a damaged checkpoint would be loaded every two seconds.
             self._refused.add(name)
             self._service.counts.add("versions_refused")
             reason = one_line(error)

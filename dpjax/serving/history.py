@@ -37,11 +37,13 @@ class History:
         unknown, or if there is none. Raises UserError for a frame that is not newer.
         """
         passed = self._passed(step, by_observe)
+        # To = 1 makes every frame a whole history.
         num_steps = len(next(iter(obs.values())))
         if num_steps == self.observed:
             self._frames = dict(obs)
             self._origin = "given"
         elif passed == 1:
+            # One after the other: the oldest is dropped when there are more than To.
             join = lambda name, x: np.concatenate([self._frames[name], x])[-self.observed :]
             self._frames = {name: join(name, x) for name, x in obs.items()}
             is_full = len(next(iter(self._frames.values()))) == self.observed

@@ -35,6 +35,7 @@ class Counts:
 
         values: further numbers, of the present moment.
         """
+        # Copies under the lock; the percentiles are computed while others go on counting.
         with self._lock:
             numbers: dict[str, float] = {**self._counts, **values}
             durations = {name: np.array(seconds) for name, seconds in self._durations.items()}

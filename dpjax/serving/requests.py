@@ -31,6 +31,7 @@ class Batch(NamedTuple):
 
 def read_ask(values: Mapping[str, Any], contract: Contract) -> Ask:
     """The extensions of a request, which began now. Raises UserError for impossible values."""
+    # A duration and not a time: the clocks of two machines differ.
     milliseconds = values.get("dpjax/deadline_ms")
     deadline = math.inf
     if milliseconds is not None:
@@ -63,18 +64,22 @@ def read_batch(contract: Contract, message: Mapping[str, Any]) -> Batch:
     values = message.get("obs")
     if not isinstance(values, dict):
         raise UserError("plan: 'obs' must be a map of observations [B, To, ...].")
+    # 1. The observations. The first one says how many examples there are.
     obs = {}
     batch_size = None
     for name, expected in contract.obs_shapes.items():
         if name not in values:
             raise UserError(f"plan: obs lacks {name!r}; {choices(name, contract.obs_shapes)}.")
+        # Images stay as they are, and any numbers become float32.
         kinds = "u" if expected.dtype == np.uint8 else "buif"
         obs[name] = _array(f"obs {name!r}", values[name], expected.shape, kinds, batch_size)
         obs[name] = obs[name].astype(expected.dtype, copy=False)
         if not np.isfinite(obs[name]).all():
             raise UserError(f"plan: obs {name!r} holds numbers that are not finite.")
         batch_size = len(obs[name])
+    # 2. One key per example, as its words.
     key_data = _array("key", message.get("key"), (KEY_WORDS,), "u", batch_size)
+    # 3. What only some policies read.
     previous = message.get("previous")
     if previous is not None:  # NaN in it is how unknown steps are marked
         shape = (contract.predicted, contract.action)

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from dpjax.core import extras
 from dpjax.core.errors import UserError
 from dpjax.serving import access, wire
-from dpjax.serving.connection import Connection, Service
+from dpjax.serving.connection import Connection
+from dpjax.serving.service import Service
 
 SPARE = 4  # a frame may be this many times too large, and its sender still gets a line of text
 POLL = 0.02  # seconds between two looks while the server stops
@@ -187,6 +188,7 @@ class Server:
         if path == "/healthz":
             return websocket.respond(status.OK, "OK\n")
         if path == "/readyz":
+            # Load balancers and scripts wait for this one.
             is_ready = self.is_ready.is_set() and not self._is_stopping
             code = status.OK if is_ready else status.SERVICE_UNAVAILABLE
             return websocket.respond(code, "ready\n" if is_ready else "not ready\n")
@@ -196,6 +198,7 @@ class Server:
             return websocket.respond(status.UNAUTHORIZED, text)
         if path == "/metrics":
             return websocket.respond(status.OK, self._metrics())
+        # openpi's clients do not send this header, and speak the part that has no version.
         asked = request.headers.get("Dpjax-Protocol", str(wire.PROTOCOL))
         if asked != str(wire.PROTOCOL):
             text = f"protocol {asked[:20]} was asked for, but this server speaks {wire.PROTOCOL}\n"
@@ -219,11 +222,13 @@ class Server:
     def _handle(self, websocket: Any) -> None:
         """Serves one client until it leaves."""
         exceptions = extras.require("websockets.exceptions", extra="serve")
+        # The worker is told how many there are: alone, a client never waits for others.
         connection = Connection(self.service)
         with self._lock:
             self._open[websocket] = connection
             self.service.worker.clients = len(self._open)
         try:
+            # During warm-up a client is connected, but not greeted yet.
             while not self.is_ready.wait(0.5):
                 if self._is_stopping:
                     return
@@ -231,6 +236,7 @@ class Server:
             for data in websocket:
                 websocket.send(connection.answer(data))
                 connection.sent()
+                # What has come is answered, and then the connection is closed.
                 if self._is_stopping:
                     break
         except exceptions.ConnectionClosed:

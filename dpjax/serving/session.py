@@ -46,6 +46,7 @@ class StepSession:
         """delay: in control steps, see `Controller`."""
         self._sample = sample
         self._deadline = float("inf")
+        # The Controller is the one of simulations and robots, so all its rules hold here too.
         options = {"delay": delay} if delay else {}
         self._controller = Controller(
             self._sample_actions, observed=observed, executed=executed, **options
@@ -67,6 +68,7 @@ class StepSession:
                 "observation: a history, but with --reply step the server keeps it: send the "
                 "newest step alone."
             )
+        # The Controller counts calls, not steps: frames that never came are reported.
         passed = 1
         if ask.step is not None and self._last_step is not None:
             passed = steps_between(self._last_step, ask.step)
@@ -118,6 +120,7 @@ class ChunkSession:
         batch = {name: x[None] for name, x in history.items()}
         chunk = self._sample(np.asarray(key_data), batch, *optional, deadline=ask.deadline)
         # 3. Remember it.
+        # If sampling failed, all this is as before, and the client can ask again.
         self._chunk = np.array(chunk)
         self._age = 0
         self._count += 1

@@ -1,61 +1,25 @@
 """The thread that owns JAX: it samples action chunks for all clients, several in one batch.
 
 A client's thread calls `ask` and waits. The worker takes what waits, as one batch, and hands the
-chunks back. Each example has its own key, so an answer does not depend on the others of its batch:
-it is bit-equal within one batch size and equal up to rounding across batch sizes.
+chunks back (`batching`). An answer does not depend on the others of its batch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 import threading
 import time
-from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.inference.compiled import bucket, pad
 from dpjax.inference.controller import is_finite
+from dpjax.serving.batching import Request, call
 from dpjax.serving.metrics import Counts
 
 GATHER = 0.001  # seconds that a batch waits for other clients, if there are any
 ANSWER = 60.0  # seconds after which a client's thread gives up on the worker
 
 
-class Version(NamedTuple):
-    """A policy as it is served; another checkpoint is another version.
-
-    sample_actions: (keys [B], obs[, previous[, committed]]) -> [B, Tp, Da].
-    warm_up: compiles for the given batch sizes.
-    about: {"checkpoint": step, …}, for the metadata and the replies.
-    """
-
-    sample_actions: Callable[..., Any]
-    warm_up: Callable[[Iterable[int]], Any]
-    about: dict[str, Any]
-
-
 class Late(UserError):
     """The deadline of a request passed, or would pass, before its answer."""
-
-
-@dataclass(eq=False)
-class Request:
-    """Examples of one client, of one version of the policy.
-
-    seconds: how long its batch took to sample; 0 before.
-    """
-
-    version: Version
-    key_data: np.ndarray  # uint32 [n, words]
-    obs: Mapping[str, np.ndarray]  # {name: [n, To, ...]}
-    previous: np.ndarray | None = None  # [n, Tp, Da]
-    committed: np.ndarray | None = None  # int32 [n]
-    deadline: float = float("inf")  # seconds of time.monotonic
-    future: Future = field(default_factory=Future)
-    seconds: float = 0.0
 
 
 class Worker:
@@ -88,11 +52,13 @@ class Worker:
                 argument="obs",
             )
         with self._changed:
+            # Both are refused here, in the client's own thread: they never enter the queue.
             if self._is_stopped:
                 raise UserError("the server is stopping.")
             self._refuse_late(request)
             self._waiting.append(request)
             self._changed.notify_all()
+        # The lock is free while this thread waits; the worker's own errors are raised here.
         return request.future.result(ANSWER)
 
     def run(self) -> None:
@@ -108,6 +74,7 @@ class Worker:
 
     def _refuse_late(self, request: Request) -> None:
         """Raises `Late` if the requests before this one take longer than its deadline allows."""
+        # Those that wait fill so many batches, and each takes about as long as the last ones did.
         batches = len(self._waiting) // self.max_batch + 1
         seconds = batches * self._batch_seconds
         if time.monotonic() + seconds > request.deadline:
@@ -135,6 +102,7 @@ class Worker:
 
     def _take(self) -> list[Request]:
         """Removes the oldest request and, as far as they fit, others of its version."""
+        # The oldest request decides about the version, so that none waits forever.
         batch: list[Request] = []
         rest: list[Request] = []
         size = 0
@@ -189,8 +157,10 @@ class Worker:
 
     def _finish(self, request: Request, chunks: np.ndarray) -> None:
         """Gives a request its chunks, if it is in time and all of them are finite."""
+        # Sampling took time: a late action is worse than none.
         if self._is_late(request):
             return
+        # The other requests of the batch have their chunks all the same.
         if not is_finite(chunks).all():
             self._counts.add("not_finite")
             request.future.set_exception(
@@ -198,51 +168,3 @@ class Worker:
             )
             return
         request.future.set_result(chunks)
-
-
-def call(batch: list[Request]) -> np.ndarray:
-    """The action chunks [n, Tp, Da] of all examples of the requests, in their order."""
-    version = batch[0].version
-    sizes = [len(request.key_data) for request in batch]
-    # Padded to the sizes that were compiled for: no other shape ever reaches JAX.
-    size = bucket(sum(sizes))
-    join = lambda arrays: pad(np.concatenate(arrays), size) if len(batch) > 1 else arrays[0]
-    key_data = join([request.key_data for request in batch])
-    obs = {name: join([request.obs[name] for request in batch]) for name in batch[0].obs}
-    # NaN stands for "no previous chunk", 0 for "no step is committed".
-    optional = []
-    if any(request.committed is not None for request in batch):
-        given = [request.committed for request in batch]
-        optional = [join([np.zeros(n, np.int32) if c is None else c for c, n in zip(given, sizes)])]
-    if optional or any(request.previous is not None for request in batch):
-        optional = [_previous(batch, sizes, join), *optional]
-    keys = jax.random.wrap_key_data(key_data)
-    return np.asarray(version.sample_actions(keys, obs, *optional))[: sum(sizes)]
-
-
-def _previous(batch: list[Request], sizes: list[int], join: Callable) -> np.ndarray | None:
-    """The previous chunks [size, Tp, Da] of the batch; None if no request has one."""
-    shapes = [request.previous.shape[1:] for request in batch if request.previous is not None]
-    if not shapes:
-        return None
-    unknown = [np.full((n, *shapes[0]), np.nan, np.float32) for n in sizes]
-    return join([u if r.previous is None else r.previous for r, u in zip(batch, unknown)])
-
-
-def zeros(version: Version, obs_shapes: Mapping[str, Any], size: int) -> Request:
-    """A request of `size` examples that are all zero, to warm up and to try a version."""
-    obs = {name: np.zeros((size, *x.shape), x.dtype) for name, x in obs_shapes.items()}
-    return Request(version, np.zeros((size, 2), np.uint32), obs)
-
-
-def warm_up(version: Version, obs_shapes: Mapping[str, Any], max_batch: int) -> None:
-    """Compiles a version for all batch sizes, and tries each once.
-
-    Raises UserError if a chunk is not finite.
-    """
-    sizes = [1 << i for i in range(bucket(max_batch).bit_length())]
-    version.warm_up(sizes)
-    # Small programs, such as that which makes keys of numbers, are compiled by calls alone.
-    for size in sizes:
-        if not is_finite(call([zeros(version, obs_shapes, size)])).all():
-            raise UserError("its action chunks are not finite.")

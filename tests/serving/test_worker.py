@@ -10,9 +10,10 @@ from support import serving
 
 from dpjax.core.errors import UserError
 from dpjax.inference.compiled import CompiledPolicy
-from dpjax.serving import worker as workers
+from dpjax.serving import batching
+from dpjax.serving.batching import Request
 from dpjax.serving.metrics import Counts
-from dpjax.serving.worker import Request, Worker
+from dpjax.serving.worker import Late, Worker
 
 
 def request(i, version, **options):
@@ -47,7 +48,7 @@ def sampled(sample):
     """A compiled policy as a version: the mean of the history, and noise of the key."""
     compiled = CompiledPolicy(sample, serving.SHAPES, (8, 2))
     call = lambda keys, obs, *previous: compiled(None, keys, obs, *previous)
-    return workers.Version(call, lambda sizes: compiled.compile(None, sizes), {})
+    return batching.Version(call, lambda sizes: compiled.compile(None, sizes), {})
 
 
 def noise(params, keys, obs, previous):
@@ -61,11 +62,11 @@ def test_an_answer_is_that_of_the_request_alone():
     worker.clients = 5
     answers = ask_all(worker, [request(i, version) for i in range(5)])
     for i, answer in enumerate(answers):
-        alone = workers.call([request(i, version)])
+        alone = batching.call([request(i, version)])
         np.testing.assert_allclose(answer, alone, atol=1e-5)
         # Among other requests, in a batch of the same size, every bit is the same.
         others = [request(j, version) for j in (50, i, 51, 52, 53)]
-        np.testing.assert_array_equal(answer, workers.call(others)[1:2])
+        np.testing.assert_array_equal(answer, batching.call(others)[1:2])
     assert worker._counts["batches"] == 1
 
 
@@ -83,7 +84,7 @@ def test_previous_chunks_and_commitments_of_some_are_filled_up():
         request(1, version, previous=one),
         request(2, version, previous=one, committed=np.array([2], np.int32)),
     ]
-    workers.call(requests)
+    batching.call(requests)
     previous, committed = seen[0]
     assert np.isnan(previous[0]).all() and (previous[1:] == 1).all()
     assert committed.tolist() == [0, 0, 2, 2]  # the padding repeats the last
@@ -132,7 +133,7 @@ def test_a_deadline_that_has_passed_gets_no_action():
     worker = Worker(Counts(), 1)
     requests = [request(0, version, deadline=time.monotonic() + 0.05)]
     threading.Timer(0.2, worker.run).start()
-    with pytest.raises(workers.Late, match="late"):
+    with pytest.raises(Late, match="late"):
         worker.ask(requests[0])
     assert not called
     worker.stop()
@@ -143,10 +144,10 @@ def test_a_deadline_that_cannot_be_kept_is_refused_at_once():
     worker = Worker(Counts(), 1)
     threading.Thread(target=worker.run, daemon=True).start()
     # The first one is late: nobody knows yet how long a batch takes.
-    with pytest.raises(workers.Late, match="late"):
+    with pytest.raises(Late, match="late"):
         worker.ask(request(0, version, deadline=time.monotonic() + 0.05))
     start = time.monotonic()
-    with pytest.raises(workers.Late, match="busy: an answer takes 2"):
+    with pytest.raises(Late, match="busy: an answer takes 2"):
         worker.ask(request(0, version, deadline=time.monotonic() + 0.05))
     assert time.monotonic() - start < 0.05
     worker.stop()
@@ -165,12 +166,12 @@ def test_too_many_examples_and_a_stopped_worker_are_one_line():
 
 def test_nothing_is_compiled_after_warm_up():
     version = sampled(noise)
-    workers.warm_up(version, serving.SHAPES, 8)
+    batching.warm_up(version, serving.SHAPES, 8)
     events = []
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: events.append(name))
     try:
         for size in (1, 2, 3, 5, 8):
-            workers.call([request(i, version) for i in range(size)])
+            batching.call([request(i, version) for i in range(size)])
     finally:
         jax.monitoring.clear_event_listeners()
     assert not [name for name in events if "compile" in name]
@@ -179,4 +180,4 @@ def test_nothing_is_compiled_after_warm_up():
 def test_a_version_that_is_not_finite_does_not_warm_up():
     version = serving.version(lambda keys, obs: np.full((len(keys), 8, 2), np.nan))
     with pytest.raises(UserError, match="not finite"):
-        workers.warm_up(version, serving.SHAPES, 2)
+        batching.warm_up(version, serving.SHAPES, 2)

@@ -9,11 +9,12 @@ import numpy as np
 from websockets.sync.client import connect
 
 from dpjax.serving import wire
-from dpjax.serving.connection import Service
+from dpjax.serving.batching import Version
 from dpjax.serving.contract import Contract
 from dpjax.serving.metrics import Counts
 from dpjax.serving.server import Server
-from dpjax.serving.worker import Version, Worker
+from dpjax.serving.service import Service
+from dpjax.serving.worker import Worker
 
 OBSERVED, PREDICTED, EXECUTED = 2, 8, 4
 

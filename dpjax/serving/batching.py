@@ -1,0 +1,100 @@
+"""Requests of several clients as one batch: joined, padded, sampled.
+
+Each example has its own key, so an answer does not depend on the others of its batch: it is
+bit-equal within one batch size, and equal up to rounding across batch sizes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dpjax.core.errors import UserError
+from dpjax.inference.compiled import bucket, pad
+from dpjax.inference.controller import is_finite
+
+
+class Version(NamedTuple):
+    """A policy as it is served; another checkpoint is another version.
+
+    sample_actions: (keys [B], obs[, previous[, committed]]) -> [B, Tp, Da].
+    warm_up: compiles for the given batch sizes.
+    about: {"checkpoint": step, …}, for the metadata and the replies.
+    """
+
+    sample_actions: Callable[..., Any]
+    warm_up: Callable[[Iterable[int]], Any]
+    about: dict[str, Any]
+
+
+@dataclass(eq=False)
+class Request:
+    """Examples of one client, of one version of the policy.
+
+    seconds: how long its batch took to sample; 0 before.
+    """
+
+    version: Version
+    key_data: np.ndarray  # uint32 [n, words]
+    obs: Mapping[str, np.ndarray]  # {name: [n, To, ...]}
+    previous: np.ndarray | None = None  # [n, Tp, Da]
+    committed: np.ndarray | None = None  # int32 [n]
+    deadline: float = float("inf")  # seconds of time.monotonic
+    future: Future = field(default_factory=Future)
+    seconds: float = 0.0
+
+
+def call(batch: list[Request]) -> np.ndarray:
+    """The action chunks [n, Tp, Da] of all examples of the requests, in their order."""
+    version = batch[0].version  # the worker puts requests of one version into a batch
+    sizes = [len(request.key_data) for request in batch]
+    # Padded to the sizes that were compiled for: no other shape ever reaches JAX.
+    size = bucket(sum(sizes))
+    join = lambda arrays: pad(np.concatenate(arrays), size) if len(batch) > 1 else arrays[0]
+    key_data = join([request.key_data for request in batch])
+    obs = {name: join([request.obs[name] for request in batch]) for name in batch[0].obs}
+    # A policy may have no use for these two, so they are passed only if somebody sent them.
+    # NaN stands for "no previous chunk", 0 for "no step is committed".
+    optional = []
+    if any(request.committed is not None for request in batch):
+        given = [request.committed for request in batch]
+        optional = [join([np.zeros(n, np.int32) if c is None else c for c, n in zip(given, sizes)])]
+    if optional or any(request.previous is not None for request in batch):
+        optional = [_previous(batch, sizes, join), *optional]
+    # jax's default generator, which `requests.read_batch` and the sessions use too.
+    keys = jax.random.wrap_key_data(key_data)
+    return np.asarray(version.sample_actions(keys, obs, *optional))[: sum(sizes)]
+
+
+def _previous(batch: list[Request], sizes: list[int], join: Callable) -> np.ndarray | None:
+    """The previous chunks [size, Tp, Da] of the batch; None if no request has one."""
+    shapes = [request.previous.shape[1:] for request in batch if request.previous is not None]
+    if not shapes:
+        return None
+    # An episode's first request has no previous chunk: that is one without known steps.
+    unknown = [np.full((n, *shapes[0]), np.nan, np.float32) for n in sizes]
+    return join([u if r.previous is None else r.previous for r, u in zip(batch, unknown)])
+
+
+def zeros(version: Version, obs_shapes: Mapping[str, Any], size: int) -> Request:
+    """A request of `size` examples that are all zero, to warm up and to try a version."""
+    # Zeros may be far from the data, but a policy that is whole answers with finite numbers.
+    obs = {name: np.zeros((size, *x.shape), x.dtype) for name, x in obs_shapes.items()}
+    return Request(version, np.zeros((size, 2), np.uint32), obs)
+
+
+def warm_up(version: Version, obs_shapes: Mapping[str, Any], max_batch: int) -> None:
+    """Compiles a version for all batch sizes, and tries each once.
+
+    Raises UserError if a chunk is not finite.
+    """
+    # All sizes that `call` pads to: 1, 2, 4, …
+    sizes = [1 << i for i in range(bucket(max_batch).bit_length())]
+    version.warm_up(sizes)
+    # Small programs, such as that which makes keys of numbers, are compiled by calls alone.
+    for size in sizes:
+        if not is_finite(call([zeros(version, obs_shapes, size)])).all():
+            raise UserError("its action chunks are not finite.")
