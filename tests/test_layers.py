@@ -117,14 +117,14 @@ def test_config_keys_are_read_only_in_config_runs_and_the_commands():
     assert not wrong
 
 
-# `python -m dpjax.config.page > docs/config.md`
-PAGE = ROOT / "config" / "page.py"
+# `python -m dpjax.config.page > docs/config.md`, and that of check.md
+PAGES = (ROOT / "config" / "page.py", ROOT / "check" / "reference.py")
 
 
 def test_only_commands_run_as_programs():
     for path in TREES:
         runs = 'if __name__ == "__main__":' in path.read_text()
-        is_program = path.name == "__main__.py" or path == PAGE
+        is_program = path.name == "__main__.py" or path in PAGES
         assert not runs or part(path) in COMMANDS or is_program, path
 
 

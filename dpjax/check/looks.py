@@ -82,6 +82,7 @@ def _frames(steps: np.ndarray, column: Frames) -> tuple[np.ndarray, np.ndarray, 
     # In blocks: 20,000 episodes of 240 x 320 px would be 14 GB at once.
     for i in range(0, len(steps), BLOCK):
         pixels = column.read(steps[i : i + BLOCK])  # [b, K, H, W, 3]
+        # All pixels of a frame in one axis, of which the statistics are taken.
         flat = pixels.reshape(*pixels.shape[:2], -1)
         deviation[i : i + BLOCK] = flat.std(-1, dtype=np.float32)
         mean[i : i + BLOCK] = flat.mean(-1, dtype=np.float64)

@@ -92,6 +92,7 @@ class Outlier(NamedTuple):
     episode, step, value: the position of the first outlier, and its value.
     low, high: the range of the middle 98 % of the values.
     count: the number of outliers in this dimension.
+    episodes: all episodes with outliers in this dimension.
     """
 
     key: str
@@ -102,6 +103,7 @@ class Outlier(NamedTuple):
     low: float
     high: float
     count: int
+    episodes: tuple[int, ...]
 
     def describe(self, episode: str) -> str:
         """The outlier as one line of text; `episode` is how the text names its episode."""
@@ -145,6 +147,7 @@ def outliers(columns: Mapping[str, np.ndarray], ends: np.ndarray) -> list[Outlie
                     low=low[dim],
                     high=high[dim],
                     count=len(steps),
+                    episodes=tuple(np.unique(np.searchsorted(ends, steps, side="right")).tolist()),
                 )
             )
     return findings

@@ -53,7 +53,12 @@ def test_sets_of_different_rates_are_an_error_that_names_the_lowest():
     context = cases.context(rates={"a": 10.0, "b": 30.0, "c": 0.0})
     finding = cases.only(clocks.mixed_rates(context))
     assert finding.severity == "error" and "a has 10, b has 30" in finding.reason
-    assert "--to-fps 10" in finding.remedy and finding.changes == ("--to-fps=10",)
+    assert "--to-fps=10" in finding.remedy and finding.changes == ("--to-fps=10",)
     # One rate, a rate that nobody knows, and 29.97 for 30.
     for rates in ({"a": 30.0, "b": 29.97}, {"a": 30.0, "b": 0.0}, {"a": 0.0}, {}):
         assert not clocks.mixed_rates(context._replace(rates=rates))
+    # 15 and 10 steps per second have 5 in common.
+    mixed = context._replace(rates={"a": 15.0, "b": 10.0})
+    assert cases.only(clocks.mixed_rates(mixed)).changes == ("--to-fps=5",)
+    odd = cases.only(clocks.mixed_rates(context._replace(rates={"a": 10.0, "b": 17.3})))
+    assert not odd.changes and "no common one" in odd.remedy

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import check_cases as cases
 
-from dpjax.check import rules
+from dpjax.check import reference, rules
 from dpjax.check.rules import data
 
 
@@ -17,6 +17,11 @@ def test_a_rule_signs_with_its_name_and_is_documented_and_tested(rule):
     module = rule.__module__.split(".")[-1]
     tests = Path(__file__).with_name(f"test_{module}_rules.py").read_text()
     assert f"{module}.{rule.__name__}" in tests
+
+
+def test_the_page_of_rules_is_complete():
+    page = Path(__file__).parents[2] / "docs/check.md"
+    assert page.read_text() == reference.markdown(), "see the last line of its head"
 
 
 def test_every_rule_of_a_file_is_listed():
@@ -77,7 +82,7 @@ def test_an_outlier_is_named_by_its_episodes_label():
     context = cases.context(train, labels=[f"episode {e + 100}" for e in range(27)])
     finding = cases.only(data.outliers(context))
     assert "action[1] is 1e+06 at episode 105, step 7" in finding.reason
-    assert finding.remedy.endswith("config.normalize.action=quantile")
+    assert finding.remedy.startswith("repair the data, or convert the data again without them")
     assert not data.heavy_tails(context)  # one finding per problem
 
 

@@ -6,7 +6,8 @@ The robot moves smoothly in three dims; an action is the next target in two of t
 from ml_collections import ConfigDict
 import numpy as np
 
-from dpjax.check.context import Context
+from dpjax.check import rules
+from dpjax.check.context import SEVERITIES, Context, Finding
 from dpjax.config import build, dataset
 from dpjax.data.episodes import Episodes, stack
 from dpjax.data.frames import Frames
@@ -93,3 +94,19 @@ def only(findings):
     assert finding.reason and finding.remedy
     assert not finding.reason.endswith(".") and not finding.remedy.endswith(".")
     return finding
+
+
+def found(context) -> dict[str, Finding]:
+    """{rule: its worst finding}; the worst come first."""
+    findings = rules.check_data_and_config(context)
+    return {finding.rule: finding for finding in reversed(findings)}
+
+
+def assert_mended(rule, before, after):
+    """The finding is gone, or a milder one (a note: nothing has to be done); none has come."""
+    left = after.get(rule)
+    if left is not None:
+        milder = SEVERITIES.index(left.severity) > SEVERITIES.index(before[rule].severity)
+        assert milder or left.remedy.startswith("nothing"), left
+    new = {name for name, x in after.items() if x.severity != "note"} - set(before)
+    assert not new, [after[name] for name in new]

@@ -8,6 +8,7 @@ from dpjax.check.rules import (
     actions,
     clocks,
     config,
+    copies,
     data,
     edges,
     grippers,
@@ -70,8 +71,8 @@ RULES: tuple[Rule, ...] = (
     split.few_episodes,
     split.odd_lengths,
     split.short_episodes,
-    split.duplicate_episodes,
-    split.near_duplicates,
+    copies.duplicate_episodes,
+    copies.near_duplicates,
     split.one_held_out,
     # Cameras.
     images.image_size,

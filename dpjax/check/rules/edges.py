@@ -54,6 +54,7 @@ def far_edges(context: Context, x: np.ndarray) -> dict:
     Returns {"first" or "last": (bool [E], the dims that jump there, their numbers [E, D])}.
     """
     train = context.train
+    # An episode of three steps has no inner change to compare with.
     long = train.lengths >= 4  # [E]
     moved = step_sizes(context, x)  # [N - 1, D]
     edges = {"first": train.starts, "last": train.ends - 2}  # of the changes
@@ -62,12 +63,14 @@ def far_edges(context: Context, x: np.ndarray) -> dict:
         inner[at[long]] = False
     # The changes between two episodes are none.
     inner &= context.same_episode
+    # What is usual is measured away from the edges: a dummy in each of 60 steps would raise it.
     found = {}
     usual = np.quantile(moved[inner], 0.99, axis=0) if inner.any() else np.full(x.shape[1], np.inf)
     for where, at in edges.items():
         far = np.zeros((len(at), x.shape[1]), bool)
         limit = np.maximum(FAR * usual, LARGE * np.ptp(x, axis=0))
         far[long] = (moved[at[long]] > limit) & ~is_binary(x) & (usual > 0)
+        # A few such episodes are faults of their own; a dummy comes from the way of recording.
         episodes = far.any(1)
         if episodes.sum() < max(MIN_EPISODES, SHARE * len(at)):
             episodes[:] = False

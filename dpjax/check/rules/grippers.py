@@ -10,6 +10,7 @@ from dpjax.check.context import (
     describe_step,
     enumerate_some,
     is_binary,
+    leave_out,
     normalization,
     normalization_key,
 )
@@ -34,12 +35,13 @@ def binary_actions(context: Context) -> list[Finding]:
     # The message has the values of the first such dim only.
     values = enumerate_some([f"{x:g}" for x in np.unique(context.action[:, dims[0]])])
     reason = f"two values only ({values}), as a gripper's: {describe_dims(ACTION, dims)}"
+    changes: tuple[str, ...] = ()
     if normalization(context, ACTION) == "limits":
         remedy = "nothing: limits puts them at -1 and 1, where the sampler's clip keeps them"
     else:
-        key = normalization_key(context, ACTION)
-        remedy = f"set {key}=limits: it puts them at -1 and 1, where the sampler's clip keeps them"
-    return [Finding("note", "binary_actions", reason, remedy)]
+        changes = (f"{normalization_key(context, ACTION)}=limits",)
+        remedy = f"set {changes[0]}: it puts them at -1 and 1, where the sampler's clip keeps them"
+    return [Finding("note", "binary_actions", reason, remedy, changes)]
 
 
 def rare_values(context: Context) -> list[Finding]:
@@ -64,18 +66,18 @@ def rare_values(context: Context) -> list[Finding]:
             rare = order[2:]
             if not 0 < len(rare) <= RARE_VALUES or numbers[order[1]] < USUAL * len(x):
                 continue
+            # A value of which there are many is a third state of the gripper.
             if numbers[rare].sum() > RARE * len(x):
                 continue
             usual = np.sort(values[order[:2]])
-            first = int(np.flatnonzero(np.isin(x[:, d], values[rare]))[0])
+            steps = np.flatnonzero(np.isin(x[:, d], values[rare]))
             reason = (
                 f"{describe_dims(key, [d])} is {usual[0]:g} or {usual[1]:g} at nearly all steps, "
                 f"but {enumerate_some([f'{v:g}' for v in np.sort(values[rare])])} at "
-                f"{count(int(numbers[rare].sum()), 'step')}, first {describe_step(context, first)}"
+                f"{count(len(steps), 'step')}, first {describe_step(context, steps[0])}"
             )
-            remedy = (
-                f"put {usual[0]:g} or {usual[1]:g} there when you convert the data, or leave these "
-                "episodes out"
-            )
-            findings.append(Finding("warning", "rare_values", reason, remedy))
+            episodes = np.unique(np.searchsorted(context.train.ends, steps, side="right"))
+            leave, changes = leave_out(context, episodes)
+            remedy = f"put {usual[0]:g} or {usual[1]:g} there when you convert the data, or {leave}"
+            findings.append(Finding("warning", "rare_values", reason, remedy, changes))
     return findings

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from dpjax.check.context import Context, Finding, count, describe_step, enumerate_some
+from dpjax.check.context import Context, Finding, count, describe_step, enumerate_some, leave_out
 from dpjax.data import checks
 
 # Standard deviation of the pixels (0 to 255) below which a frame is plain: a lens cap, or a frame
@@ -35,7 +35,8 @@ def image_size(context: Context) -> list[Finding]:
             expected = tuple(camera["size"])
             reason = f"config.cameras.{name}.size={expected}, but the images are {actual}"
             remedy = f"set config.cameras.{name}.size={actual}, and a crop that fits"
-            findings.append(Finding("error", "image_size", reason, remedy))
+            changes = (f"config.cameras.{name}.size={actual}",)
+            findings.append(Finding("error", "image_size", reason, remedy, changes))
     return findings
 
 
@@ -68,8 +69,16 @@ def blank_frames(context: Context) -> list[Finding]:
         if now.max() == 1:  # `unscaled_pixels` reports it
             continue
         plain = now.std(1) < PLAIN  # bool [n]
-        if reason := _blank_episodes(context, name):
-            pass  # it has looked at every episode, and says more
+        leave, changes, reason = "leave such episodes out", (), ""
+        episodes, place = _blank_episodes(context, name)
+        if len(episodes):
+            # One look per episode says more than a sample of all frames.
+            leave, changes = leave_out(context, episodes)
+            reason = (
+                f"{name} shows one colour or black in {len(episodes)} of "
+                f"{count(len(context.looks[name].episodes), 'episode')} "
+                f"({enumerate_some([context.labels[e] for e in episodes])}), first {place}"
+            )
         elif plain.any():
             first = describe_step(context, steps[np.argmax(plain)])
             reason = (
@@ -77,8 +86,8 @@ def blank_frames(context: Context) -> list[Finding]:
                 f"colour, first {first}"
             )
         if reason:
-            remedy = "look at the recording there; leave such episodes out"
-            findings.append(Finding("warning", "blank_frames", reason, remedy))
+            remedy = f"look at the recording there, and {leave}"
+            findings.append(Finding("warning", "blank_frames", reason, remedy, changes))
         elif now.mean() < DARK:
             reason = f"{name} is dark: its pixels are {now.mean():.0f} of 255 on average"
             remedy = "check the exposure, and that the robot's camera delivers the same"
@@ -87,29 +96,20 @@ def blank_frames(context: Context) -> list[Finding]:
 
 
 def _blank_episodes(context, name):
-    """A sentence about episodes with frames of one colour or black ones, or ""."""
+    """(episodes with frames of one colour or black ones, where the first such frame is)."""
     if name not in context.looks:
-        return ""
+        return [], ""
     look = context.looks[name]
     blank = look.deviation < PLAIN  # bool [n, K]
     # A dark episode is one among bright ones; a camera that is dark everywhere is another finding.
     if np.median(look.mean) >= 2 * DARK:
         blank |= look.mean < DARK
-    episodes = np.flatnonzero(blank.any(1))
-    if not len(episodes):
-        return ""
-    first = episodes[0]
+    rows = np.flatnonzero(blank.any(1))
+    if not len(rows):
+        return [], ""
+    first = rows[0]
     step = look.steps[first, np.argmax(blank[first])]
-    return (
-        f"{name} shows one colour or black in {len(episodes)} of {count(len(blank), 'episode')} "
-        f"({_labels(context, look, episodes)}), first {context.labels[look.episodes[first]]}, "
-        f"step {step}"
-    )
-
-
-def _labels(context, look, chosen):
-    """Names some of the episodes that were looked at."""
-    return enumerate_some([context.labels[e] for e in look.episodes[chosen]])
+    return look.episodes[rows], f"{context.labels[look.episodes[first]]}, step {step}"
 
 
 def frozen_camera(context: Context) -> list[Finding]:
@@ -142,10 +142,11 @@ def frozen_camera(context: Context) -> list[Finding]:
             reason = (
                 f"{name} shows the same frame from the first to the last step, though the robot "
                 f"moves, in {frozen.sum()} of {count(len(frozen), 'episode')} "
-                f"({_labels(context, look, np.flatnonzero(frozen))})"
+                f"({enumerate_some([context.labels[e] for e in look.episodes[frozen]])})"
             )
-            remedy = "look at the recordings; leave these episodes out"
-            findings.append(Finding("warning", "frozen_camera", reason, remedy))
+            leave, changes = leave_out(context, look.episodes[frozen])
+            remedy = f"look at the recordings, and {leave}"
+            findings.append(Finding("warning", "frozen_camera", reason, remedy, changes))
     return findings
 
 

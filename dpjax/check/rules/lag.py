@@ -25,6 +25,7 @@ def state_lag(context: Context) -> list[Finding]:
     Remedy: shift the actions; convert the data again, with each state read before its action.
     """
     findings = []
+    # Targets and changes are looked at apart: a gripper may be a target beside velocities.
     # An exact copy of the state is another finding, with another remedy.
     copied = any(x.severity == "warning" for x in actions.copied_observation(context))
     for kind, dims, unexplained in _shifts(context):
@@ -72,6 +73,7 @@ def _shifts(context: Context) -> Iterator[tuple[str, list[int], list[float]]]:
     Yields (kind, action dims, share [S] of the action that is not explained at each shift).
     """
     matches = _match(context)
+    # As in `actions.action_type`, each dim is a target or a change, or neither.
     values = {d: m.value for d, m in matches.items() if _is_value(m)}
     changes = {d: m.change for d, m in matches.items() if d not in values and _is_change(m)}
     for kind, group in (("value", values), ("change", changes)):
@@ -105,6 +107,7 @@ def _match(context: Context) -> dict[int, _Match]:
     dims = np.flatnonzero((np.ptp(context.action, axis=0) > 0) & ~is_binary(context.action))
     action = context.action[steps][:, dims]  # [n, d]
     matches: dict[int, _Match] = {}
+    # Each action dim keeps the observed dim with which it correlates best at any shift.
     for x in context.observed.values():
         # [S, d, D]: correlations at each shift.
         value = np.stack([actions.correlation(action, x[steps + k]) for k in SHIFTS])
@@ -165,7 +168,7 @@ def _end_of_episode(context, x, others):
     fixed = ((high - low) <= actions.TOLERANCE * ranges).mean(0) > EQUAL
     dims = np.flatnonzero(fixed & (ranges > 0))
     for name, y in others.items():
-        # What is the same from the first to the last step of all episodes is no future.
+        # A dim that is the same in the first and the last step of all episodes shows no future.
         moves = np.abs(y[ends - 1] - y[starts]).max(0) > actions.TOLERANCE * np.ptp(y, axis=0)
         distance = np.abs(x[starts][:, dims, None] - y[ends - 1][:, None, :])  # [E, d, D']
         equal = (distance <= actions.TOLERANCE * ranges[dims, None]).mean(0) > EQUAL

@@ -9,6 +9,7 @@ from dpjax.check.context import (
     describe_dims,
     describe_step,
     is_binary,
+    leave_out,
     recorded_rotations,
     step_sizes,
 )
@@ -72,6 +73,7 @@ def _whole_turns(context, x, turn):
 
 def _unwrapped(context, x, turn):
     """The lowest and the highest value of the angles x [N, D] when they go on beyond the turn."""
+    # Episodes are unwrapped one by one: nothing moves from one to the next.
     parts = np.split(x.astype(np.float64), context.train.ends[:-1])
     unwrapped = [np.unwrap(part, axis=0, period=turn) for part in parts]
     return min(part.min() for part in unwrapped), max(part.max() for part in unwrapped)
@@ -141,10 +143,10 @@ def action_jumps(context: Context) -> list[Finding]:
         f"times the 99th percentile, the first from {x[first, d]:.4g} to {x[first + 1, d]:.4g} "
         f"of {ACTION}[{d}] after {describe_step(context, first)}"
     )
-    remedy = (
-        "cut the episodes there, or leave them out: a robot cannot follow, but a policy would try"
-    )
-    return [Finding("warning", "action_jumps", reason, remedy)]
+    episodes = np.unique(np.searchsorted(context.train.ends, steps, side="right"))
+    leave, changes = leave_out(context, episodes)
+    remedy = f"cut the episodes there, or {leave}; a robot cannot follow, but a policy would try"
+    return [Finding("warning", "action_jumps", reason, remedy, changes)]
 
 
 def quaternions(context: Context) -> list[Finding]:

@@ -28,7 +28,8 @@ def padded_windows(context: Context) -> list[Finding]:
     remedy = (
         "lower config.horizon.predict, or leave them out of the loss: config.loss.mask_padding=True"
     )
-    return [Finding("warning", "padded_windows", reason, remedy)]
+    changes = ("config.loss.mask_padding=True",)
+    return [Finding("warning", "padded_windows", reason, remedy, changes)]
 
 
 def idle_steps(context: Context) -> list[Finding]:
@@ -53,8 +54,14 @@ def idle_steps(context: Context) -> list[Finding]:
             f"{len(many)} of {num_episodes} training episodes {where} {length} or more steps in "
             f"which nothing moves (the longest {longest.max()}): the policy may wait there forever"
         )
-        remedy = "cut the waiting out, or raise config.horizon.act beyond it"
-        findings.append(Finding("warning", "idle_steps", reason, remedy))
+        # The conversion cuts waits off at the start and the end, but not out of the middle.
+        changes = ("--trim-idle",) if longest is first else ()
+        remedy = (
+            "convert the data again with --trim-idle, or raise config.horizon.act beyond it"
+            if changes
+            else "cut the waiting out, or raise config.horizon.act beyond it"
+        )
+        findings.append(Finding("warning", "idle_steps", reason, remedy, changes))
     # Otherwise, much waiting in all: in few episodes, or at their ends.
     share = num_idle / context.train.ends[-1]
     if share > IDLE_SHARE and not findings:
