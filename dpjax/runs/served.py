@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Callable, Hashable
 import datetime
 import hashlib
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -111,7 +110,8 @@ def _version_of_run(run: "Run") -> Version:
         "checkpoint": run.step,
         "digest": digest.hexdigest()[:16],
     }
-    return Version(sample_actions, lambda sizes: compiled.compile(params, sizes), about)
+    warm_up = lambda sizes: compiled.compile(params, sizes)
+    return Version(sample_actions, warm_up, about, **_far(compiled))
 
 
 def from_exported(args: argparse.Namespace) -> Source:
@@ -176,7 +176,14 @@ def _version_of_exported(policy: exported.Exported) -> Version:
         "checkpoint": policy.about["checkpoint"],
         "digest": policy.about["sha256"][:16],
     }
-    return Version(policy, policy.warm_up, about)
+    return Version(policy, policy.warm_up, about, **_far(policy))
+
+
+def _far(policy: Any) -> dict[str, Any]:
+    """What a version says about observations far outside of the training data."""
+    # Policies without the ranges of their data count nothing.
+    far = getattr(policy, "far", None)
+    return {} if far is None else {"ranges": far.ranges, "far": lambda: far.counts}
 
 
 def check_delay(source: Source, delay: int) -> None:
@@ -191,8 +198,3 @@ def check_delay(source: Source, delay: int) -> None:
             f"{contract.executed} executed allow at most {max(longest, 0)}.",
             argument="delay",
         )
-
-
-def takes(version: Version, argument: str) -> bool:
-    """Whether a version's `sample_actions` has this argument."""
-    return argument in inspect.signature(version.sample_actions).parameters

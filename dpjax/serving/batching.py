@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.inference.compiled import bucket, pad
+from dpjax.inference.compiled import bucket
 from dpjax.inference.controller import is_finite
 
 
@@ -23,11 +23,15 @@ class Version(NamedTuple):
     sample_actions: (keys [B], obs[, previous[, committed]]) -> [B, Tp, Da].
     warm_up: compiles for the given batch sizes.
     about: {"checkpoint": step, …}, for the metadata and the replies.
+    ranges: {name: (low [D], high [D])} of observations that are near the training data.
+    far: () -> {name: how many observations were outside of their range}.
     """
 
     sample_actions: Callable[..., Any]
     warm_up: Callable[[Iterable[int]], Any]
     about: dict[str, Any]
+    ranges: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+    far: Callable[[], Mapping[str, int]] = dict
 
 
 @dataclass(eq=False)
@@ -51,9 +55,8 @@ def call(batch: list[Request]) -> np.ndarray:
     """The action chunks [n, Tp, Da] of all examples of the requests, in their order."""
     version = batch[0].version  # the worker puts requests of one version into a batch
     sizes = [len(request.key_data) for request in batch]
-    # Padded to the sizes that were compiled for: no other shape ever reaches JAX.
-    size = bucket(sum(sizes))
-    join = lambda arrays: pad(np.concatenate(arrays), size) if len(batch) > 1 else arrays[0]
+    # A request alone is passed on as it is. `CompiledPolicy` pads others to the sizes it has.
+    join = lambda arrays: np.concatenate(arrays) if len(batch) > 1 else arrays[0]
     key_data = join([request.key_data for request in batch])
     obs = {name: join([request.obs[name] for request in batch]) for name in batch[0].obs}
     # A policy may have no use for these two, so they are passed only if somebody sent them.
@@ -66,11 +69,11 @@ def call(batch: list[Request]) -> np.ndarray:
         optional = [_previous(batch, sizes, join), *optional]
     # jax's default generator, which `requests.read_batch` and the sessions use too.
     keys = jax.random.wrap_key_data(key_data)
-    return np.asarray(version.sample_actions(keys, obs, *optional))[: sum(sizes)]
+    return np.asarray(version.sample_actions(keys, obs, *optional))
 
 
 def _previous(batch: list[Request], sizes: list[int], join: Callable) -> np.ndarray | None:
-    """The previous chunks [size, Tp, Da] of the batch; None if no request has one."""
+    """The previous chunks [n, Tp, Da] of the batch; None if no request has one."""
     shapes = [request.previous.shape[1:] for request in batch if request.previous is not None]
     if not shapes:
         return None
@@ -79,10 +82,12 @@ def _previous(batch: list[Request], sizes: list[int], join: Callable) -> np.ndar
     return join([u if r.previous is None else r.previous for r, u in zip(batch, unknown)])
 
 
-def zeros(version: Version, obs_shapes: Mapping[str, Any], size: int) -> Request:
-    """A request of `size` examples that are all zero, to warm up and to try a version."""
-    # Zeros may be far from the data, but a policy that is whole answers with finite numbers.
+def trial(version: Version, obs_shapes: Mapping[str, Any], size: int) -> Request:
+    """A request of `size` equal examples, to warm up and to try a version."""
     obs = {name: np.zeros((size, *x.shape), x.dtype) for name, x in obs_shapes.items()}
+    # In the middle of the training data where that is known; zeros would be counted as far.
+    for name, (low, high) in version.ranges.items():
+        obs[name] += np.where(np.isfinite(low + high), (low + high) / 2, 0).astype(obs[name].dtype)
     return Request(version, np.zeros((size, 2), np.uint32), obs)
 
 
@@ -91,10 +96,10 @@ def warm_up(version: Version, obs_shapes: Mapping[str, Any], max_batch: int) -> 
 
     Raises UserError if a chunk is not finite.
     """
-    # All sizes that `call` pads to: 1, 2, 4, …
-    sizes = [1 << i for i in range(bucket(max_batch).bit_length())]
-    version.warm_up(sizes)
-    # Small programs, such as that which makes keys of numbers, are compiled by calls alone.
-    for size in sizes:
-        if not is_finite(call([zeros(version, obs_shapes, size)])).all():
+    # All sizes that batches are padded to: 1, 2, 4, …
+    version.warm_up([1 << i for i in range(bucket(max_batch).bit_length())])
+    # Small programs, such as that which makes keys of numbers, are compiled by calls alone, and
+    # for every number of examples.
+    for size in range(1, max_batch + 1):
+        if not is_finite(call([trial(version, obs_shapes, size)])).all():
             raise UserError("its action chunks are not finite.")

@@ -60,7 +60,10 @@ class Service:
 
     def gauges(self) -> dict[str, float]:
         """Numbers of the present moment, for /metrics."""
-        return {"checkpoint": self.version.about.get("checkpoint") or 0}
+        # An observation far outside of the training data is the first sign of a wrong unit.
+        far = sum(self.version.far().values())
+        checkpoint = self.version.about.get("checkpoint") or 0
+        return {"checkpoint": checkpoint, "far_observations": far}
 
     def describe(self) -> dict[str, Any]:
         """The first message that a client gets."""

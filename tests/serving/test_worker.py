@@ -87,7 +87,7 @@ def test_previous_chunks_and_commitments_of_some_are_filled_up():
     batching.call(requests)
     previous, committed = seen[0]
     assert np.isnan(previous[0]).all() and (previous[1:] == 1).all()
-    assert committed.tolist() == [0, 0, 2, 2]  # the padding repeats the last
+    assert committed.tolist() == [0, 0, 2]
 
 
 def test_one_that_fails_fails_alone():
@@ -170,11 +170,24 @@ def test_nothing_is_compiled_after_warm_up():
     events = []
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: events.append(name))
     try:
-        for size in (1, 2, 3, 5, 8):
+        for size in range(1, 9):
             batching.call([request(i, version) for i in range(size)])
     finally:
         jax.monitoring.clear_event_listeners()
     assert not [name for name in events if "compile" in name]
+
+
+def test_warm_up_stays_within_the_training_data():
+    seen = []
+
+    def sample(keys, obs):
+        seen.append(obs["state"].copy())
+        return serving.chunks(keys, obs)
+
+    ranges = {"state": (np.array([1, -np.inf, 5]), np.array([3, 0, 5]))}
+    batching.warm_up(serving.version(sample)._replace(ranges=ranges), serving.SHAPES, 4)
+    assert [len(x) for x in seen] == [1, 2, 3, 4]
+    assert all((x == [2, 0, 5]).all() for x in seen)
 
 
 def test_a_version_that_is_not_finite_does_not_warm_up():
