@@ -147,6 +147,7 @@ def evaluate(
             label=task.name,
         )
         episodes.update((episode.seed, episode) for episode in new)
+        run.compiled.far.log_counts()
     # In the order of the seeds, whichever call has run them.
     return [episodes[seed] for seed in seeds], time.perf_counter() - start
 

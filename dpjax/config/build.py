@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 import optax
 
-from dpjax.config import cameras, checks
+from dpjax.config import cameras, checks, normalization
 from dpjax.config.arguments import names_keys
 from dpjax.config.components import CONDITIONINGS, DENOISERS, DTYPES, SAMPLERS, SCHEDULES
 from dpjax.core.errors import choose
@@ -177,10 +177,19 @@ def with_sampling(
     return config
 
 
-def compiled_policy(config: ConfigDict, policy: Policy, spec: Spec) -> CompiledPolicy:
-    """`policy.sample`, compiled once per batch size, for observations of these sizes."""
+def compiled_policy(
+    config: ConfigDict, policy: Policy, spec: Spec, normalizer: Normalizer | None = None
+) -> CompiledPolicy:
+    """`policy.sample`, compiled once per batch size, for observations of these sizes.
+
+    normalizer: the units of the training data, which tell observations far outside of it; None
+        if they are not counted.
+    """
     # With a warm start the program also takes the last action chunk, [Tp, Da] per example.
     previous = (config.horizon.predict, spec.action) if config.sampler.warm_start else None
-    return CompiledPolicy(
-        policy.sample, cameras.observation_shapes(spec, config.horizon.obs), previous
-    )
+    shapes = cameras.observation_shapes(spec, config.horizon.obs)
+    ranges = None
+    if normalizer is not None:
+        learned = representation(config)
+        ranges = normalization.trained_ranges(config, normalizer, spec, learned)
+    return CompiledPolicy(policy.sample, shapes, previous, ranges=ranges)

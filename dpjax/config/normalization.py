@@ -16,9 +16,14 @@ from dpjax.core import scaling
 from dpjax.core.errors import UserError, choices
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.scaling import Scaling
+from dpjax.core.spec import Spec
 from dpjax.core.types import ACTION
+from dpjax.inference.trained_range import FAR, Range
 from dpjax.policies import representations
 from dpjax.policies.representations import Representation
+
+# Standard deviations beyond which an observation is far: three are common in training data.
+GAUSSIAN_FAR = 10.0
 
 log = logging.getLogger("dpjax")
 
@@ -105,6 +110,33 @@ def rotations(representation: Representation, sizes: Mapping[str, int]) -> dict[
         for key, size in sizes.items()
         if key in representation.layouts
     }
+
+
+def trained_ranges(
+    config: ConfigDict, normalizer: Normalizer, spec: Spec, representation: Representation
+) -> dict[str, Range]:
+    """{observation: Range}: beyond it, a number is far outside of the training data.
+
+    Rotations have no limits, since they are normalized as 6-D. Cameras, and observations that are
+    not normalized, have no Range.
+    """
+    ranges = {}
+    for key, size in spec.numbers.items():
+        if mode(config, key) == "identity":
+            continue
+        units = GAUSSIAN_FAR if mode(config, key) == "gaussian" else FAR
+        # The plain dims [D] of the data, in the order of the plain ones [D'] of the network.
+        parts = representations.parts_of(representation, key, size)
+        plain = np.repeat([not part.form for part in parts], [part.size for part in parts])
+        learned = ~representations.rotation_dims(representation, key, size)
+        offset = np.asarray(normalizer.offset[key], np.float32)[learned]
+        margin = units * np.abs(np.asarray(normalizer.scale[key], np.float32)[learned])
+        low = np.full(size, -np.inf, np.float32)
+        high = np.full(size, np.inf, np.float32)
+        low[plain] = offset - margin
+        high[plain] = offset + margin
+        ranges[key] = Range(low, high)
+    return ranges
 
 
 def measure(

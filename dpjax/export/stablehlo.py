@@ -155,6 +155,11 @@ def describe(run: Run, args: argparse.Namespace, data: bytes) -> dict[str, Any]:
         "predicted": horizon.predict,
         "executed": horizon.act,
         "executed_steps": [first, first + horizon.act],  # of the output, the end excluded
+        # Numbers of an observation beyond these are far outside of the training data; null: any.
+        "trained_ranges": {
+            name: [[float(x) if np.isfinite(x) else None for x in limit] for limit in pair]
+            for name, pair in run.compiled.far.ranges.items()
+        },
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "versions": provenance.versions(),

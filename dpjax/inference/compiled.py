@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dpjax.core.errors import UserError
+from dpjax.inference.trained_range import FarObservations, Range
 
 PRNGKey = jax.Array
 
@@ -48,6 +49,7 @@ class CompiledPolicy:
         obs_shapes: Mapping[str, jax.ShapeDtypeStruct],
         previous_shape: tuple[int, int] | None = None,
         batch_size: int | None = None,
+        ranges: Mapping[str, Range] | None = None,
     ):
         """sample: `(params, keys [B], obs) -> actions [B, Tp, Da]`, with `previous` as a fourth
             argument if `previous_shape` is given.
@@ -55,7 +57,9 @@ class CompiledPolicy:
         previous_shape: (Tp, Da) of the chunk that a warm start takes; None without warm start.
         batch_size: the only size that a program can have; smaller batches are padded to it.
             None for any size.
+        ranges: {name: Range} of observations that are counted when they are far outside.
         """
+        self.far = FarObservations(ranges or {})
         self._obs_shapes = dict(obs_shapes)
         self._previous_shape = previous_shape
         self._batch_size = batch_size
@@ -101,6 +105,7 @@ class CompiledPolicy:
         """
         # 1. Check the observations before anything is compiled for them.
         obs, batch_size = self._check(obs)
+        self.far.count(obs, batch_size)
         size = self._program_size(batch_size)
         keys = self._keys(rng, batch_size, size)
         # 2. Pad the batch to the size of the program, run it, and cut the padding off.

@@ -21,6 +21,7 @@ import numpy as np
 
 from dpjax.core.errors import UserError
 from dpjax.inference.compiled import CompiledPolicy
+from dpjax.inference.trained_range import Range
 
 KEY_WORDS = 2  # uint32 words per key of jax's default generator, threefry2x32
 
@@ -48,7 +49,9 @@ class Exported:
         }
         previous_shape = tuple(inputs["previous"]["shape"][1:]) if "previous" in inputs else None
         # A program that was exported for one batch size only runs at that size.
-        self._compiled = CompiledPolicy(sample, obs_shapes, previous_shape, about["batch"])
+        self._compiled = CompiledPolicy(
+            sample, obs_shapes, previous_shape, about["batch"], _ranges(about)
+        )
 
     def __call__(
         self,
@@ -62,6 +65,18 @@ class Exported:
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> float:
         """Compiles for these batch sizes ahead of the first call. Returns the seconds it took."""
         return self._compiled.compile((), batch_sizes)
+
+
+def _ranges(about: dict[str, Any]) -> dict[str, Range]:
+    """The ranges of observations that the JSON holds; {} for exports of older versions."""
+    # null stands for infinity, which JSON lacks.
+    limit = lambda values, infinite: np.array(
+        [infinite if x is None else x for x in values], np.float32
+    )
+    return {
+        name: Range(limit(low, -np.inf), limit(high, np.inf))
+        for name, (low, high) in about.get("trained_ranges", {}).items()
+    }
 
 
 def load(path: str | Path) -> Exported:

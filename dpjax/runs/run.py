@@ -136,7 +136,7 @@ def load(
         params=params,
         # A second copy: the fast layout depends on the device and on the kernels.
         inference_params=inference_params(params, [jax.default_backend()], config.compute.kernels),
-        compiled=build.compiled_policy(config, policy, spec),
+        compiled=build.compiled_policy(config, policy, spec, params["normalizer"]),
         config=config,
         spec=spec,
         step=at,
