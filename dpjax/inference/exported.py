@@ -21,7 +21,7 @@ import numpy as np
 
 from dpjax.core.errors import UserError
 from dpjax.inference.compiled import CompiledPolicy
-from dpjax.inference.trained_range import Range
+from dpjax.inference.trained_range import FarObservations, Range
 
 KEY_WORDS = 2  # uint32 words per key of jax's default generator, threefry2x32
 
@@ -61,6 +61,11 @@ class Exported:
     ) -> np.ndarray:
         """Samples action chunks [B, Tp, Da], see `CompiledPolicy.__call__`."""
         return self._compiled((), rng, obs, previous)  # (): no params
+
+    @property
+    def far(self) -> FarObservations:
+        """Counts of observations far outside of the training data."""
+        return self._compiled.far
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> float:
         """Compiles for these batch sizes ahead of the first call. Returns the seconds it took."""

@@ -14,6 +14,7 @@ import dpjax
 from dpjax import tasks
 from dpjax.core.errors import UserError
 from dpjax.inference import exported
+from dpjax.inference.trained_range import FarObservations
 from dpjax.serving.batching import Version
 from dpjax.serving.contract import Contract
 
@@ -111,7 +112,7 @@ def _version_of_run(run: "Run") -> Version:
         "digest": digest.hexdigest()[:16],
     }
     warm_up = lambda sizes: compiled.compile(params, sizes)
-    return Version(sample_actions, warm_up, about, **_far(compiled))
+    return Version(sample_actions, warm_up, about, **_far(compiled.far))
 
 
 def from_exported(args: argparse.Namespace) -> Source:
@@ -176,14 +177,12 @@ def _version_of_exported(policy: exported.Exported) -> Version:
         "checkpoint": policy.about["checkpoint"],
         "digest": policy.about["sha256"][:16],
     }
-    return Version(policy, policy.warm_up, about, **_far(policy))
+    return Version(policy, policy.warm_up, about, **_far(policy.far))
 
 
-def _far(policy: Any) -> dict[str, Any]:
+def _far(far: FarObservations) -> dict[str, Any]:
     """What a version says about observations far outside of the training data."""
-    # Policies without the ranges of their data count nothing.
-    far = getattr(policy, "far", None)
-    return {} if far is None else {"ranges": far.ranges, "far": lambda: far.counts}
+    return {"ranges": far.ranges, "far": lambda: far.counts}
 
 
 def check_delay(source: Source, delay: int) -> None:

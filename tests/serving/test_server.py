@@ -1,7 +1,10 @@
 """Sockets: tokens, limits, slow and vanishing clients, health, and the end of a server."""
 
 import contextlib
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 import urllib.error
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 from support import serving
 from support.serving import client
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect
 
 from dpjax.core.errors import UserError
@@ -257,3 +260,25 @@ def test_many_clients_at_once_are_served_alike():
     expected = {i: [2 * (i + j) + 1 for j in range(20)] for i in range(16)}
     assert answers == expected
     assert service.counts["batches"] < service.counts["chunks"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_makes_it_tls(tmp_path):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    tls = access.tls_context(cert, key)
+    trusting = ssl.create_default_context(cafile=cert)
+    with serving.serving(serving.service(), tls=tls, token="secret") as (_, url):
+        header = {"Authorization": "Bearer secret"}
+        with client(url, ssl=trusting, additional_headers=header) as websocket:
+            websocket.send(MESSAGE)
+            assert isinstance(websocket.recv(5), bytes)
+        with pytest.raises(ssl.SSLError):
+            connect(url)  # its issuer is unknown
+        with pytest.raises((OSError, EOFError, InvalidMessage)):
+            connect(url.replace("wss", "ws"))
+    with pytest.raises(UserError, match="not a certificate"):
+        access.tls_context(key, key)
