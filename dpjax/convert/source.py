@@ -26,21 +26,11 @@ import numpy as np
 
 from dpjax.core.errors import UserError
 from dpjax.data import images
+from dpjax.data.counters import COUNTERS as COUNTERS
 from dpjax.data.rlds.columns import exact
 
 # The name of the actions in every data set; everything else is an observation.
 ACTION = "action"
-# Names of what a recording counts and clocks. They tell a policy where in an episode it is, so
-# they are observations only if somebody asks for them.
-COUNTERS = frozenset(
-    {
-        *("timestamp", "timestamps", "time", "times", "t", "step", "steps", "step_id"),
-        *("index", "indices", "frame_index", "episode_index", "task_index", "episode_id"),
-        *("frame", "frame_id", "row", "episode", "is_first", "is_last", "is_terminal"),
-        *("reward", "rewards", "done", "dones", "discount", "next.reward", "next.done"),
-        *("next.success", "next.truncated", "success", "fps"),
-    }
-)
 # Largest episode in bytes, all its columns together. Only one episode is in memory at a time, so
 # this bounds the memory of a conversion, whatever a source's headers claim.
 EPISODE_LIMIT = 2**32

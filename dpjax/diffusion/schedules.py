@@ -125,12 +125,13 @@ def spaced_steps(alpha_bar: np.ndarray, num_steps: int, spacing: str) -> np.ndar
             f"spacing={spacing!r} is unknown; {choices(spacing, [*SPACINGS, 'auto'])}.",
             argument="spacing",
         )
-    # A spacing that the user chose is not replaced. Leading steps that start too far from noise
-    # are refused.
+    # A spacing that the user chose is not replaced. Steps that start too far from noise are
+    # refused, such as a single one of linspace, at level 0. Trailing ones start at the last level.
     steps = SPACINGS[spacing](num_levels, num_steps)
-    if spacing == "leading" and alpha_bar[steps[0]] > MAX_FIRST_ALPHA_BAR:
+    is_late = spacing == "leading" or steps[0] < num_levels - 1
+    if is_late and alpha_bar[steps[0]] > MAX_FIRST_ALPHA_BAR:
         raise UserError(
-            f"spacing='leading' with {num_steps} steps starts at level {steps[0]} of "
+            f"spacing={spacing!r} with {num_steps} steps starts at level {steps[0]} of "
             f"{num_levels}, where ᾱ = {alpha_bar[steps[0]]:.2f} is far from noise; use spacing "
             f"'trailing', or a number of steps that divides {num_levels}.",
             argument="spacing",

@@ -34,6 +34,14 @@ LEFT_OVER = ("lock", "config.tmp", ".config.json.*.tmp")
 log = logging.getLogger("dpjax")
 
 
+def begun(workdir: Path) -> ConfigDict | None:
+    """The config of the run in a folder, or of the first of its runs side by side; None if new."""
+    for path in (workdir / "config.json", *sorted(workdir.glob("seed_*/config.json"))):
+        if path.is_file():
+            return config_file.read_config(path.parent)[0]
+    return None
+
+
 def claim(workdir: Path, config: ConfigDict, spec: Spec) -> Any:
     """Creates or accepts the run folder, and locks it; returns the lock for the caller to close.
 

@@ -14,7 +14,7 @@ from dpjax.core.normalizer import Normalizer
 from dpjax.core.types import Array, Batch, Params
 from dpjax.data import loader
 from dpjax.policies.base import Policy
-from dpjax.runs import init_from, steps
+from dpjax.runs import directory, init_from, steps
 from dpjax.runs.multi_seed_run import MultiSeedRun
 from dpjax.runs.training_run import TrainingRun
 from dpjax.training import parallel
@@ -49,7 +49,7 @@ class Setup(NamedTuple):
 def set_up(config: ConfigDict, workdir: Path, signals: Signals, profile: bool) -> Setup:
     """Checks the config, reads the data, and builds all that the training needs."""
     # 1. The config: what can be checked before the data is read.
-    config = sources.resolved(config)
+    config = sources.resolved(config, directory.begun(workdir))
     checks.check(config)
     steps.check_devices(config.train.batch, config.train.accumulate, jax.device_count())
     # A profile needs a third call, and the training may be too short for one.
