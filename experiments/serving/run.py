@@ -122,14 +122,8 @@ def hostile(run: str, number: int) -> dict[str, Any]:
 def one_step_policy(folder: Path) -> str:
     """A MeanFlow policy of a few training steps on the demonstrations that come with dpjax."""
     if not (folder / "config.json").exists():
-        changes = (
-            "train.steps=20",
-            "save.every=20",
-            "val.every=0",
-            "eval.every=0",
-            "optim.warmup=2",
-        )
-        changes += ("train.steps_per_call=10", "log.every=10", "optim.warmup=2")
+        changes = ("train.steps=20", "train.steps_per_call=10", "optim.warmup=2")
+        changes += ("save.every=20", "log.every=10", "val.every=0", "eval.every=0")
         collect.run_module(
             "dpjax.train",
             "--config=pusht_state_meanflow_small",
