@@ -81,10 +81,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # How a policy samples.
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
+    add("--delay", type=int, default=0, help="steps until a chunk takes over (default 0)")
     args = parser.parse_args(argv)
     # What argparse cannot check: options that exclude each other, ranges, and the output folder.
-    if args.task and (args.steps or args.sampler):
-        raise UserError("--steps and --sampler are a policy's: they go with --from-run.")
+    if args.task and (args.steps or args.sampler or args.delay):
+        raise UserError("--steps, --sampler and --delay are a policy's: they go with --from-run.")
     for name in ("episodes", "num_envs", "max_steps", "attempts"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -156,6 +157,7 @@ def collect(demonstrator: Demonstrator, args: argparse.Namespace) -> tuple[Episo
             seeds=seeds[counts.tried : counts.tried + size],
             observed=demonstrator.observed,
             executed=demonstrator.executed,
+            delay=args.delay,
             num_envs=demonstrator.num_envs,
             rng=demonstrator.rng,
             progress=False,  # the bar here counts what is kept

@@ -39,6 +39,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
     add("--warm-start", type=float, help="share of S that is skipped (default: the run's)")
+    add("--delay", type=int, default=0, help="steps until a chunk takes over (default 0: it waits)")
     add("--weights", choices=("ema", "raw"), default="ema")
     add("--checkpoint", type=int, help="training step (default: the newest good checkpoint)")
     # On which seeds, and how many of their episodes run side by side.
@@ -57,6 +58,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if getattr(args, name) < 1:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {getattr(args, name)} must be at least 1.")
+    if args.delay < 0:
+        raise UserError(f"--delay {args.delay} must be at least 0.")
     if args.warm_start is not None and not 0 <= args.warm_start < 1:
         raise UserError(f"--warm-start {args.warm_start} must be in [0, 1).")
     return args
@@ -65,7 +68,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def file_name(run: run_lib.Run, args: argparse.Namespace) -> str:
     """The name of an evaluation's files, without the ending."""
     # Evaluations with another sampler, other weights or more episodes do not overwrite each other.
-    return f"evaluation-{label_of(run)}-{args.weights}-{args.episodes}"
+    delay = f"-delay-{args.delay}" if args.delay else ""
+    return f"evaluation-{label_of(run)}{delay}-{args.weights}-{args.episodes}"
 
 
 def label_of(run: run_lib.Run) -> str:
@@ -139,6 +143,7 @@ def evaluate(
             seeds=missing,
             observed=run.config.horizon.obs,
             executed=run.config.horizon.act,
+            delay=args.delay,
             num_envs=args.num_envs,
             rng=jax.random.key(run.config.seed),
             record=filmed,
@@ -164,6 +169,7 @@ def measured_with(
         "checkpoint": run.step,
         "weights": args.weights,
         "sampler": label_of(run),
+        "delay": args.delay,
         "seeds": f"{episodes[0].seed}-{episodes[-1].seed}",
         "evaluation_seconds": round(seconds, 1),
         **provenance.provenance(),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.inference.controller import Controller, is_finite
+from dpjax.inference.chunks import is_finite
+from dpjax.inference.controller import Controller
 from dpjax.tasks.base import Columns, Simulator
 
 
@@ -50,9 +51,9 @@ class FinitePolicy:
         self.sample_actions = sample_actions
         self.bad = np.zeros(0, bool)  # before the first call
 
-    def __call__(self, keys, obs, previous=None) -> np.ndarray:
+    def __call__(self, keys, obs, previous=None, *committed) -> np.ndarray:
         # A copy, since JAX's arrays are read-only.
-        actions = np.array(self.sample_actions(keys, obs, previous))
+        actions = np.array(self.sample_actions(keys, obs, previous, *committed))
         self.bad = ~is_finite(actions)
         actions[self.bad] = 0  # never executed: `Environments.step` ends these episodes
         return actions

@@ -60,6 +60,7 @@ def rollout(
     observed: int,
     executed: int,
     rng: PRNGKey,
+    delay: int = 0,
     num_envs: int = 50,
     record: Iterable[int] = (),
     keep: Iterable[int] | None = None,
@@ -70,9 +71,11 @@ def rollout(
     """Runs one episode for each seed and returns them in the order of the seeds.
 
     observe: as in `Task`: raw columns {name: [B, ...]} -> the policy's observation.
-    sample_actions: (keys [B], observations {name: [B, To, ...]}, previous) -> [B, Tp, Da].
+    sample_actions: (keys [B], observations {name: [B, To, ...]}, previous) -> [B, Tp, Da]; with a
+        delay it gets `committed` too, see `inference.protocol`.
     observed, executed: To, the steps that the policy observes, and Ta, the steps of each action
         chunk that are executed.
+    delay: steps between an observation and the first action of its chunk.
     rng: a key; the noise of an episode is drawn from this key and the episode's seed.
     num_envs: how many episodes run at the same time, at most.
     record: the seeds whose episodes are filmed.
@@ -88,7 +91,7 @@ def rollout(
     waiting = _episodes_to_run(seeds, record, seeds if keep is None else keep)
     environments = Environments(simulator, observe, min(num_envs, len(seeds)))
     policy = FinitePolicy(sample_actions)
-    controller = Controller(policy, observed=observed, executed=executed)
+    controller = Controller(policy, observed=observed, executed=executed, delay=delay)
     # One key per environment sets the batch size. The loop gives each episode its own key.
     controller.reset(_keys(rng, seeds[: environments.count]))
     bar = tqdm(total=len(seeds), desc=label, unit="episode", disable=not progress)

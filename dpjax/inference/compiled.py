@@ -37,7 +37,7 @@ def pad(x: np.ndarray, size: int) -> np.ndarray:
 
 
 class CompiledPolicy:
-    """`(params, rng, obs, previous=None) -> actions [B, Tp, Da]`, numpy arrays in and out.
+    """`(params, rng, obs, previous=None, committed=None) -> actions [B, Tp, Da]`, numpy arrays.
 
     A batch of B examples uses the smallest compiled program whose size is between B and bucket(B).
     If there is none, a program of size bucket(B) is compiled.
@@ -50,24 +50,36 @@ class CompiledPolicy:
         previous_shape: tuple[int, int] | None = None,
         batch_size: int | None = None,
         ranges: Mapping[str, Range] | None = None,
+        takes_committed: bool = False,
     ):
         """sample: `(params, keys [B], obs) -> actions [B, Tp, Da]`, with `previous` as a fourth
-            argument if `previous_shape` is given.
+            argument if `previous_shape` is given, and then `committed` if `takes_committed`.
         obs_shapes: shape (To, ...) and dtype of each observation of one example.
-        previous_shape: (Tp, Da) of the chunk that a warm start takes; None without warm start.
+        previous_shape: (Tp, Da) of the last chunk, for a policy that takes it: for a warm start
+            or for agreement with it. Otherwise None.
         batch_size: the only size that a program can have; smaller batches are padded to it.
             None for any size.
         ranges: {name: Range} of observations that are counted when they are far outside.
+        takes_committed: whether the policy wants to know how many actions of the last chunk are
+            executed in any case.
         """
         self.far = FarObservations(ranges or {})
         self._obs_shapes = dict(obs_shapes)
         self._previous_shape = previous_shape
+        self._takes_committed = takes_committed and previous_shape is not None
         self._batch_size = batch_size
         self._programs: dict[tuple[int, Any], Any] = {}  # by batch size and dtype of the keys
 
-        def run(params: Any, keys: PRNGKey, obs: dict, previous: jax.Array | None) -> jax.Array:
-            # `sample` takes three arguments if there is no warm start.
-            return sample(params, keys, obs, *(() if previous is None else (previous,)))
+        def run(
+            params: Any,
+            keys: PRNGKey,
+            obs: dict,
+            previous: jax.Array | None,
+            committed: jax.Array | None,
+        ) -> jax.Array:
+            # `sample` takes as many arguments as the policy has use for.
+            optional = [x for x in (previous, committed) if x is not None]
+            return sample(params, keys, obs, *optional)
 
         # XLA writes an output into the memory of a donated input of the same shape. Only
         # `previous` has the shape of the actions; donating other inputs would give a warning. On
@@ -92,13 +104,16 @@ class CompiledPolicy:
         rng: PRNGKey,
         obs: Mapping[str, np.ndarray],
         previous: np.ndarray | None = None,
+        committed: np.ndarray | None = None,
     ) -> np.ndarray:
         """Samples action chunks [B, Tp, Da] in data units.
 
         rng: one key, or keys [B], one per example.
         obs: {name: [B, To, ...]} in data units; images are uint8.
-        previous: [B, Tp, Da] the last chunks, shifted to the present; ignored without a warm
-            start.
+        previous: [B, Tp, Da] the last chunks, shifted to the present; ignored by a policy that
+            does not take them.
+        committed: int32 [B], how many of their actions, from the present on, are executed in any
+            case; None is 0. Ignored as well.
 
         Raises UserError if an observation is missing or has another shape, if the number of keys
         is wrong, or if the batch is too large.
@@ -111,7 +126,8 @@ class CompiledPolicy:
         # 2. Pad the batch to the size of the program, run it, and cut the padding off.
         program = self._program(params, size, keys.dtype)
         padded = {name: pad(x, size) for name, x in obs.items()}
-        actions = program(params, keys, padded, self._previous(previous, size))
+        optional = self._previous(previous, size), self._committed(committed, size)
+        actions = program(params, keys, padded, *optional)
         return np.asarray(actions)[:batch_size]
 
     def _previous(self, previous: np.ndarray | None, size: int) -> np.ndarray | None:
@@ -122,6 +138,14 @@ class CompiledPolicy:
             # NaN rather than None: the first chunk then uses the same program as later ones.
             return np.full((size, *self._previous_shape), np.nan, np.float32)
         return pad(np.asarray(previous, np.float32), size)
+
+    def _committed(self, committed: np.ndarray | None, size: int) -> np.ndarray | None:
+        """Committed actions int32 [size]: 0 if there are none; None if the policy takes none."""
+        if not self._takes_committed:
+            return None
+        if committed is None:
+            return np.zeros(size, np.int32)
+        return pad(np.asarray(committed, np.int32), size)
 
     def _program_size(self, batch_size: int) -> int:
         """The size of the program for a batch. Raises UserError if no program can take it."""
@@ -151,7 +175,8 @@ class CompiledPolicy:
             if self._previous_shape is not None:
                 previous = jax.ShapeDtypeStruct((size, *self._previous_shape), np.float32)
             keys = jax.ShapeDtypeStruct((size,), key_dtype)
-            lowered = self._jit.lower(params, keys, obs, previous)
+            committed = jax.ShapeDtypeStruct((size,), np.int32) if self._takes_committed else None
+            lowered = self._jit.lower(params, keys, obs, previous, committed)
             self._programs[size, key_dtype] = lowered.compile()
         return self._programs[size, key_dtype]
 

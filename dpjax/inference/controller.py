@@ -1,45 +1,29 @@
 """From action chunks to actions: the history of observations and the queue of actions.
 
 An action chunk holds Tp actions. Action 0 belongs to the time of the oldest of the To observed
-steps, so action To - 1 belongs to the present. From there on, Ta actions are executed before the
-next chunk is sampled (receding horizon, Chi et al. 2023, fig. 2):
+steps, so action To - 1 belongs to the present. A chunk that is sampled in step k takes over d steps
+later, in step k + d, at its own step for that time; until then the robot executes the chunk before
+it. Then Ta actions are executed (receding horizon, Chi et al. 2023, fig. 2):
 
-    predicted   0 … To-2 | To-1 … To-2+Ta | To-1+Ta … Tp-1
-                  past   |    executed    |    thrown away            (1)
+    predicted   0 … To-2 | To-1 … To-2+d | To-1+d … To-2+d+Ta | To-1+d+Ta … Tp-1
+                  past   |   committed   |      executed      |   thrown away      (1)
+
+With d = 0 the robot waits for each chunk, as in a simulator that stands still meanwhile.
 
 All indices of (1) are computed in this file and in no other.
 """
 
 from collections.abc import Mapping
 import functools
-from typing import Protocol
 
 import jax
 import numpy as np
 
 from dpjax.core.errors import UserError
+from dpjax.inference import chunks
+from dpjax.inference.protocol import SampleActions as SampleActions
 
 PRNGKey = jax.Array
-
-
-class SampleActions(Protocol):
-    """A policy with its params, as a function from observations to action chunks."""
-
-    def __call__(
-        self,
-        rng: PRNGKey,
-        obs: Mapping[str, np.ndarray],
-        previous: np.ndarray | None = None,
-        /,
-    ) -> np.ndarray | jax.Array:
-        """Returns action chunks [B, Tp, Da] in data units.
-
-        rng: keys [B], one per example; a policy may also take a single key.
-        obs: {name: [B, To, ...]} in data units.
-        previous: [B, Tp, Da] the last chunks, shifted to the present and NaN in the steps that
-            they do not reach; None before the first chunk.
-        """
-        ...
 
 
 class Controller:
@@ -47,21 +31,37 @@ class Controller:
 
     Every environment has its own key, history and queue, and does not depend on the others. The
     policy always samples for all B environments, so that a single program is enough. Those that
-    still have actions in their queue ignore the new chunk.
+    need no new chunk ignore theirs.
 
     The policy gets the last chunks as `previous`, shifted to the present: step j of `previous`
-    belongs to the same time as step j of the new chunk. The last Ta steps, which the last chunk
-    does not reach, are NaN. All steps are NaN for an environment that has been reset since its
-    last chunk. `previous` is None before the first chunk.
+    belongs to the same time as step j of the new chunk, and steps of the past hold what was
+    executed. The last steps, which the last chunk does not reach, are NaN. All steps are NaN for
+    an environment that has been reset since its last chunk. `previous` is None before the first
+    chunk.
 
     chunk: [B, Tp, Da] the last action chunk of every environment; None before the first one.
     """
 
-    def __init__(self, sample_actions: SampleActions, *, observed: int, executed: int):
-        """observed: To. executed: Ta, the number of actions executed of each chunk."""
+    def __init__(
+        self, sample_actions: SampleActions, *, observed: int, executed: int, delay: int = 0
+    ):
+        """observed: To. executed: Ta, the number of actions executed of each chunk.
+
+        delay: d, the steps between an observation and the first action of its chunk. The first
+            chunk of an episode is waited for.
+
+        Raises UserError if a delay is longer than the actions of a chunk last.
+        """
+        if not 0 <= delay <= executed:
+            raise UserError(
+                f"delay={delay} must be from 0 to executed={executed}: a chunk must be there when "
+                "the one before it ends. Sample in fewer steps, or execute more actions.",
+                argument="delay",
+            )
         self.sample_actions = sample_actions
         self.observed = observed
         self.executed = executed
+        self.delay = delay
         self.chunk: np.ndarray | None = None
         self._key_data: np.ndarray | None = None  # None until `reset`
 
@@ -91,9 +91,11 @@ class Controller:
         self._is_fresh[indices] = True
         self._num_chunks[indices] = 0
         self._num_left[indices] = 0
+        self._has_next[indices] = False
         # No warm start from the last chunk of the previous episode.
         if self.chunk is not None:
             self.chunk[indices] = np.nan
+            self._executed[indices] = np.nan
 
     def _reset_all(self, key_data: np.ndarray, *, single: bool, impl: str) -> None:
         """Forgets everything and starts one episode per key."""
@@ -104,9 +106,13 @@ class Controller:
         batch_size = len(self._key_data)
         self._num_chunks = np.zeros(batch_size, np.int32)  # chunks sampled in each episode
         self._num_left = np.zeros(batch_size, np.int32)  # actions left in each queue
+        self._position = np.zeros(batch_size, np.int32)  # of the next action in its chunk
+        self._has_next = np.zeros(batch_size, bool)  # a chunk waits for its step
         self._is_fresh = np.ones(batch_size, bool)  # True before the first observation
         self._history: dict[str, np.ndarray] = {}  # {name: [B, To, ...]}
         self.chunk = None
+        self._next: np.ndarray | None = None  # [B, Tp, Da] the chunks that wait
+        self._executed: np.ndarray | None = None  # [B, To - 1, Da] the last actions
 
     def act(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The next action [B, Da] of every environment.
@@ -122,14 +128,16 @@ class Controller:
         for name, x in obs.items():
             self._observe(name, np.asarray(x)[None] if self._single else np.asarray(x))
         self._is_fresh = np.zeros_like(self._is_fresh)
-        # 2. Sample new chunks where a queue is empty.
-        if (self._num_left == 0).any():
-            self._refill()
-        assert self.chunk is not None  # after a reset all queues are empty
+        # 2. Chunks that waited for their step take over, and new ones are sampled. This is done
+        # twice where a first chunk, which is not delayed, lasts as long as the delay.
+        self._take_over()
+        while (needs := self._needs_chunk()).any():
+            self._sample(needs)
+        assert self.chunk is not None  # after a reset all environments need chunks
         # 3. Take the next action of every queue; each queue has its own position.
-        first = self.observed - 1
-        queue = self.chunk[:, first : first + self.executed]  # equation (1), [B, Ta, Da]
-        actions = queue[np.arange(len(queue)), self.executed - self._num_left]
+        actions = self.chunk[np.arange(len(self.chunk)), self._position]
+        self._remember(actions)
+        self._position += 1
         self._num_left -= 1
         # [Da] for a single environment, otherwise [B, Da].
         return actions[0] if self._single else actions
@@ -150,63 +158,68 @@ class Controller:
         # A new array each time, because jax may still be reading the old one.
         self._history[name] = np.where(is_fresh, repeated, shifted)
 
-    def _refill(self) -> None:
-        """Samples chunks for all environments; those with an empty queue use the new chunk."""
-        is_empty = self._num_left == 0
+    def _needs_chunk(self) -> np.ndarray:
+        """bool [B]: d actions are left and no chunk waits; or none is left, in a new episode."""
+        return ~self._has_next & ((self._num_left == self.delay) | (self._num_left == 0))
+
+    def _take_over(self) -> None:
+        """Where no action is left, the waiting chunk is executed from its own step on."""
+        ends = self._has_next & (self._num_left == 0)
+        if not ends.any():
+            return
+        assert self.chunk is not None and self._next is not None
+        self.chunk[ends] = self._next[ends]
+        # By (1): the chunk was sampled d steps ago.
+        self._start(ends, self.observed - 1 + self.delay)
+        self._has_next[ends] = False
+
+    def _start(self, environments: np.ndarray, position: int) -> None:
+        """Begins to execute the chunks of some environments, bool [B], at a position."""
+        self._position[environments] = position
+        self._num_left[environments] = self.executed
+
+    def _sample(self, needs: np.ndarray) -> None:
+        """Samples chunks for all environments; those in `needs`, bool [B], use theirs."""
         # 1. Sample. The noise of a chunk depends on the key of the episode and on the number of
         # chunks before it, but not on the other environments.
         keys = _fold(self._key_data, self._num_chunks, impl=self._key_impl)
-        previous = None if self.chunk is None else advance(self.chunk, self.executed)
-        # Environments with actions in their queue have chunks shifted too far; they ignore theirs.
-        chunk = np.array(self.sample_actions(keys, dict(self._history), previous))
-        self._check_chunk(chunk, is_empty)
-        # 2. Fill the empty queues.
+        previous = self._previous()
+        # A first chunk is waited for: nothing is committed before it.
+        is_first = self._num_left == 0
+        committed = np.where(is_first, 0, self.delay).astype(np.int32)
+        more = (committed,) if self.delay else ()
+        chunk = np.array(self.sample_actions(keys, dict(self._history), previous, *more))
+        chunks.check(chunk, needs, observed=self.observed, executed=self.executed, delay=self.delay)
+        # 2. First chunks are executed at once, the others in d steps.
         if self.chunk is None:
             self.chunk = np.full_like(chunk, np.nan)
-        self.chunk[is_empty] = chunk[is_empty]
-        self._num_left[is_empty] = self.executed
-        self._num_chunks[is_empty] += 1
+            self._next = np.full_like(chunk, np.nan)
+            self._executed = np.full_like(chunk[:, : self.observed - 1], np.nan)
+        assert self._next is not None
+        now = needs & is_first
+        later = needs & ~is_first
+        self.chunk[now] = chunk[now]
+        self._start(now, self.observed - 1)
+        self._next[later] = chunk[later]
+        self._has_next |= later
+        self._num_chunks[needs] += 1
 
-    def _check_chunk(self, chunk: np.ndarray, is_empty: np.ndarray) -> None:
-        """Raises UserError if chunks [B, Tp, Da] have a wrong shape or a used one is not finite."""
-        batch_size = len(is_empty)
-        if chunk.ndim != 3 or len(chunk) != batch_size:
-            raise UserError(
-                f"sample_actions returned actions of shape {list(chunk.shape)} for {batch_size} "
-                f"environments: it must return [{batch_size}, Tp, Da].",
-                argument="sample_actions",
-            )
-        # By (1), the last executed action is number To - 2 + Ta.
-        needed = self.observed - 1 + self.executed
-        if needed > chunk.shape[1]:
-            raise UserError(
-                f"executed={self.executed} does not fit: observed - 1 + executed = {needed} "
-                f"steps are needed, but Tp = {chunk.shape[1]} are predicted. Lower executed.",
-                argument="executed",
-            )
-        # NaN or infinity must not reach a robot. Chunks that are not used may contain them.
-        broken = np.flatnonzero(is_empty & ~is_finite(chunk))
-        if broken.size:
-            raise UserError(
-                f"the sampled actions of environments {broken.tolist()} are not finite: none is "
-                "executed."
-            )
+    def _previous(self) -> np.ndarray | None:
+        """The last chunks shifted to the present, [B, Tp, Da]; None before the first one."""
+        if self.chunk is None:
+            return None
+        # Environments without actions are at the end of their chunk, the others at `_position`.
+        shifts = np.maximum(self._position - (self.observed - 1), 0)  # 0: before the first action
+        shifted = np.stack([chunks.advance(*pair) for pair in zip(self.chunk, shifts, strict=True)])
+        # A chunk that has just taken over did not decide what was executed before.
+        shifted[:, : self.observed - 1] = self._executed
+        return shifted
 
-
-def advance(chunk: np.ndarray, steps: int) -> np.ndarray:
-    """Shifts chunks [B, Tp, Da] by `steps` into the past; the last steps become NaN."""
-    unknown = np.full_like(chunk[:, :steps], np.nan)
-    return np.concatenate([chunk[:, steps:], unknown], axis=1)
-
-
-def from_now(chunk: np.ndarray, observed: int) -> np.ndarray:
-    """The actions [B, Tp - To + 1, Da] of chunks [B, Tp, Da] from the present on, by (1)."""
-    return chunk[:, observed - 1 :]
-
-
-def is_finite(chunk: np.ndarray) -> np.ndarray:
-    """For each of the chunks [B, Tp, Da], whether all its numbers are finite: bool [B]."""
-    return np.isfinite(chunk.reshape(len(chunk), -1)).all(axis=1)
+    def _remember(self, actions: np.ndarray) -> None:
+        """Keeps the last To - 1 executed actions, [B, Da] more of them."""
+        assert self._executed is not None
+        if self.observed > 1:
+            self._executed = np.concatenate([self._executed[:, 1:], actions[:, None]], axis=1)
 
 
 # Compiled, so that one call replaces several small ones. `impl` is a name, hence static.

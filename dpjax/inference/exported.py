@@ -27,7 +27,7 @@ KEY_WORDS = 2  # uint32 words per key of jax's default generator, threefry2x32
 
 
 class Exported:
-    """An exported policy: `(rng, obs, previous=None) -> actions [B, Tp, Da]` in data units.
+    """An exported policy: `(rng, obs, previous=None, committed=None) -> actions` in data units.
 
     about: the content of the JSON file beside the program: the names, shapes and dtypes of its
         inputs, the horizons, and versions.
@@ -38,9 +38,10 @@ class Exported:
         inputs = about["inputs"]
 
         # In place of typed keys the exported program takes their uint32 words, [B, KEY_WORDS].
-        def sample(params: tuple, keys: jax.Array, obs: dict, *previous: jax.Array) -> jax.Array:
+        # Files of older versions have neither `previous` nor `committed`.
+        def sample(params: tuple, keys: jax.Array, obs: dict, *optional: jax.Array) -> jax.Array:
             del params  # the program contains them
-            return program.call(jax.random.key_data(keys), obs, *previous)
+            return program.call(jax.random.key_data(keys), obs, *optional)
 
         # The first axis of each input is the batch. `CompiledPolicy` takes the shapes without it.
         obs_shapes = {
@@ -50,7 +51,12 @@ class Exported:
         previous_shape = tuple(inputs["previous"]["shape"][1:]) if "previous" in inputs else None
         # A program that was exported for one batch size only runs at that size.
         self._compiled = CompiledPolicy(
-            sample, obs_shapes, previous_shape, about["batch"], _ranges(about)
+            sample,
+            obs_shapes,
+            previous_shape,
+            about["batch"],
+            _ranges(about),
+            takes_committed="committed" in inputs,
         )
 
     def __call__(
@@ -58,9 +64,10 @@ class Exported:
         rng: jax.Array,
         obs: Mapping[str, np.ndarray],
         previous: np.ndarray | None = None,
+        committed: np.ndarray | None = None,
     ) -> np.ndarray:
         """Samples action chunks [B, Tp, Da], see `CompiledPolicy.__call__`."""
-        return self._compiled((), rng, obs, previous)  # (): no params
+        return self._compiled((), rng, obs, previous, committed)  # (): no params
 
     @property
     def far(self) -> FarObservations:

@@ -140,9 +140,9 @@ class Loop:
         moved = chunks.previous(self._chunk, self._sent, step, shape, acting.observed)
         delay = self.offset + self.planning
         known = np.array([chunks.committed(moved, acting.observed, delay)], np.int32)
-        moved = None if moved is None else moved[None]
         keys = jax.random.fold_in(self._key, self._number)[None]
-        self._worker.start(lambda: np.asarray(acting.sample_actions(keys, obs, moved, known))[0])
+        inputs = (keys, obs, None if moved is None else moved[None], *((known,) if delay else ()))
+        self._worker.start(lambda: np.asarray(acting.sample_actions(*inputs))[0])
         self._request = k
         self._is_late = False
 

@@ -55,16 +55,17 @@ def padded(sample_actions: Callable, size: int) -> Callable:
     of the last example are the padding; no example depends on the others in its batch.
     """
 
-    def call(keys, obs, previous=None):
+    def call(keys, obs, previous=None, *committed):
         # A full batch needs no copies.
         if len(keys) == size:
-            return sample_actions(keys, obs, previous)
+            return sample_actions(keys, obs, previous, *committed)
         # The indices 0, 1, …, n - 1, n - 1, …: the last example fills the batch.
         index = np.minimum(np.arange(size), len(keys) - 1)
         previous = None if previous is None else previous[index]
+        committed = [counts[index] for counts in committed]  # of one array, or of none
         obs = {name: x[index] for name, x in obs.items()}
         # Without the actions of the padding.
-        return sample_actions(keys[index], obs, previous)[: len(keys)]
+        return sample_actions(keys[index], obs, previous, *committed)[: len(keys)]
 
     return call
 
@@ -77,7 +78,7 @@ def of_expert(task: tasks.Task, expert: Callable, num_envs: int) -> Demonstrator
     # The expert has no memory, so `rollout` sees a policy with To = Ta = 1.
     act = expert()
 
-    def sample_actions(keys, obs, previous=None):
+    def sample_actions(keys, obs, previous=None, *committed):
         # The expert takes one environment at a time: the newest step of each example.
         steps = [{name: x[i, -1] for name, x in obs.items()} for i in range(len(keys))]
         return np.stack([act(columns) for columns in steps])[:, None]  # [B, 1, Da]

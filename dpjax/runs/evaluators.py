@@ -113,10 +113,10 @@ def rollouts(config: ConfigDict, spec: Spec, signals: Signals) -> Callable | Non
         params = inference_params(params, [jax.default_backend()], kernels)
         compiled.compile(params, [options["num_envs"]])
 
-        def sample_actions(key, obs, previous=None):
+        def sample_actions(key, obs, previous=None, committed=None):
             # A rollout takes minutes, so signals are checked before every chunk.
             signals.stop_if_received()
-            return compiled(params, key, obs, previous)
+            return compiled(params, key, obs, previous, committed)
 
         episodes = rollout.rollout(simulator, task.observe, sample_actions, **options)
         numbers = scores.summarize(episodes)

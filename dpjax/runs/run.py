@@ -72,26 +72,34 @@ class Run(NamedTuple):
         key: jax.Array,
         obs: Mapping[str, np.ndarray],
         previous: np.ndarray | None = None,
+        committed: np.ndarray | None = None,
     ) -> np.ndarray:
         """Samples action chunks [B, Tp, Da], in the units of the data.
 
         key: one random key, or keys [B], one for each example.
         obs: {name: [B, To, …]} as in `spec.observations`: float32 numbers, uint8 images.
         previous: the last chunk, shifted to begin at the present step, [B, Tp, Da]; NaN for steps
-            beyond its end. It is ignored unless config.sampler.warm_start is above 0.
+            beyond its end. It is ignored unless config.sampler.warm_start is above 0 or
+            config.sampler.agree is set.
+        committed: int32 [B], how many actions of `previous`, from the present on, are executed
+            whatever the new chunk says; None is 0. It is ignored unless config.sampler.agree is
+            set.
         """
         # The first call with a new batch size compiles a program for it.
-        return self.compiled(self.inference_params, key, obs, previous)
+        return self.compiled(self.inference_params, key, obs, previous, committed)
 
-    def controller(self, keys: jax.Array | None = None) -> Controller:
+    def controller(self, keys: jax.Array | None = None, *, delay: int = 0) -> Controller:
         """A new Controller, which keeps To observations and executes Ta actions of each chunk.
 
         keys: random keys for `Controller.reset`, which starts an episode: keys [B] for B robots, or
             one key for a single robot. With None the caller calls `reset`.
+        delay: steps between an observation and the first action of its chunk.
         """
         # The controller of a robot knows the policy as the function `sample_actions` only.
         horizon = self.config.horizon
-        controller = Controller(self.sample_actions, observed=horizon.obs, executed=horizon.act)
+        controller = Controller(
+            self.sample_actions, observed=horizon.obs, executed=horizon.act, delay=delay
+        )
         if keys is not None:
             controller.reset(keys)
         return controller

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from dpjax.core.errors import UserError
+from dpjax.inference.chunks import is_finite
 from dpjax.inference.compiled import bucket
-from dpjax.inference.controller import is_finite
 
 
 class Version(NamedTuple):

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.inference.controller import Controller, advance, from_now
+from dpjax.inference.chunks import advance, from_now
+from dpjax.inference.controller import Controller
 from dpjax.serving.history import History, Obs, steps_between
 
 # One small program in place of several: key [] and count -> key data [1, words].

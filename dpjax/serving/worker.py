@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from dpjax.core.errors import UserError
-from dpjax.inference.controller import is_finite
+from dpjax.inference.chunks import is_finite
 from dpjax.serving.batching import Request, call
 from dpjax.serving.metrics import Counts
 

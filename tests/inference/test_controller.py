@@ -124,3 +124,65 @@ def test_wrong_shapes_are_refused_in_one_line():
         Controller(recording_policy()[0], observed=TO, executed=TA).act(observation(0))
     with pytest.raises(UserError, match="jax.random.key"):
         Controller(recording_policy()[0], observed=TO, executed=TA).reset(jax.random.PRNGKey(0))
+
+
+def counting_policy(predicted=16):
+    """A policy whose actions are 1000 * (number of the call) + the time that they belong to."""
+    calls = []
+
+    def sample_actions(keys, obs, previous=None, committed=None):
+        calls.append((obs, previous, committed))
+        present = np.asarray(obs["x"])[:, -1] % 1000  # [B, 1], the step of the environment
+        times = present + np.arange(predicted, dtype=np.float32) - (TO - 1)
+        return (1000.0 * len(calls) + times)[..., None]
+
+    return sample_actions, calls
+
+
+@pytest.mark.parametrize("delay", [0, 1, 2, 3])
+def test_with_a_delay_every_action_belongs_to_its_own_step(delay):
+    sample_actions, calls = counting_policy()
+    controller = started(sample_actions, delay=delay)
+    actions = np.stack([controller.act(observation(t)) for t in range(4 * TA)])
+    # The action of step t is the one that some chunk holds for step t.
+    want = np.broadcast_to(np.arange(4 * TA)[:, None], (4 * TA, 2))
+    np.testing.assert_array_equal(actions[..., 0] % 1000, want)
+    # Chunk n takes over in step n Ta, whatever the delay, and was sampled d steps before.
+    np.testing.assert_array_equal(actions[:, 0, 0] // 1000, 1 + np.arange(4 * TA) // TA)
+    sampled = [int(obs["x"][0, -1, 0]) for obs, *_ in calls]
+    assert sampled[:4] == [0, *(n * TA - delay for n in range(1, 4))]
+
+
+def test_what_is_committed_is_what_is_executed():
+    sample_actions, calls = counting_policy()
+    delay = 2
+    controller = started(sample_actions, delay=delay)
+    actions = np.stack([controller.act(observation(t)) for t in range(5 * TA)])[..., 0]
+    assert calls[0][1] is None and calls[0][2].tolist() == [0, 0]
+    for obs, previous, committed in calls[1:-1]:
+        t = int(obs["x"][0, -1, 0])
+        assert committed.tolist() == [delay, delay]
+        # From the step before the present to the last committed step.
+        known = previous[:, : TO - 1 + delay, 0]
+        np.testing.assert_array_equal(known, actions[t - (TO - 1) : t + delay].T)
+
+
+def test_a_reset_forgets_the_chunk_that_waits():
+    sample_actions, calls = counting_policy()
+    controller = started(sample_actions, delay=2)
+    for t in range(2):  # the second chunk waits since step 1
+        controller.act(observation(t))
+    controller.reset(jax.random.split(jax.random.key(7), 1), indices=[1])
+    actions = np.stack([controller.act(observation(t)) for t in range(2, 2 + TA)])
+    # The new episode waits for a chunk of its own; the other one goes on.
+    np.testing.assert_array_equal(actions[:, 0, 0] // 1000, [1, 2, 2])
+    assert (actions[:, 1, 0] // 1000 == 3).all() and (calls[2][2] == [2, 0]).all()
+    assert np.isnan(calls[2][1][1]).all()
+
+
+def test_a_delay_longer_than_the_chunk_lasts_is_refused():
+    with pytest.raises(UserError, match="delay=4 must be from 0 to executed=3"):
+        Controller(counting_policy()[0], observed=TO, executed=TA, delay=4)
+    controller = started(counting_policy(predicted=6)[0], delay=3)
+    with pytest.raises(UserError, match=r"observed - 1 \+ delay=3 \+ executed = 7"):
+        controller.act(observation(0))
