@@ -48,9 +48,8 @@ class StepSession:
         self._sample = sample
         self._deadline = float("inf")
         # The Controller is the one of simulations and robots, so all its rules hold here too.
-        options = {"delay": delay} if delay else {}
         self._controller = Controller(
-            self._sample_actions, observed=observed, executed=executed, **options
+            self._sample_actions, observed=observed, executed=executed, delay=delay
         )
         self._controller.reset(jax.random.key(seed))
         self._last_step: int | None = None

@@ -54,6 +54,34 @@ def test_step_mode_is_bit_equal_to_a_local_controller(step):
             np.testing.assert_array_equal(reply["actions"], local.act({"state": state})[None])
 
 
+def test_step_mode_with_a_delay_is_bit_equal_too():
+    service = serving.service(reply="step", delay=2)
+    connection = Connection(service)
+    talk(connection, endpoint="reset", dpjax__seed=3)
+    local = Controller(serving.chunks, observed=2, executed=4, delay=2)
+    local.reset(jax.random.key(3))
+    for state in states(15):
+        reply = talk(connection, state=state)
+        np.testing.assert_array_equal(reply["actions"], local.act({"state": state})[None])
+    service.worker.stop()
+
+
+def test_committed_steps_reach_the_policy():
+    seen = []
+
+    def sample(keys, obs, previous=None, committed=None):
+        seen.append(None if committed is None else committed.tolist())
+        return serving.chunks(keys, obs)
+
+    service = serving.service(sample, delay=1)
+    connection = Connection(service)
+    talk(connection, state=serving.STATE, dpjax__step=0)  # nothing to commit to
+    talk(connection, state=serving.STATE, dpjax__step=4)
+    talk(connection, state=serving.STATE, dpjax__step=8, dpjax__committed=3)
+    service.worker.stop()
+    assert seen == [None, [1], [3]]
+
+
 def test_the_first_action_is_that_of_the_present(chunk):
     reply = talk(chunk, state=serving.STATE)
     assert reply["actions"].shape == (7, 2)  # Tp - To + 1
