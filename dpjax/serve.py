@@ -43,6 +43,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument("--exported", help="a .stablehlo file of dpjax.export; needs no networks")
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", help="default: the run's")
+    add("--warm-start", type=float, help="share of S that is skipped (default: the run's)")
     add("--weights", choices=("ema", "raw"), default="ema")
     add("--checkpoint", type=int, help="training step (default: the newest good checkpoint)")
     add("--follow", action="store_true", help="serve newer checkpoints as they are written")
@@ -61,6 +62,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--clients", type=int, default=64, help="at the same time (default 64)")
     add("--batch", type=int, default=16, help="examples sampled at once (default 16)")
     args = parser.parse_args(argv)
+    check_ranges(args)
+    return args
+
+
+def check_ranges(args: argparse.Namespace) -> None:
+    """Raises UserError for a number that is out of its range, or half of a pair."""
     # argparse has checked types; these are the ranges.
     for name, lowest, highest in (
         *(("clients", 1, 10000), ("batch", 1, 1024), ("port", 0, 65535)),
@@ -70,9 +77,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             raise UserError(
                 f"--{name} {getattr(args, name)} must be from {lowest} to {highest}.", argument=name
             )
+    if args.warm_start is not None and not 0 <= args.warm_start < 1:
+        raise UserError(f"--warm-start {args.warm_start} must be in [0, 1).")
     if args.key and not args.cert:
         raise UserError("--key is the key of a certificate: give --cert too.")
-    return args
 
 
 def read_names(pairs: Sequence[str], columns: Sequence[str]) -> dict[str, str]:

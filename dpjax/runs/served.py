@@ -52,7 +52,12 @@ def from_run(args: argparse.Namespace) -> Source:
     if args.follow and args.checkpoint is not None:
         raise UserError("--follow serves the newest checkpoint: leave out --checkpoint.")
     load = lambda step: runs.load(
-        args.run, sampler=args.sampler, steps=args.steps, which=args.weights, step=step
+        args.run,
+        sampler=args.sampler,
+        steps=args.steps,
+        warm_start=args.warm_start,
+        which=args.weights,
+        step=step,
     )
     run = load(args.checkpoint)
     contract = _contract_of_run(run)
@@ -117,8 +122,9 @@ def _version_of_run(run: "Run") -> Version:
 
 def from_exported(args: argparse.Namespace) -> Source:
     """A file of `dpjax.export`, by the arguments of `dpjax.serve`."""
-    for flag in ("steps", "sampler", "checkpoint"):
+    for flag in ("steps", "sampler", "warm_start", "checkpoint"):
         if getattr(args, flag) is not None:
+            flag = flag.replace("_", "-")
             raise UserError(f"--{flag} belongs to --run: an exported file has one program.")
     path = Path(args.exported)
     # The digest of the program is compared with the .json beside it.

@@ -41,12 +41,14 @@ def observation(number, seed=0):
     return {"state": state}
 
 
-def test_step_mode_is_bit_equal_to_the_runs_controller(policy):
+@pytest.mark.parametrize("delay", [0, 2])
+def test_step_mode_is_bit_equal_to_the_runs_controller(policy, delay):
     run = dpjax.load(policy)
-    with served("--run", policy, "--reply", "step", "--seed", "0") as (_, server, url):
+    options = ("--reply", "step", "--seed", "0", "--delay", str(delay))
+    with served("--run", policy, *options) as (_, server, url):
         with serving.client(url) as websocket:
             serving.ask(websocket, **{"endpoint": "reset", "dpjax/seed": 3})
-            local = run.controller(jax.random.key(3))
+            local = run.controller(jax.random.key(3), delay=delay)
             for state in observation(9)["state"]:
                 reply = serving.ask(websocket, **{"observation/state": state})
                 obs = run.task.observe({"state": state})
