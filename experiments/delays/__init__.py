@@ -1,0 +1,1 @@
+"""What a delay between observation and action costs, and what helps."""
