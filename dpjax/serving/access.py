@@ -2,10 +2,7 @@
 
 import hmac
 from pathlib import Path
-import socket
 import ssl
-import struct
-import sys
 
 from dpjax.core.errors import UserError
 
@@ -58,11 +55,3 @@ def tls_context(cert: str | Path, key: str | Path | None) -> ssl.SSLContext:
             f"{cert}: not a certificate with its key ({reason}).", argument="cert"
         ) from None
     return context
-
-
-def set_send_timeout(sock: socket.socket, seconds: float) -> None:
-    """Lets a blocked `send` fail after this time; reading is not affected."""
-    # Without it a thread whose client reads nothing waits forever, with the connection's lock.
-    if sys.platform != "win32":
-        value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from dpjax.core import extras
 from dpjax.core.errors import UserError
-from dpjax.serving import access, wire
+from dpjax.serving import access, sockets, wire
 from dpjax.serving.connection import Connection
 from dpjax.serving.service import Service
 
@@ -167,7 +167,7 @@ class Server:
                 self._forget(sock)
                 return
             try:
-                access.set_send_timeout(sock, self._limits.send_timeout)
+                sockets.set_send_timeout(sock, self._limits.send_timeout)
                 handler(sock, address)
             finally:
                 with self._lock:
@@ -233,7 +233,7 @@ class Server:
                 if self._is_stopping:
                     return
             websocket.send(wire.pack(self.service.describe()))
-            for data in websocket:
+            for data in sockets.messages(websocket):
                 websocket.send(connection.answer(data))
                 connection.sent()
                 # What has come is answered, and then the connection is closed.

@@ -186,7 +186,9 @@ def upgraded(url):
 def test_a_gigabyte_that_is_only_declared_is_refused():
     with serving.serving(serving.service()) as (server, url):
         sock = upgraded(url)
+        assert serving.wait_for(lambda: server._open)
         sock.sendall(frame(1 << 30))
+        # The client does not close its side, and loses its place all the same.
         assert serving.wait_for(lambda: not server._open)
         sock.close()
 
