@@ -31,8 +31,8 @@ test-all: $(VENV)/ready .venv-openpi/ready
 	DPJAX_TEST_ORDINARY=1 $(PYTEST) tests/test_evidence.py
 
 check: $(VENV)/ready
-	$(BIN)/ruff check dpjax configs experiments tests setup.py
-	$(BIN)/ruff format --check dpjax configs experiments tests setup.py
+	$(BIN)/ruff check dpjax configs examples experiments tests setup.py
+	$(BIN)/ruff format --check dpjax configs examples experiments tests setup.py
 	$(BIN)/mypy $(TYPED)
 
 # uv is ten times faster than pip; either installs the same pinned versions.

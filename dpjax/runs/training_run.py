@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from dpjax.config.dataset import Data
 from dpjax.core.spec import Spec
 from dpjax.core.types import Array
-from dpjax.runs import directory, evaluators
+from dpjax.runs import directory, evaluators, limits_file
 from dpjax.runs.progress import Clock
 from dpjax.training import checkpoint, metrics, multi_seed
 from dpjax.training.parallel import Strategy
@@ -69,6 +69,8 @@ class TrainingRun:
         # The evaluators come first, so that a missing simulator leaves no folder behind.
         self._evaluators = evaluators.evaluators(self._config, self._spec, data, self.signals)
         self._lock = directory.claim(self.folder, self._config, self._spec)
+        # The robot loop refuses what goes beyond the demonstrations.
+        limits_file.write(self.folder, data.train)
 
     def has_checkpoints(self) -> bool:
         """Whether the run is resumed, so that no initial weights are needed."""

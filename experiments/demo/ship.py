@@ -1,5 +1,7 @@
 """Makes a run the policy that comes with dpjax: its averaged weights, in half precision.
 
+The config and the limits of its demonstrations come with it.
+
 make demo && python -m experiments.demo.ship --run runs/demo --name pusht_demo
 """
 
@@ -7,7 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-from dpjax.runs import shipped
+from dpjax.robot import limits as limits_lib
+from dpjax.runs import config_file, limits_file, shipped
 from dpjax.training import checkpoint
 
 LARGEST = 8 * 10**6  # bytes that a wheel should carry for it
@@ -25,6 +28,9 @@ def main() -> None:
     shipped.save_params(directory, params, step)
     config = json.loads((args.run / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    limits = limits_file.read(args.run, config_file.read_config(args.run)[0])
+    content = json.dumps(limits_lib.to_json(limits), indent=1)
+    (directory / limits_file.NAME).write_text(content + "\n")
     size = (directory / shipped.PARAMS).stat().st_size
     assert size <= LARGEST, f"{size} bytes are more than {LARGEST}"
     print(f"{directory}: step {step}, {size / 1e6:.1f} MB")
