@@ -25,6 +25,7 @@ ARGUMENTS = {
     "min_range": "normalize.min_range",
     "layouts": "representation.layouts",
     "relative": "representation.relative",
+    "agree": "sampler.agree",
     # Steps of a chunk.
     "observed": "horizon.obs",
     "horizon": "horizon.predict",

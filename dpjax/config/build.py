@@ -17,6 +17,7 @@ from dpjax.core.errors import choose
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.spec import Spec
 from dpjax.diffusion import diffusers_0_11, sampling
+from dpjax.diffusion.agreement import METHODS, Agreement
 from dpjax.inference.compiled import CompiledPolicy
 from dpjax.policies import base, meanflow, representations
 from dpjax.policies import diffusion as policies
@@ -114,9 +115,18 @@ def _shared_options(config: ConfigDict, sampling_loop: Callable) -> dict[str, An
         mask_padding=config.loss.mask_padding,
         unroll=settings.unroll,
         warm_start=settings.warm_start,
+        agree=_agreement(settings),
         sampling_loop=sampling_loop,
         conditioning=conditioning(config.horizon.obs),
     )
+
+
+def _agreement(settings: ConfigDict) -> Agreement | None:
+    """config.sampler's agreement with the last chunk; None if chunks are independent."""
+    choose({"none": None, **METHODS}, settings.agree, "agree")
+    if settings.agree == "none":
+        return None
+    return Agreement(settings.agree, settings.agree_share, settings.beta, settings.std)
 
 
 def _meanflow(config, encoder, network, normalizer, options) -> Policy:
@@ -161,8 +171,9 @@ def with_sampling(
     sampler: str | None = None,
     steps: int | None = None,
     warm_start: float | None = None,
+    agree: str | None = None,
 ) -> ConfigDict:
-    """A copy of the config with another sampler, number of sampling steps or warm start.
+    """A copy of the config with another sampler, number of steps, warm start or agreement.
 
     None keeps the value of the config.
     """
@@ -174,6 +185,7 @@ def with_sampling(
             config.sampler.num_steps = steps
         if warm_start is not None:
             config.sampler.warm_start = warm_start
+        config.sampler.agree = agree or config.sampler.agree
     return config
 
 
@@ -185,11 +197,23 @@ def compiled_policy(
     normalizer: the units of the training data, which tell observations far outside of it; None
         if they are not counted.
     """
-    # With a warm start the program also takes the last action chunk, [Tp, Da] per example.
-    previous = (config.horizon.predict, spec.action) if config.sampler.warm_start else None
+    # The program may also take the last action chunk, [Tp, Da] per example.
+    previous = (config.horizon.predict, spec.action) if takes_previous(config) else None
     shapes = cameras.observation_shapes(spec, config.horizon.obs)
     ranges = None
     if normalizer is not None:
         learned = representation(config)
         ranges = normalization.trained_ranges(config, normalizer, spec, learned)
-    return CompiledPolicy(policy.sample, shapes, previous, ranges=ranges)
+    return CompiledPolicy(
+        policy.sample, shapes, previous, ranges=ranges, takes_committed=takes_committed(config)
+    )
+
+
+def takes_previous(config: ConfigDict) -> bool:
+    """Whether sampling reads the last action chunk: for a warm start, or an agreement with it."""
+    return bool(config.sampler.warm_start) or takes_committed(config)
+
+
+def takes_committed(config: ConfigDict) -> bool:
+    """Whether sampling reads how many actions of the last chunk are committed."""
+    return config.sampler.agree != "none"

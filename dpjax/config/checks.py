@@ -25,6 +25,7 @@ MEANFLOW = {  # {key: the values that config.method "meanflow" allows}
     "predict": ("velocity",),
     "sampler.name": ("euler", "ddim"),
     "sampler.eta": (0.0,),
+    "sampler.agree": ("none", "blend"),  # a step estimates no x_0 whose Jacobian could guide
     "denoiser.name": ("unet1d",),
 }
 

@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from dpjax.config import keys
 from dpjax.config.components import CONDITIONINGS, DENOISERS, DTYPES, METHODS, SAMPLERS, SCHEDULES
-from dpjax.config.keys import ABOVE_0, AT_LEAST_0, Key, below, up_to
+from dpjax.config.keys import ABOVE_0, AT_LEAST_0, Key, below, share, up_to
 from dpjax.core import normalizer
-from dpjax.diffusion import diffusers_0_11
+from dpjax.diffusion import agreement, diffusers_0_11
 from dpjax.diffusion.parameterization import PREDICTION_TYPES
 from dpjax.diffusion.schedules import SPACINGS
 from dpjax.nets import resnet
@@ -156,6 +156,14 @@ KEYS: keys.Table = {
         "warm_start": Key(
             0.0, below(1), doc="share of steps that the last chunk saves (Janner et al. 2022)"
         ),
+        "agree": Key(
+            "none",
+            ("none", *agreement.METHODS),
+            doc="with the last chunk, where two meet: docs/delays.md says what each costs",
+        ),
+        "agree_share": Key(1.0, share(), doc="share of the steps, from noise on, that agree"),
+        "beta": Key(5.0, ABOVE_0, doc="largest guidance of rtc (Black et al. 2025)"),
+        "std": Key(1.0, ABOVE_0, "network", "std of the data that rtc assumes"),
         "unroll": Key(1, ABOVE_0, "steps", "steps per iteration of the compiled loop"),
     },
     # The squared error of the prediction.

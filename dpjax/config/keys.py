@@ -50,6 +50,11 @@ def below(high: float) -> Interval:
     return Interval(high=high, open_high=True)
 
 
+def share(high: float = 1) -> Interval:
+    """The interval 0 < value <= high."""
+    return Interval(high=high, open_low=True)
+
+
 def up_to(high: float) -> Interval:
     """The interval 0 <= value <= high."""
     return Interval(high=high)

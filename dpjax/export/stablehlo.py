@@ -19,7 +19,7 @@ import jax
 import jax.export
 import numpy as np
 
-from dpjax.config import cameras
+from dpjax.config import build, cameras
 from dpjax.config.components import SAMPLERS
 from dpjax.core import files
 from dpjax.core.errors import UserError
@@ -93,7 +93,7 @@ def write(run_name: str, out: str | None, data: bytes, description: dict[str, An
 
 
 def input_shapes(run: Run, batch: Any) -> tuple:
-    """Shapes and dtypes of the program's inputs: words of the keys, observations[, previous].
+    """Shapes and dtypes of the inputs: words of the keys, observations[, previous[, committed]].
 
     batch: a number, or jax's symbol for any number.
     """
@@ -101,15 +101,18 @@ def input_shapes(run: Run, batch: Any) -> tuple:
     shape = lambda dtype, *sizes: jax.ShapeDtypeStruct((batch, *sizes), dtype)
     observations = cameras.observation_shapes(run.spec, run.config.horizon.obs)
     obs = {name: shape(leaf.dtype, *leaf.shape) for name, leaf in observations.items()}
-    # The previous chunk is an input only if the sampler starts from it: [B, Tp, Da].
+    # The previous chunk is an input only if sampling reads it: [B, Tp, Da]. The committed steps [B]
+    # are numbers and not constants, so that one program serves all delays.
     inputs = [shape(np.uint32, KEY_WORDS), obs]
-    if run.config.sampler.warm_start:
+    if build.takes_previous(run.config):
         inputs.append(shape(np.float32, run.config.horizon.predict, run.spec.action))
+    if build.takes_committed(run.config):
+        inputs.append(shape(np.int32))
     return tuple(inputs)
 
 
 def export(run: Run, batch: int | None, platforms: Sequence[str]) -> jax.export.Exported:
-    """The program `(words, obs[, previous]) -> actions`, with the run's params inside.
+    """The program `(words, obs[, previous[, committed]]) -> actions`, with the run's params inside.
 
     batch: the number of observations per call; None for any number. Keys are passed as their
     words, uint32 [B, 2], because StableHLO has no type for keys.
@@ -117,10 +120,10 @@ def export(run: Run, batch: int | None, platforms: Sequence[str]) -> jax.export.
     # `sample_actions` closes over the params, which makes them constants of the program.
     params = transposed.inference_params(run.params, platforms, run.config.compute.kernels)
 
-    def sample_actions(words, obs, *previous):
+    def sample_actions(words, obs, *optional):
         # Not jax's default, which a user may configure: the file must always read the same.
         keys = jax.random.wrap_key_data(words, impl="threefry2x32")
-        return run.policy.sample(params, keys, obs, *previous)
+        return run.policy.sample(params, keys, obs, *optional)
 
     # With a symbol as the batch size, the program accepts every batch size.
     size = batch or jax.export.symbolic_shape("batch")[0]
@@ -149,7 +152,7 @@ def describe(run: Run, args: argparse.Namespace, data: bytes) -> dict[str, Any]:
         "sampler": f"{run.config.sampler.name}-{run.config.sampler.num_steps}",
         "batch": args.batch,
         "platforms": args.platforms,
-        "inputs": dict(zip(("keys", "obs", "previous"), inputs)),
+        "inputs": dict(zip(("keys", "obs", "previous", "committed"), inputs)),
         "output": {"shape": [batch, horizon.predict, run.spec.action], "dtype": "float32"},
         "observed": horizon.obs,
         "predicted": horizon.predict,

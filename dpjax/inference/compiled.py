@@ -116,7 +116,7 @@ class CompiledPolicy:
             case; None is 0. Ignored as well.
 
         Raises UserError if an observation is missing or has another shape, if the number of keys
-        is wrong, or if the batch is too large.
+        or of committed actions is wrong, or if the batch is too large.
         """
         # 1. Check the observations before anything is compiled for them.
         obs, batch_size = self._check(obs)
@@ -126,7 +126,7 @@ class CompiledPolicy:
         # 2. Pad the batch to the size of the program, run it, and cut the padding off.
         program = self._program(params, size, keys.dtype)
         padded = {name: pad(x, size) for name, x in obs.items()}
-        optional = self._previous(previous, size), self._committed(committed, size)
+        optional = self._previous(previous, size), self._committed(committed, batch_size, size)
         actions = program(params, keys, padded, *optional)
         return np.asarray(actions)[:batch_size]
 
@@ -139,13 +139,22 @@ class CompiledPolicy:
             return np.full((size, *self._previous_shape), np.nan, np.float32)
         return pad(np.asarray(previous, np.float32), size)
 
-    def _committed(self, committed: np.ndarray | None, size: int) -> np.ndarray | None:
+    def _committed(
+        self, committed: np.ndarray | None, batch_size: int, size: int
+    ) -> np.ndarray | None:
         """Committed actions int32 [size]: 0 if there are none; None if the policy takes none."""
         if not self._takes_committed:
             return None
         if committed is None:
             return np.zeros(size, np.int32)
-        return pad(np.asarray(committed, np.int32), size)
+        steps = np.asarray(committed)
+        if steps.shape != (batch_size,) or steps.dtype.kind not in "iu" or (steps < 0).any():
+            raise UserError(
+                f"committed must be {batch_size} whole numbers from 0 on, one per example, but is "
+                f"{steps.dtype} {list(steps.shape)}.",
+                argument="committed",
+            )
+        return pad(steps.astype(np.int32), size)
 
     def _program_size(self, batch_size: int) -> int:
         """The size of the program for a batch. Raises UserError if no program can take it."""

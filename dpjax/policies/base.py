@@ -31,15 +31,23 @@ class Sample(Protocol):
     """`Policy.sample`: action chunks for a batch of observations."""
 
     def __call__(
-        self, params: Params, rng: PRNGKey, obs: Observation, previous: Array | None = None, /
+        self,
+        params: Params,
+        rng: PRNGKey,
+        obs: Observation,
+        previous: Array | None = None,
+        committed: Array | None = None,
+        /,
     ) -> Array:
         """Returns actions [B, Tp, Da] in data units.
 
         params: as returned by `Policy.init`.
         rng: a single key, or keys [B], one per example.
         obs: {name: [B, To, ...]} in data units.
-        previous: for a warm start, the last action chunks [B, Tp, Da], shifted to the present
-            and NaN in the steps that they do not reach; None without a warm start.
+        previous: for a warm start or an agreement, the last action chunks [B, Tp, Da], shifted to
+            the present and NaN in the steps that they do not reach; None without.
+        committed: int32 [B], how many actions of `previous` from the present on are executed
+            whatever the new chunks say; None for 0. Read by an agreement only.
         """
         ...
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from dpjax.core.types import Array, Problem
+from dpjax.core.types import ACTION, Array, Batch, Observation, Params, PRNGKey, Problem
+from dpjax.policies.base import Encoder
 
 Conditioning = Callable[[Array, Array], Problem]
 
@@ -59,3 +60,24 @@ def _pad_steps(features: Array, horizon: int) -> Array:
     """Features [B, T, F] with zeros appended up to `horizon` steps, if there are fewer."""
     missing = max(horizon - features.shape[1], 0)  # 0 if all Tp steps are observed
     return jnp.pad(features, ((0, 0), (0, missing), (0, 0)))
+
+
+def encode(
+    encoder: Encoder, params: Params, obs: Observation, keys: PRNGKey | None = None
+) -> Array:
+    """The features [B, T, F] of observations in data units."""
+    # The view is in data units (pixels 0..255), the encoder in network units.
+    normalized = params["normalizer"].normalize(encoder.view(obs, keys))
+    return encoder.apply(params["encoder"], normalized, keys)
+
+
+def batch_problem(
+    encoder: Encoder,
+    conditioning: Conditioning,
+    params: Params,
+    batch: Batch,
+    keys: PRNGKey | None = None,
+) -> Problem:
+    """The Problem, with x0 [B, Tp, D] in network units, of a batch in data units."""
+    actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
+    return conditioning(actions, encode(encoder, params, batch.obs, keys))

@@ -30,12 +30,12 @@ from dpjax.core.types import (
     example_keys,
     split_keys,
 )
-from dpjax.diffusion import parameterization, sampling
+from dpjax.diffusion import agreement, parameterization, sampling
 from dpjax.diffusion.parameterization import Estimate
 from dpjax.diffusion.samplers import Sampler
 from dpjax.diffusion.schedules import Level, Path, Schedule
 from dpjax.policies.base import Denoiser, Encoder, Policy, Sample
-from dpjax.policies.conditioning import Conditioning, on_features
+from dpjax.policies.conditioning import Conditioning, batch_problem, encode, on_features
 
 # The types of the first two functions of a Policy; the third is `Sample`.
 Init = Callable[[PRNGKey, Batch], Params]
@@ -57,6 +57,7 @@ def diffusion_policy(
     mask_padding: bool = False,
     unroll: int = 1,
     warm_start: float = 0.0,
+    agree: agreement.Agreement | None = None,
     sampling_loop: Callable[..., Array] = sampling.sample,
     conditioning: Conditioning = on_features,
 ) -> Policy:
@@ -72,6 +73,7 @@ def diffusion_policy(
     unroll: how many evaluations one iteration of the compiled sampling loop holds.
     warm_start: the share of the path, in [0, 1), that examples with a previous action chunk
         skip.
+    agree: how chunks agree with the previous ones, see `agreement`; None if they do not.
     sampling_loop: `sampling.sample`, or `sampling.trace` for a policy whose `sample` returns the
         actions after every step, [S, B, Tp, Da].
     conditioning: `(actions [B, Tp, Da], features [B, T, F]) -> Problem`, see `conditioning`.
@@ -99,6 +101,7 @@ def diffusion_policy(
             sampling_loop,
             # k of the warm start. At least one step is always taken.
             skipped=min(round(warm_start * num_steps), num_steps - 1),
+            agree=agree,
             options=dict(sampler=sampler, clip=clip, unroll=unroll),
         ),
     )
@@ -171,16 +174,22 @@ def diffusion_sample(
     horizon: int,
     sampling_loop: Callable[..., Array],
     skipped: int,
+    agree: agreement.Agreement | None,
     options: dict[str, Any],
 ) -> Sample:
     """`sample` of a Policy.
 
     skipped: how many steps a warm start skips.
+    agree: see `diffusion_policy`.
     options: further arguments of `sampling_loop`.
     """
 
     def sample(
-        params: Params, rng: PRNGKey, obs: Observation, previous: Array | None = None
+        params: Params,
+        rng: PRNGKey,
+        obs: Observation,
+        previous: Array | None = None,
+        committed: Array | None = None,
     ) -> Array:
         # 1. What does not depend on x: the features, and the denoiser's part for all levels.
         features = encode(encoder, params, obs)  # [B, T, F]
@@ -196,12 +205,18 @@ def diffusion_sample(
         start_keys, step_keys = split_keys(keys, 2)  # [B] each
         noise = sampling.draw_noise(start_keys, problem.x0.shape[1:])
 
-        # 3. The sampling loop, starting from the previous chunk if there is one.
-        loop = sampling_loop
-        if skipped and previous is not None:
-            last = params["normalizer"].normalize({ACTION: previous})[ACTION]
-            loop = sampling.warm_start(sampling_loop, last, skipped)  # (7) of `sampling`
+        # 3. The sampling loop. It may start from the previous chunk (7), and agree with it.
         predict = _predictor(denoiser, params["denoiser"], problem, context, prediction_type)
+        loop = sampling_loop
+        if previous is not None:
+            last = params["normalizer"].normalize({ACTION: previous})[ACTION]
+            if skipped:
+                loop = sampling.warm_start(sampling_loop, last, skipped)
+            if agree is not None:
+                observed = next(iter(obs.values())).shape[1]  # To
+                predict = agreement.agree(
+                    agree, predict, last, committed, observed, problem.x0.shape[-1], path
+                )
         # [B, Tp, D]; of every step with `sampling.trace`.
         x0 = loop(predict, noise, path, step_keys, prepared=context.per_level, **options)
         # 4. Back to data units. With inpainting, x also holds observations, which are dropped.
@@ -223,24 +238,3 @@ def _predictor(
         return parameterization.estimate(prediction_type, y, x, level)
 
     return predict
-
-
-def encode(
-    encoder: Encoder, params: Params, obs: Observation, keys: PRNGKey | None = None
-) -> Array:
-    """The features [B, T, F] of observations in data units."""
-    # The view is in data units (pixels 0..255), the encoder in network units.
-    normalized = params["normalizer"].normalize(encoder.view(obs, keys))
-    return encoder.apply(params["encoder"], normalized, keys)
-
-
-def batch_problem(
-    encoder: Encoder,
-    conditioning: Conditioning,
-    params: Params,
-    batch: Batch,
-    keys: PRNGKey | None = None,
-) -> Problem:
-    """The Problem, with x0 [B, Tp, D] in network units, of a batch in data units."""
-    actions = params["normalizer"].normalize({ACTION: batch.actions})[ACTION]
-    return conditioning(actions, encode(encoder, params, batch.obs, keys))

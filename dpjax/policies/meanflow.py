@@ -31,7 +31,7 @@ from dpjax.diffusion import parameterization, samplers, sampling, schedules
 from dpjax.diffusion.schedules import Level, Path, Schedule
 from dpjax.policies import diffusion
 from dpjax.policies.base import Denoiser, Encoder, Policy
-from dpjax.policies.conditioning import Conditioning, on_features
+from dpjax.policies.conditioning import Conditioning, batch_problem, on_features
 
 INTERVALS = 0.25  # share of examples with r < t (Geng et al. 2025, table 1a)
 POWER = 1.0  # p of the adaptive weight (table 1e)
@@ -140,7 +140,7 @@ def meanflow_loss(
         level_keys, noise_keys, dropout_keys, obs_keys = keys
 
         # 1. The clean data, the same data with noise, and the velocity between the two.
-        problem = diffusion.batch_problem(encoder, conditioning, params, batch, obs_keys)
+        problem = batch_problem(encoder, conditioning, params, batch, obs_keys)
         level, eps = sampling.draw(schedule, level_keys, noise_keys, problem.x0.shape[1:])
         z = problem.insert_known(parameterization.add_noise(problem.x0, eps, level))
         v = problem.mask_known(eps - problem.x0)

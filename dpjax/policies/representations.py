@@ -234,13 +234,17 @@ def wrap(policy: Policy, representation: Representation) -> Policy:
 
     # 2. Sampling: observations are encoded, and actions are decoded.
     def sample(
-        params: Params, rng: PRNGKey, obs: Observation, previous: Array | None = None
+        params: Params,
+        rng: PRNGKey,
+        obs: Observation,
+        previous: Array | None = None,
+        committed: Array | None = None,
     ) -> Array:
         pose = latest_pose(representation, obs)
-        # The previous chunk must be relative to the present pose, like the new one.
-        if previous is not None:
+        if previous is not None:  # relative to the present pose, like the new chunk
             previous = encode_actions(representation, previous, pose)
-        actions = policy.sample(params, rng, encode_obs(representation, obs), previous)
+        obs = encode_obs(representation, obs)
+        actions = policy.sample(params, rng, obs, previous, committed)
         return decode_actions(representation, actions, pose)  # [B, Tp, Da]
 
     return Policy(init, loss, sample)

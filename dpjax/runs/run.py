@@ -118,6 +118,7 @@ def load(
     sampler: str | None = None,
     steps: int | None = None,
     warm_start: float | None = None,
+    agree: str | None = None,
     which: str = "ema",
     step: int | None = None,
 ) -> Run:
@@ -125,8 +126,9 @@ def load(
 
     Args:
         run: a run folder, or the name of a shipped policy (`dpjax.runs.shipped.names()`).
-        sampler, steps, warm_start: replace sampler.name, sampler.num_steps and sampler.warm_start
-            of the run's config. None keeps the value of the config.
+        sampler, steps, warm_start, agree: replace sampler.name, sampler.num_steps,
+            sampler.warm_start and sampler.agree of the run's config. None keeps the value of the
+            config.
         which: "ema" for the averaged parameters, "raw" for the parameters of the optimizer.
         step: the training step to load; None for the newest valid checkpoint.
 
@@ -135,7 +137,9 @@ def load(
     """
     config, spec, params, at = _read(run, which, step)
     # The policy is built from the config, so that it has the sampler that was asked for.
-    config = build.with_sampling(config, sampler=sampler, steps=steps, warm_start=warm_start)
+    config = build.with_sampling(
+        config, sampler=sampler, steps=steps, warm_start=warm_start, agree=agree
+    )
     policy = build.policy(config, params["normalizer"], spec)
     # On the device once, not copied there by each call.
     params = jax.device_put(params)

@@ -87,6 +87,9 @@ def test_the_recipes_are_good(name):
         ("predict", "noise", "config.predict='noise' is unknown"),
         ("task", "pushed", "did you mean 'pusht'?"),
         ("sampler.warm_start", 1.0, "config.sampler.warm_start=1.0 must be in [0, 1)"),
+        ("sampler.agree", "lime", "config.sampler.agree='lime' is unknown; did you mean 'line'?"),
+        ("sampler.agree_share", 0.0, "config.sampler.agree_share=0.0 must be in (0, 1]"),
+        ("sampler.beta", 0.0, "config.sampler.beta=0.0 must be above 0"),
         ("method", "mean_flow", "config.method='mean_flow' is unknown; did you mean 'meanflow'?"),
         ("method", "meanflow", "config.schedule.name='cosine' does not go with"),
         ("meanflow.share", 1.5, "config.meanflow.share=1.5 must be in [0, 1]"),
@@ -133,6 +136,10 @@ def test_meanflow_wants_a_flow_and_its_own_sampler():
     checks.check(mean_flow())
     with pytest.raises(UserError, match="config.predict='v' does not go with .*'meanflow'"):
         checks.check(mean_flow(predict="v"))
+    # A step estimates no data, so there is no Jacobian to guide with.
+    checks.check(build.with_sampling(mean_flow(), agree="blend"))
+    with pytest.raises(UserError, match="sampler.agree='line' .* 'none' or 'blend'"):
+        checks.check(build.with_sampling(mean_flow(), agree="line"))
     # As `--sampler heun` would have it, which is not checked with the config.
     asked = build.with_sampling(mean_flow(), sampler="heun")
     with pytest.raises(UserError, match="sampler.name='heun' .* 'euler' or 'ddim'"):

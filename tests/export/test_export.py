@@ -70,6 +70,7 @@ def test_a_process_without_the_networks_gives_the_same(run, exported_file, tmp_p
     assert {name for name in modules if name.split(".")[0] == "dpjax"} == {
         *("dpjax", "dpjax.core", "dpjax.core.errors"),
         *("dpjax.inference", "dpjax.inference.compiled", "dpjax.inference.exported"),
+        "dpjax.inference.trained_range",
     }
     assert not modules & {"flax", "optax", "orbax", "ml_collections", "configs"}
     # In units of the network: an action's is about 100 px here.
@@ -96,11 +97,12 @@ def test_it_acts_through_the_controller_and_says_how(exported_file):
 
 
 @pytest.mark.slow
-def test_a_fixed_batch_and_a_warm_start(run, tmp_path):
+def test_a_fixed_batch_a_warm_start_and_an_agreement(run, tmp_path):
     config = json.loads((run / "config.json").read_text())
     loaded = run_lib.load(run, sampler="ddim", steps=2)
     with loaded.config.unlocked():
         loaded.config.sampler.warm_start = 0.5
+        loaded.config.sampler.agree = "line"
     policy = build.policy(loaded.config, None, loaded.spec)
     compiled = build.compiled_policy(loaded.config, policy, loaded.spec)
     loaded = loaded._replace(policy=policy, compiled=compiled)
@@ -114,6 +116,12 @@ def test_a_fixed_batch_and_a_warm_start(run, tmp_path):
     np.testing.assert_allclose(first, want, rtol=1e-5, atol=1e-3)
     want = loaded.compiled(loaded.params, key, obs, first)
     np.testing.assert_allclose(sample_actions(key, obs, first), want, rtol=1e-5, atol=1e-3)
+    # The committed steps are an input too: one program for all delays.
+    delays = np.array([2, 0, 4], np.int32)
+    want = loaded.compiled(loaded.params, key, obs, first, delays)
+    got = sample_actions(key, obs, first, delays)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-3)
+    assert sample_actions.about["inputs"]["committed"] == {"shape": [4], "dtype": "int32"}
     with pytest.raises(UserError, match="a batch of 5 examples, but this policy takes 1 to 4"):
         sample_actions(key, observe(loaded.spec, batch=5))
     assert config["config"]["sampler"]["warm_start"] == 0

@@ -123,6 +123,26 @@ def test_the_callers_previous_chunk_is_not_overwritten():
     assert (previous == 7).all() and sizes == [2]
 
 
+def test_committed_actions_are_an_input_of_one_program():
+    sizes = []
+
+    def sample(params, keys, obs, previous, committed):
+        sizes.append(len(committed))
+        return jnp.zeros((len(keys), 3, 1)) + committed[:, None, None]
+
+    obs_shapes = {"x": jax.ShapeDtypeStruct((2, 2), np.float32)}
+    act = CompiledPolicy(sample, obs_shapes, (3, 1), takes_committed=True)
+    obs = {"x": np.zeros((3, 2, 2), np.float32)}
+    key = jax.random.key(0)
+    for steps in ([0, 1, 2], [4, 0, 0]):
+        got = act(0.0, key, obs, None, np.array(steps))
+        np.testing.assert_array_equal(got[:, 0, 0], steps)
+    assert not act(0.0, key, obs).any() and sizes == [4]  # padded to a power of two
+    for wrong in (np.zeros(2, int), np.zeros(3), np.array([0, -1, 0])):
+        with pytest.raises(UserError, match="committed must be 3 whole numbers"):
+            act(0.0, key, obs, None, wrong)
+
+
 @pytest.mark.parametrize(
     "keys, x, message",
     [

@@ -204,6 +204,21 @@ def test_a_run_samples_with_transposed_weights_what_its_policy_does(run):
     np.testing.assert_allclose(got / scale, want / scale, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_an_agreement_differentiates_through_transposed_weights(run):
+    config = build.with_sampling(run.config, agree="line")
+    policy = build.policy(config, None, run.spec)
+    obs = batch_of("unet1d", examples=2).obs
+    keys = jax.random.split(jax.random.key(1), 2)
+    last = np.array(run.sample_actions(jax.random.split(jax.random.key(2), 2), obs))
+    optional = (jnp.asarray(last), jnp.array([2, 0]))
+    want = jax.jit(policy.sample)(run.params, keys, obs, *optional)
+    got = jax.jit(policy.sample)(run.inference_params, keys, obs, *optional)
+    scale = np.asarray(run.params["normalizer"].scale["action"])
+    np.testing.assert_allclose(got / scale, want / scale, rtol=1e-4, atol=1e-4)
+    assert np.abs(got - run.sample_actions(keys, obs)).max() > 0.01 * scale.max()
+
+
 def test_weights_are_transposed_for_cpus_alone(run):
     assert "transposed" in names(inference_params(run.params, ["cpu"])["denoiser"])
     for platforms in (["cuda"], ["cpu", "cuda"]):

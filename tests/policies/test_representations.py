@@ -76,7 +76,7 @@ def echo():
     return Policy(
         init=lambda rng, batch: batch,
         loss=lambda params, rng, batch: batch,
-        sample=lambda params, rng, obs, previous=None: params,
+        sample=lambda params, rng, obs, previous=None, committed=None: params,
     )
 
 
@@ -90,6 +90,26 @@ def test_a_wrapped_policy_learns_one_form_and_samples_the_other():
     sample = jax.jit(wrapped.sample)
     sampled = sample(jnp.asarray(encoded.actions), None, {"pose": jnp.asarray(pose)})
     np.testing.assert_allclose(sampled, actions, atol=1e-5)
+
+
+def test_the_last_chunk_is_expressed_relative_to_the_present_pose():
+    seen = []
+
+    def sample(params, rng, obs, previous=None, committed=None):
+        seen.append((previous, committed))
+        return previous  # a policy that repeats the last chunk
+
+    representation = representations.parse(POSE, "pose", 2)
+    wrapped = representations.wrap(echo()._replace(sample=sample), representation)
+    pose, last = random()  # absolute actions; the robot has moved since they were sampled
+    last[:, -2:] = np.nan
+    repeated = wrapped.sample(None, None, {"pose": pose}, last, np.arange(4))
+    # What the network sees is relative to the newest pose, so the same motion in the world comes
+    # out: no jump where the two chunks meet. Unknown steps stay unknown.
+    want = representations.encode_actions(representation, last, pose[:, 1])
+    np.testing.assert_allclose(seen[0][0], want, atol=1e-6)
+    np.testing.assert_allclose(repeated, last, atol=1e-5)
+    np.testing.assert_array_equal(seen[0][1], np.arange(4))
 
 
 def test_unknown_steps_of_a_previous_chunk_stay_unknown():

@@ -24,7 +24,7 @@ from dpjax.interop.lerobot.stats import Features, Stats
 FIXED = {  # settings that have one possible value in LeRobot's policy
     "denoiser": {"name": "unet1d"},
     "policy": {"condition": "features", "method": "diffusion"},
-    "sampler": {"diffusers": "current", "eta": 0.0, "warm_start": 0.0},
+    "sampler": {"diffusers": "current", "eta": 0.0, "warm_start": 0.0, "agree": "none"},
     "representation": {"relative": ""},
 }
 FIXED_WITH_CAMERAS = {"encoder": {"pool": "spatial_softmax", "width": 64}}
