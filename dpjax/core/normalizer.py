@@ -140,7 +140,7 @@ def describe(key: str, measured: Scaling) -> list[str]:
         if flags.any():
             ranges = measured.ranges[flags]
             values = dict(
-                dims=describe_dims(key, np.flatnonzero(flags)),
+                dims=describe_dims(key, np.flatnonzero(flags).tolist()),
                 most=ranges.max(),
                 # What to set, rounded to one digit: above all of these ranges, or below them.
                 above=float(f"{2 * ranges.max():.0e}"),

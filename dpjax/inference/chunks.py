@@ -35,9 +35,9 @@ def check(
     # By (1), the last executed action is number To - 2 + d + Ta.
     needed = observed - 1 + delay + executed
     if needed > chunk.shape[1]:
-        delay = f" + delay={delay}" if delay else ""
+        more = f" + delay={delay}" if delay else ""
         raise UserError(
-            f"executed={executed} does not fit: observed - 1{delay} + executed = {needed} "
+            f"executed={executed} does not fit: observed - 1{more} + executed = {needed} "
             f"steps are needed, but Tp = {chunk.shape[1]} are predicted. Lower executed.",
             argument="executed",
         )

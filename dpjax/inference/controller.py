@@ -93,7 +93,7 @@ class Controller:
         self._num_left[indices] = 0
         self._has_next[indices] = False
         # No warm start from the last chunk of the previous episode.
-        if self.chunk is not None:
+        if self.chunk is not None and self._executed is not None:
             self.chunk[indices] = np.nan
             self._executed[indices] = np.nan
 
