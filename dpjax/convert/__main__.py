@@ -166,7 +166,9 @@ def _write(args: argparse.Namespace, source: Source, selected: Selection) -> str
     episodes = list(range(len(source.lengths)))
     if args.episodes:
         episodes = listed_ranges(args.episodes, len(episodes), "episodes")
-    chosen = plan.edits_of(source, selected, every, args.actions)
+    chosen = plan.edits_of(source, selected, every, args.actions)._replace(
+        drop_first=args.drop_first, drop_last=args.drop_last, shift=args.shift_actions
+    )
     if args.trim_idle:
         chosen = plan.with_rests(chosen, source, episodes, selected)
     if every > 1:

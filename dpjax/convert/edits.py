@@ -22,6 +22,8 @@ class Edits(NamedTuple):
     joins: {name: columns that are joined to it}.
     following: the joined action is what its parts are in the next step.
     keep: the columns that are stored; the others were read to be joined.
+    drop_first, drop_last: steps that are left out at both ends, such as fillers.
+    shift: each observation gets the action of so many steps later, or earlier if it is negative.
     rest: {column: [D] how far its dims move at rest}, to cut the steps off in which nothing moves
         yet, or any more (`rests`); None keeps them.
     every: n; a block of n steps becomes one.
@@ -32,6 +34,9 @@ class Edits(NamedTuple):
     joins: Mapping[str, Sequence[str]] = {}
     following: bool = False
     keep: frozenset[str] | None = None
+    drop_first: int = 0
+    drop_last: int = 0
+    shift: int = 0
     rest: Mapping[str, np.ndarray] | None = None
     every: int = 1
     deltas: tuple[int, ...] | None = None
@@ -61,9 +66,39 @@ def edit(columns: Columns, edits: Edits) -> tuple[Columns, Counts]:
 def choose(columns: Columns, edits: Edits) -> Columns:
     """The columns that are stored, with all of their steps."""
     columns = join(columns, edits.joins, following=edits.following)
+    columns = cut(columns, edits.drop_first, edits.drop_last)
+    columns = shift(columns, edits.shift)
     if edits.keep is None:
         return columns
     return {name: x for name, x in columns.items() if name in edits.keep}
+
+
+def cut(columns: Columns, first: int, last: int) -> Columns:
+    """The columns without their first and last steps.
+
+    Raises a UserError if no step is left.
+    """
+    steps = len(columns[ACTION])
+    if first + last >= steps:
+        raise UserError(
+            f"drop_first={first} and drop_last={last} leave nothing of an episode of {steps} steps",
+            argument="drop_first",
+        )
+    return {name: x[first : steps - last] for name, x in columns.items()}
+
+
+def shift(columns: Columns, steps: int) -> Columns:
+    """Observation t beside action t + steps. The steps that have no partner are left out."""
+    length = len(columns[ACTION])
+    if abs(steps) >= length:
+        raise UserError(
+            f"shift_actions={steps} leaves nothing of an episode of {length} steps",
+            argument="shift_actions",
+        )
+    kept = length - abs(steps)
+    early = slice(max(-steps, 0), max(-steps, 0) + kept)  # of the observations
+    late = slice(max(steps, 0), max(steps, 0) + kept)  # of the action
+    return {name: x[late if name == ACTION else early] for name, x in columns.items()}
 
 
 def join(columns: Columns, joins: Mapping[str, Sequence[str]], *, following: bool) -> Columns:

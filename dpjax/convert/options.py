@@ -21,6 +21,9 @@ NAMES = {
     # Not the key "actions" in "--mapping actions=action".
     r"(?<!--mapping )\bactions=": "--actions ",
     r"\bepisodes=": "--episodes ",
+    r"\bdrop_first=": "--drop-first ",
+    r"\bdrop_last=": "--drop-last ",
+    r"\bshift_actions=": "--shift-actions ",
     r"\bto_fps=": "--to-fps ",
     r"\bfps=": "--fps ",
     r"\bon_bad=": "--on-bad ",
@@ -68,6 +71,12 @@ def _add_options(one: argparse.ArgumentParser) -> None:
     # Which episodes, and which of their steps.
     add("--episodes", default="", help="these only, such as 0-40,52 (numbers from 0)")
     add("--on-bad", choices=("error", "skip"), default="error", help="what bad episodes do")
+    add("--drop-first", type=int, default=0, help="leave so many steps out at the beginning")
+    add("--drop-last", type=int, default=0, help="leave so many steps out at the end")
+    add(
+        "--shift-actions", type=int, default=0, metavar="N",
+        help="give each observation the action of N steps later, if it was recorded too late",
+    )  # fmt: skip
     add("--trim-idle", action="store_true", help="cut off the waiting before and after the motion")
     add("--every", type=int, default=1, help="make one step of every N")
     add("--to-fps", type=float, default=0.0, help="the same, as steps per second")
@@ -88,6 +97,10 @@ def check(args: argparse.Namespace) -> None:
         if not 0 <= value < math.inf:
             option = name.replace("_", "-")
             raise UserError(f"--{option} {value}: expected a number above 0.")
+    for name in ("drop_first", "drop_last"):
+        if getattr(args, name) < 0:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} {getattr(args, name)}: expected 0 or more.")
     if args.every < 1:
         raise UserError(f"--every {args.every}: expected 1 or more.")
     if args.every > 1 and args.to_fps:

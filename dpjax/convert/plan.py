@@ -86,8 +86,9 @@ def about(
         done["following"] = 1
     if every > 1:
         done |= {"every": every, "actions": args.actions}
-    if args.trim_idle:
-        done["trim_idle"] = 1
+    for name in ("drop_first", "drop_last", "shift_actions", "trim_idle"):
+        if value := int(getattr(args, name)):
+            done[name] = value
     if args.episodes:
         done["episodes"] = args.episodes
     return done

@@ -34,7 +34,7 @@ def test_the_shift_between_state_and_action_is_named(kind, shift):
     assert f"step t{shift:+d} (" in finding.reason and "action[0-2]" in finding.reason
     if shift < 1:
         late = "1 step late" if shift == 0 else f"{1 - shift} steps late"
-        assert late in finding.reason and f"action[{1 - shift}:]" in finding.remedy
+        assert late in finding.reason and f"--shift-actions {1 - shift}" in finding.remedy
 
 
 def test_the_shift_does_not_depend_on_units_and_offsets():

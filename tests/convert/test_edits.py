@@ -146,3 +146,41 @@ def test_a_file_that_is_cut_is_left_out_and_an_asked_key_makes_bad_episodes(tmp_
     read = foreign_sets.converted(out, KEYS)
     np.testing.assert_array_equal(read[1]["state"], episodes[2]["state"])
     assert len(read) == 2 and "left out: 2 of 4 episodes are bad" in caplog.text
+
+
+def test_steps_are_dropped_at_both_ends_before_anything_else():
+    columns = {"state": column(*range(8)), "action": column(0, 11, 12, 13, 14, 15, 16, 0)}
+    got, _ = edits.edit(columns, Edits(drop_first=1, drop_last=1, every=2, deltas=()))
+    np.testing.assert_array_equal(got["state"], column(1, 3, 5))
+    np.testing.assert_array_equal(got["action"], column(12, 14, 16))
+
+
+@pytest.mark.parametrize("steps", [-2, -1, 0, 1, 3])
+def test_each_observation_gets_the_action_of_later(steps):
+    columns = {"state": column(*range(9)), "action": column(*range(100, 109))}
+    got = edits.shift(columns, steps)
+    np.testing.assert_array_equal(got["action"], got["state"] + 100 + steps)
+    assert len(got["state"]) == 9 - abs(steps)
+
+
+def test_an_episode_of_which_nothing_is_left_is_bad(tmp_path):
+    source = foreign_sets.write_npz(tmp_path / "s")
+    line = refusal(tmp_path, "arrays", source, "--drop-first", "10000")
+    assert "--drop-first 10000 and --drop-last 0 leave nothing of an episode" in line
+    line = refusal(tmp_path, "arrays", source, "--shift-actions", "-10000")
+    assert "-10000 leaves nothing" in line
+
+
+def test_the_command_drops_and_shifts(tmp_path):
+    source = foreign_sets.write_npz(tmp_path / "s")
+    whole = convert_to(tmp_path, "arrays", source)
+    features = {"s": "observation/state", "a": "action"}
+    before = list(reader.stream(whole, features=features))
+    (tmp_path / "b").mkdir()
+    options = ("--drop-last", "1", "--shift-actions", "2")
+    after = list(
+        reader.stream(convert_to(tmp_path / "b", "arrays", source, *options), features=features)
+    )
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new["s"], old["s"][:-3])
+        np.testing.assert_array_equal(new["a"], old["a"][2:-1])

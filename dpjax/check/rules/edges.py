@@ -36,7 +36,7 @@ def dummy_steps(context: Context) -> list[Finding]:
                 f"{describe_dims(key, dims)} of the {where} step is unlike its neighbours in "
                 f"{far.sum()} of {count(len(far), 'episode')} ({what}): a dummy"
             )
-            remedy = f"leave the {where} step of each episode out when you convert the data"
+            remedy = f"convert again with --drop-{where} 1, which leaves the {where} steps out"
             if key != ACTION:
                 remedy += f", or put there what {key} was"
             findings.append(Finding("warning", "dummy_steps", reason, remedy))

@@ -50,8 +50,8 @@ def state_lag(context: Context) -> list[Finding]:
             f"{late} step{'s' if late > 1 else ''} late"
         )
         remedy = (
-            "read the state before the action is sent, or pair each state with the action "
-            f"{late} step{'s' if late > 1 else ''} later (action[{late}:] beside state[:-{late}])"
+            "read the state before the action is sent, or convert again with "
+            f"--shift-actions {late}, which pairs each state with the action of then"
         )
         findings.append(Finding("warning", "state_lag", reason, remedy))
     return findings
