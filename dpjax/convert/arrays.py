@@ -6,23 +6,21 @@
 Episodes are sorted in natural order (2 before 10). Arrays of pickled objects are never loaded.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 import io
-import logging
 import math
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 from tqdm import tqdm
 
 from dpjax.convert import untrusted_zip
+from dpjax.convert.compared import Header, numbers, source_fields
 from dpjax.convert.source import (
     EPISODE_LIMIT,
     Columns,
-    Feature,
     Source,
     as_user_error,
     natural_order,
@@ -35,25 +33,6 @@ from dpjax.core.unread import warn_unread
 # Bytes that are read of a .npy file to parse its header. numpy refuses headers of more than 10,000
 # bytes anyway, because it parses them as a Python literal.
 HEADER_LIMIT = 2**16
-
-log = logging.getLogger("dpjax")
-
-
-class Header(NamedTuple):
-    """Shape and type of an array, from the header of its .npy file, or why it can't be read.
-
-    problem: it is something else than numbers per step. damage: it is broken.
-    """
-
-    shape: tuple[int, ...] = ()
-    dtype: np.dtype = np.dtype(np.float32)
-    problem: str = ""
-    damage: str = ""
-
-    @property
-    def length(self) -> int:
-        """The number of steps; 0 for a broken array."""
-        return self.shape[0] if self.shape else 0
 
 
 def open_source(path: Path, stack: ExitStack) -> Source:
@@ -70,69 +49,18 @@ def open_source(path: Path, stack: ExitStack) -> Source:
             bad[e] = str(error).rstrip(".")
     if not headers:
         raise UserError(f"{path}: no episode can be read; {bad[0]}.")
-    keys = dict.fromkeys(key for header in headers.values() for key in header)
-    compared = {key: _compare(key, episodes, headers) for key in keys}
-    lengths = {
-        key: [headers.get(e, {}).get(key, Header()).length for e in range(len(episodes))]
-        for key, one in compared.items()
-        if one.feature
-    }
+
+    def label(e: int, key: str) -> str:
+        inside = f"/{key}.npy" if episodes[e].is_dir() else f": {key}"
+        return f"{episodes[e].name}{inside}"
+
     return Source(
         path=path,
-        features={key: one.feature for key, one in compared.items() if one.feature},
-        lengths=next(iter(lengths.values()), [0] * len(episodes)),
         read=lambda e, keys: _read(episodes[e], keys),
         metadata=lambda e: {"file": episodes[e].name},
-        problems={key: one.problem for key, one in compared.items() if one.problem},
-        damage={key: one.damage for key, one in compared.items() if one.damage},
-        key_lengths=lengths,
         bad=bad,
-        damaged_in={key: one.damaged_in for key, one in compared.items()},
-        differs_in={key: one.differs_in for key, one in compared.items()},
+        **source_fields(path, headers, len(episodes), label),
     )
-
-
-class Compared(NamedTuple):
-    """A key in all episodes; the fields are those of `Source`, for one key.
-
-    feature: None if no episode has it as numbers per step; then problem or damage says why.
-    """
-
-    feature: Feature | None
-    problem: str = ""
-    damage: str = ""
-    damaged_in: Mapping[int, str] = {}
-    differs_in: Mapping[int, str] = {}
-
-
-def _compare(
-    key: str, episodes: Sequence[Path], headers: Mapping[int, Mapping[str, Header]]
-) -> Compared:
-    """Holds a key of all episodes against each other. headers: {e: {key: Header}}."""
-    # 1. Where it is broken, missing, or no array of numbers.
-    here = {e: header[key] for e, header in headers.items() if key in header}
-    inside = lambda e: f"/{key}.npy" if episodes[e].is_dir() else f": {key}"
-    label = lambda e: f"{episodes[e].name}{inside(e)}"
-    damaged = {e: f"{label(e)}: {one.damage}" for e, one in here.items() if one.damage}
-    differs = {e: f"{label(e)}: missing there" for e in headers if e not in here}
-    differs |= {e: f"{label(e)}: {one.problem}" for e, one in here.items() if one.problem}
-    intact = {e: one for e, one in here.items() if not (one.damage or one.problem)}
-    if not intact:
-        problem = next((differs[e] for e in here if e in differs), "")
-        return Compared(None, problem, "" if problem else next(iter(damaged.values())))
-    # 2. The shape of most; types of numbers are joined, since all are cast to float32.
-    counts = Counter(one.shape[1:] for one in intact.values())
-    shape = counts.most_common(1)[0][0]
-    for e, one in intact.items():
-        if one.shape[1:] != shape:
-            got = list(one.shape[1:])
-            differs[e] = f"{label(e)}: expected {list(shape)} per step, as in most, got {got}"
-    types = dict.fromkeys(one.dtype for e, one in intact.items() if e not in differs)
-    if len(types) > 1:
-        names = " and ".join(map(str, types))
-        log.info("%s: of types %s in different episodes; all become float32", key, names)
-    feature = Feature(shape, np.result_type(*types))
-    return Compared(feature, damaged_in=damaged, differs_in=dict(sorted(differs.items())))
 
 
 def _list_episodes(path: Path) -> list[Path]:
@@ -220,11 +148,7 @@ def _parse(start: bytes, size: int) -> Header:
         return Header(
             damage=f"expected {expected} bytes for {list(shape)} {dtype}, got {size}; copy it again"
         )
-    if not shape:
-        return Header(problem="a single value, not one per step")
-    if dtype.kind not in "fiub":
-        return Header(problem=f"only numbers are converted, and it is {dtype}")
-    return Header(shape, dtype)
+    return numbers(shape, dtype)
 
 
 def _read(episode: Path, keys: Sequence[str]) -> Columns:

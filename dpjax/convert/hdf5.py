@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dpjax.convert.compared import Header, numbers
 from dpjax.convert.source import as_user_error
 from dpjax.core import extras
 from dpjax.core.errors import UserError
@@ -66,29 +67,51 @@ def subgroup(group: h5py.Group, name: str, path: Path) -> h5py.Group:
     return item
 
 
-def dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
-    """The dataset [T, ...] of this name.
+def is_array(group: h5py.Group, name: str) -> bool:
+    """Whether a member is a dataset of the group's own; links are not followed."""
+    library = _h5py()
+    with as_user_error(f"{group.file.filename}: {group.name}/{name}: can't be read"):
+        if not isinstance(group.get(name, getlink=True), library.HardLink):
+            return False
+        return group.get(name, getclass=True) is library.Dataset
 
-    Raises a UserError unless it holds numbers, all of which are stored in this file.
+
+def header(group: h5py.Group, name: str, path: Path) -> Header:
+    """Shape and type of a member that should be a dataset [T, ...], or why it can't be read.
+
+    Groups, texts and single values are its problem. Links, numbers in other files and numbers
+    that were never written are its damage.
     """
-    item = child(group, name, path)
-    where = f"{path}: {group.name}/{name}"
-    # A scalar dataset has the shape (), so it has no steps.
-    if not isinstance(item, _h5py().Dataset) or not item.shape:
-        raise UserError(f"{where}: expected an array [T, ...], got a {type(item).__name__}.")
+    where = f"{path}: {group.name}/{name}: "
+    try:
+        item = child(group, name, path)
+        with as_user_error(f"{where}can't be read"):
+            return _header(item)
+    except UserError as error:
+        # The message names the place again where it is used.
+        return Header(damage=str(error).removeprefix(where).rstrip("."))
+
+
+def _header(item: Any) -> Header:
+    if not isinstance(item, _h5py().Dataset):
+        # Its members are named, not opened: a group may contain itself.
+        inside = f" of {', '.join(list(item)[:5])}" if isinstance(item, _h5py().Group) else ""
+        kind = type(item).__name__.lower()
+        return Header(problem=f"expected an array [T, ...], got a {kind}{inside}")
     # Strings of variable length and references are objects in h5py.
     if item.dtype.hasobject:
-        raise UserError(f"{where}: expected numbers, got objects ({item.dtype}).")
+        return Header(problem=f"expected numbers, got objects ({item.dtype})")
     # A virtual dataset is assembled from other datasets; an external one is in a raw file beside.
     if item.is_virtual or item.external:
-        raise UserError(f"{where}: expected the data, got a reference to other files.")
+        return Header(damage="expected the data, got a reference to other files")
+    checked = numbers(item.shape or (), item.dtype)
     # Too few bytes or chunks: the copy was interrupted, or the recording was.
-    if stored := _stored_too_little(item):
-        raise UserError(
-            f"{where}: expected {list(item.shape)} {item.dtype}, got {stored}, which HDF5 would "
-            "read as zeros. Copy it again."
+    if not checked.problem and (stored := _stored_too_little(item)):
+        return Header(
+            damage=f"expected {list(item.shape)} {item.dtype}, got {stored}, which HDF5 would "
+            "read as zeros. Copy it again"
         )
-    return item
+    return checked
 
 
 def _stored_too_little(item: h5py.Dataset) -> str:

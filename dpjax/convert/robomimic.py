@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpjax.convert import hdf5
-from dpjax.convert.source import ACTION, Columns, Feature, Source, as_user_error, natural_order
+from dpjax.convert.absolute import with_6d_rotations
+from dpjax.convert.compared import Header, source_fields
+from dpjax.convert.source import ACTION, Columns, Source, as_user_error, natural_order
 from dpjax.core.errors import UserError, choices
+from dpjax.core.unread import warn_unread
 
 if TYPE_CHECKING:
     import h5py
@@ -29,8 +32,9 @@ if TYPE_CHECKING:
 ACTIONS = "actions"
 # The same actions as absolute poses, which newer files have beside the deltas.
 ABSOLUTE = "actions_abs"
-POSE = 7  # numbers in an arm's absolute action: position 3, axis-angle 3, gripper 1
-POSE_6D = 10  # the same with a 6-D rotation: 3 + 6 + 1
+# Attributes that are read, or that follow from the data.
+DATA_READ = ("env_args", "total")
+DEMO_READ = ("num_samples", "ep_meta")
 
 log = logging.getLogger("dpjax")
 
@@ -51,33 +55,51 @@ def open_source(
         data = hdf5.subgroup(file, "data", path)
         demos = _list_demos(file, data, filter_key, path)
         environment = _json(data.attrs.get("env_args"), f"{path}: data: env_args")
-        datasets = [_datasets(demo, path) for demo in demos]
-        # All demos must have the features of the first one.
-        features = {key: _feature(item) for key, item in datasets[0].items()}
-        lengths = [_length(*pair, features) for pair in zip(demos, datasets)]
+        headers, bad = _all_headers(demos, data, path)
+        _report_unread(file, [data[demos[e]] for e in headers], filter_key, path)
+
+    def read(e: int, keys: Sequence[str]) -> Columns:
+        demo = data[demos[e]]
+        return {key: hdf5.read(demo[_place(key)]) for key in keys}
+
     source = Source(
         path=path,
-        features=features,
-        lengths=lengths,
-        read=lambda e, keys: {key: hdf5.read(datasets[e][key]) for key in keys},
+        read=read,
         names={ACTIONS: ACTION},
         fps=_fps(environment),
-        metadata=lambda e: _metadata(demos[e], environment, f"{path}: {demos[e].name}"),
-        defaults=[key for key in features if key != ABSOLUTE],
+        metadata=lambda e: _metadata(data[demos[e]], environment, f"{path}: /data/{demos[e]}"),
+        bad=bad,
+        **source_fields(
+            path, headers, len(demos), lambda e, key: f"/data/{demos[e]}/{_place(key)}"
+        ),
     )
     # Without `absolute`, `defaults` leaves `actions_abs` out: it is not an observation.
-    return _with_6d_rotations(source) if absolute else source
+    source = source._replace(
+        defaults=[key for key in (*source.features, *source.problems) if key != ABSOLUTE],
+        differs_in=_with_lengths(source, demos),
+    )
+    if not absolute:
+        return source
+    # A data set has one action: with `actions_abs`, the deltas are dropped.
+    if ABSOLUTE in {**source.features, **source.problems, **source.damage}:
+        return with_6d_rotations(source, ABSOLUTE, unused=(ACTIONS,))
+    return with_6d_rotations(source, ACTIONS)
 
 
-def _list_demos(file: h5py.File, data: h5py.Group, filter_key: str, path: Path) -> list[h5py.Group]:
-    """The groups of the demos to convert."""
+def _list_demos(file: h5py.File, data: h5py.Group, filter_key: str, path: Path) -> list[str]:
+    """The names of the demos to convert, in natural order."""
     # HDF5 sorts demo_10 before demo_2.
     names = sorted(data, key=natural_order)
+    others = [name for name in names if hdf5.is_array(data, name)]
+    warn_unread(str(path), [f"data/{name}" for name in others], "an array, not a demo")
+    names = [name for name in names if name not in others]
     if filter_key:
+        total = len(names)
         names = _filtered(file, filter_key, names, path)
+        log.info("%s: %d of %d demos are in mask/%s", path, len(names), total, filter_key)
     if not names:
         raise UserError(f"{path}: expected at least 1 demo in data, got 0.")
-    return [hdf5.subgroup(data, name, path) for name in names]
+    return names
 
 
 def _filtered(file: h5py.File, filter_key: str, demos: Sequence[str], path: Path) -> list[str]:
@@ -97,54 +119,96 @@ def _filtered(file: h5py.File, filter_key: str, demos: Sequence[str], path: Path
     return [demo for demo in demos if demo in chosen]
 
 
-def _datasets(demo: h5py.Group, path: Path) -> dict[str, h5py.Dataset]:
-    """{key: dataset} of a demo's observations and actions; no numbers are read."""
-    # next_obs, rewards, dones and states are not converted: imitation learning needs none of them.
+def _place(key: str) -> str:
+    """Where a demo has a key."""
+    return key if key in (ACTIONS, ABSOLUTE) or "/" in key else f"obs/{key}"
+
+
+def _all_headers(
+    demos: Sequence[str], data: h5py.Group, path: Path
+) -> tuple[dict[int, dict[str, Header]], dict[int, str]]:
+    """({e: {key: Header}} of the demos that can be read, {e: why another one can't be})."""
+    headers, bad = {}, {}
+    for e, name in enumerate(demos):
+        try:
+            with as_user_error(f"{path}: /data/{name}: can't be read"):
+                headers[e] = _headers(hdf5.subgroup(data, name, path), path)
+                if problem := _count_problem(data[name], headers[e]):
+                    bad[e] = f"/data/{name}: {problem}"
+        except UserError as error:
+            headers.pop(e, None)
+            bad[e] = str(error).removeprefix(f"{path}: ").rstrip(".")
+    if not headers:
+        raise UserError(f"{path}: {bad[0]}.")
+    return headers, bad
+
+
+def _headers(demo: h5py.Group, path: Path) -> dict[str, Header]:
+    """{key: Header} of a demo's observations and actions; no numbers are read."""
     obs = hdf5.subgroup(demo, "obs", path)
-    datasets = {key: hdf5.dataset(obs, key, path) for key in obs}
-    for key in (ACTIONS, ABSOLUTE):
+    headers = {}
+    for key in obs:
         # Observations and actions share one dict, so an observation must not use these names.
-        if key in datasets:
-            raise UserError(f"{path}: {obs.name}/{key}: expected no observation of that name.")
-        if key in demo or key == ACTIONS:
-            datasets[key] = hdf5.dataset(demo, key, path)
-    return datasets
+        if key in (ACTIONS, ABSOLUTE):
+            headers[f"obs/{key}"] = Header(problem="an observation can't have this name")
+        else:
+            headers[key] = hdf5.header(obs, key, path)
+    for key in (ACTIONS, ABSOLUTE):
+        if demo.get(key, getlink=True) is not None:
+            headers[key] = hdf5.header(demo, key, path)
+        elif key == ACTIONS:
+            headers[key] = Header(problem="missing")
+    return headers
 
 
-def _feature(item: h5py.Dataset) -> Feature:
-    # The first axis is time.
-    return Feature(tuple(item.shape[1:]), item.dtype)
+def _count_problem(demo: h5py.Group, headers: Mapping[str, Header]) -> str:
+    """Whether the demo claims another number of steps than its actions have; "" if not."""
+    # num_samples may be missing, but not differ. An attribute may hold an array.
+    length = headers[ACTIONS].length
+    count = demo.attrs.get("num_samples", length)
+    if headers[ACTIONS].shape and (np.ndim(count) or count != length):
+        return f"expected {length} steps as of {ACTIONS}, got {count} of num_samples"
+    return ""
 
 
-def _length(
-    demo: h5py.Group, datasets: Mapping[str, h5py.Dataset], features: Mapping[str, Feature]
-) -> int:
-    """The number of steps of a demo.
+def _with_lengths(source: Source, demos: Sequence[str]) -> dict[str, dict[int, str]]:
+    """`Source.differs_in` with the demos in which a key has other steps than the actions."""
+    differs = {key: dict(faults) for key, faults in source.differs_in.items()}
+    steps = source.key_lengths.get(ACTIONS, [0] * len(demos))
+    for key, lengths in source.key_lengths.items():
+        for e, (n, expected) in enumerate(zip(lengths, steps)):
+            # 0: one of the two can't be read there, which is said elsewhere.
+            if n and expected and n != expected:
+                differs[key].setdefault(
+                    e,
+                    f"/data/{demos[e]}: expected {expected} steps as of {ACTIONS}, got {n} of "
+                    f"{_place(key)}",
+                )
+    return differs
 
-    Raises a UserError if its keys, shapes or types differ from `features`, or if its arrays
-    differ in length.
-    """
-    where = f"{demo.file.filename}: {demo.name}"
-    if datasets.keys() != features.keys():
-        raise UserError(
-            f"{where}: expected the keys {', '.join(features)}, got {', '.join(datasets)}."
-        )
-    for key, item in datasets.items():
-        expected = features[key]
-        got = _feature(item)
-        if got != expected:
-            raise UserError(
-                f"{where}: {key}: expected {expected.dtype} {list(expected.shape)} per step, got "
-                f"{got.dtype} {list(got.shape)}."
-            )
-    # Every array must be as long as the actions. num_samples may be missing, but not differ.
-    length = datasets[ACTIONS].shape[0]
-    lengths = {"num_samples": demo.attrs.get("num_samples", length)}
-    lengths |= {key: item.shape[0] for key, item in datasets.items()}
-    for key, n in lengths.items():
-        if np.ndim(n) or n != length:  # an attribute may hold an array
-            raise UserError(f"{where}: expected {length} steps as of {ACTIONS}, got {n} of {key}.")
-    return length
+
+def _report_unread(
+    file: h5py.File, demos: Sequence[h5py.Group], filter_key: str, path: Path
+) -> None:
+    """Logs what the file holds beside observations and actions."""
+    others = [name for name in file if name not in ("data", "mask")]
+    others += [f"attribute {name}" for name in file.attrs]
+    others += [f"attribute data.{name}" for name in file["data"].attrs if name not in DATA_READ]
+    for demo in demos:
+        others += [name for name in demo if name not in ("obs", ACTIONS, ABSOLUTE)]
+        others += [f"attribute {name}" for name in demo.attrs if name not in DEMO_READ]
+        others += [f"attribute obs.{name}" for name in demo["obs"].attrs]
+    warn_unread(str(path), others, "neither observations in obs/ nor actions")
+    if "mask" in file and not filter_key:
+        warn_unread(str(path), _masks(file, path), "all demos are read, in whatever mask they are")
+
+
+def _masks(file: h5py.File, path: Path) -> list[str]:
+    """The masks' names; "mask" if they can't be listed."""
+    try:
+        return [f"mask/{name}" for name in hdf5.subgroup(file, "mask", path)]
+    except UserError:
+        return ["mask"]
 
 
 def _json(text: Any, where: str) -> dict:
@@ -174,45 +238,3 @@ def _metadata(demo: h5py.Group, environment: Mapping, where: str) -> dict[str, s
         words = _json(demo.attrs.get("ep_meta"), f"{where}: ep_meta").get("lang")
     task = words or environment.get("env_name") or ""
     return {"demo": demo.name.rsplit("/", 1)[-1], "task": str(task)}
-
-
-def _with_6d_rotations(source: Source) -> Source:
-    """The same source with its poses' axis-angle rotations converted to 6-D (Zhou et al. 2019)."""
-    # Imported here, because it imports jax, which takes a second.
-    from dpjax.core import rotations
-
-    # An arm's 7 numbers are consecutive; two arms have 14.
-    key = ABSOLUTE if ABSOLUTE in source.features else ACTIONS
-    shape, dtype = source.features[key]
-    if len(shape) != 1 or shape[0] % POSE or not shape[0] or dtype.kind != "f":
-        raise UserError(
-            f"{source.path}: {key}: absolute=True expects floats [T, 7] or [T, 14] (position 3, "
-            f"axis-angle 3, gripper 1, per arm), got {dtype} {[None, *shape]}.",
-            argument="absolute",
-        )
-    arms = shape[0] // POSE
-
-    def read(e: int, keys: Sequence[str]) -> Columns:
-        columns = source.read(e, keys)
-        if key in columns:
-            # [T, arms * 7] -> [T, arms, 7], in float64 to round only once, in the cast below.
-            poses = columns[key].astype(np.float64).reshape(len(columns[key]), arms, POSE)
-            rotation = rotations.convert(poses[..., 3:6], "axis_angle", "rotation_6d")
-            # [T, arms, 3 + 6 + 1] -> [T, arms * 10]
-            parts = [poses[..., :3], rotation, poses[..., 6:]]
-            actions = np.concatenate(parts, -1).reshape(len(poses), -1)
-            columns[key] = actions.astype(np.float32)
-        return columns
-
-    # A data set has one action: with `actions_abs`, the deltas are dropped.
-    observations = {
-        name: feature
-        for name, feature in source.features.items()
-        if name not in (ACTIONS, ABSOLUTE)
-    }
-    features = {**observations, key: Feature((arms * POSE_6D,), np.dtype(np.float32))}
-    log.info(
-        "%s: read as poses, axis-angle converted to 6-D rotations: %d numbers -> %d",
-        key, shape[0], arms * POSE_6D,
-    )  # fmt: skip
-    return source._replace(features=features, read=read, names={key: ACTION}, defaults=None)
