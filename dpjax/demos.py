@@ -81,11 +81,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # How a policy samples.
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
+    add("--agree", choices=build.AGREEMENTS, help="with the last chunk (default: the run's)")
     add("--delay", type=int, default=0, help="steps until a chunk takes over (default 0)")
     args = parser.parse_args(argv)
     # What argparse cannot check: options that exclude each other, ranges, and the output folder.
-    if args.task and (args.steps or args.sampler or args.delay):
-        raise UserError("--steps, --sampler and --delay are a policy's: they go with --from-run.")
+    if args.task and (args.steps or args.sampler):
+        raise UserError("--steps and --sampler are a policy's: they go with --from-run.")
+    if args.task and (args.delay or args.agree):
+        raise UserError("--delay and --agree are a policy's: they go with --from-run.")
     for name in ("episodes", "num_envs", "max_steps", "attempts"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -106,7 +109,7 @@ def demonstrator_of(args: argparse.Namespace) -> Demonstrator:
                 f"--task {args.task}: it has no scripted expert (dpjax/tasks); use --from-run."
             )
         return demonstrators.of_expert(task, expert, args.num_envs or 1)
-    run = run_lib.load(args.from_run, sampler=args.sampler, steps=args.steps)
+    run = run_lib.load(args.from_run, sampler=args.sampler, steps=args.steps, agree=args.agree)
     seeds_to_try(tasks.require_simulator(run.task), args)  # raises now, not after compilation
     # A few episodes need few environments. A larger batch would only take longer per step.
     return demonstrators.of_policy(run, min(args.num_envs or NUM_ENVS, args.episodes))

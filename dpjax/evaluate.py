@@ -39,6 +39,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", choices=sorted(build.SAMPLERS), help="default: the run's")
     add("--warm-start", type=float, help="share of S that is skipped (default: the run's)")
+    add("--agree", choices=build.AGREEMENTS, help="with the last chunk (default: the run's)")
     add("--delay", type=int, default=0, help="steps until a chunk takes over (default 0: it waits)")
     add("--weights", choices=("ema", "raw"), default="ema")
     add("--checkpoint", type=int, help="training step (default: the newest good checkpoint)")
@@ -75,7 +76,8 @@ def file_name(run: run_lib.Run, args: argparse.Namespace) -> str:
 def label_of(run: run_lib.Run) -> str:
     """The label of the run's sampler."""
     sampler = run.config.sampler
-    return sampler_label(sampler.name, sampler.num_steps, sampler.warm_start)
+    label = sampler_label(sampler.name, sampler.num_steps, sampler.warm_start)
+    return label if sampler.agree == "none" else f"{label}-{sampler.agree}"
 
 
 def sampler_label(sampler: str, steps: int, warm_start: float) -> str:
@@ -188,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sampler=args.sampler,
         steps=args.steps,
         warm_start=args.warm_start,
+        agree=args.agree,
         which=args.weights,
         step=args.checkpoint,
     )

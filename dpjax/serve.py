@@ -44,6 +44,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, help="sampling steps S (default: the run's)")
     add("--sampler", help="default: the run's")
     add("--warm-start", type=float, help="share of S that is skipped (default: the run's)")
+    add("--agree", help="with the last chunk: none, blend, line or rtc (default: the run's)")
     add("--weights", choices=("ema", "raw"), default="ema")
     add("--checkpoint", type=int, help="training step (default: the newest good checkpoint)")
     add("--follow", action="store_true", help="serve newer checkpoints as they are written")

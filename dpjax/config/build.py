@@ -121,6 +121,10 @@ def _shared_options(config: ConfigDict, sampling_loop: Callable) -> dict[str, An
     )
 
 
+# The values of config.sampler.agree.
+AGREEMENTS = ("none", *METHODS)
+
+
 def _agreement(settings: ConfigDict) -> Agreement | None:
     """config.sampler's agreement with the last chunk; None if chunks are independent."""
     choose({"none": None, **METHODS}, settings.agree, "agree")

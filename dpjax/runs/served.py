@@ -56,6 +56,7 @@ def from_run(args: argparse.Namespace) -> Source:
         sampler=args.sampler,
         steps=args.steps,
         warm_start=args.warm_start,
+        agree=args.agree,
         which=args.weights,
         step=step,
     )

@@ -76,7 +76,9 @@ def test_too_few_successes_are_an_error(policy, tmp_path):
 def every_third_fails(num_envs):
     """A demonstrator whose episodes last one step and fail for every third seed."""
     simulator = Simulator(
-        make=lambda: SimpleNamespace(),
+        make=lambda: SimpleNamespace(
+            delay=0,
+        ),
         reset=lambda env, seed: {"x": np.full(1, seed, np.float32)},
         step=lambda env, action: ({"x": action}, float(action[0] % 3 != 0), True),
         render=None,
