@@ -76,9 +76,7 @@ def test_too_few_successes_are_an_error(policy, tmp_path):
 def every_third_fails(num_envs):
     """A demonstrator whose episodes last one step and fail for every third seed."""
     simulator = Simulator(
-        make=lambda: SimpleNamespace(
-            delay=0,
-        ),
+        make=lambda: SimpleNamespace(),
         reset=lambda env, seed: {"x": np.full(1, seed, np.float32)},
         step=lambda env, action: ({"x": action}, float(action[0] % 3 != 0), True),
         render=None,
@@ -105,7 +103,9 @@ def every_third_fails(num_envs):
 @pytest.mark.parametrize("num_envs", [1, 3, 8])
 def test_every_tried_episode_is_kept_or_counted(num_envs):
     demonstrator, batch_sizes = every_third_fails(num_envs)
-    args = SimpleNamespace(episodes=8, keep="success", max_steps=None, first_seed=None, attempts=0)
+    args = SimpleNamespace(
+        episodes=8, keep="success", max_steps=None, first_seed=None, attempts=0, delay=0
+    )
     kept, counts = demos.collect(demonstrator, args)
     # 300000 is a multiple of three.
     assert [e.seed - 300000 for e in kept] == [1, 2, 4, 5, 7, 8, 10, 11]
