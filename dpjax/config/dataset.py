@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import logging
+import math
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -104,7 +105,25 @@ def parts(
     # Mirror images double the training episodes. Held-out episodes stay as they were recorded.
     if data.mirror:
         train = episodes_lib.join(train, train._replace(columns=task.mirror(train.columns)))
-    return tuple(with_goals(observe(task, part), data.goals) for part in (train, val))
+    observed = [observe(task, part) for part in (train, val)]
+    for key, x in matrices(observed[0]).items():
+        size = list(x.shape[1:])
+        log.warning("%s: %s: %s per step is flattened to one axis", raw.source, key, size)
+    return tuple(with_goals(flattened(part), data.goals) for part in observed)
+
+
+def matrices(episodes: Episodes) -> dict[str, np.ndarray]:
+    """The columns {key: [N, m, n]} with a matrix per step: keypoints, an action of one row."""
+    columns, _ = frames.split(episodes.columns)
+    return {key: x for key, x in columns.items() if x.ndim == 3}
+
+
+def flattened(episodes: Episodes) -> Episodes:
+    """The episodes with a vector per step in place of a matrix: [N, m, n] -> [N, m * n]."""
+    vectors = {
+        key: x.reshape(len(x), math.prod(x.shape[1:])) for key, x in matrices(episodes).items()
+    }
+    return episodes._replace(columns={**episodes.columns, **vectors})
 
 
 def observe(task: Task, raw: Episodes) -> Episodes:

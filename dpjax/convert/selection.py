@@ -10,13 +10,11 @@ import numpy as np
 
 from dpjax.convert.source import ACTION, COUNTERS, Feature, Source, key_fault
 from dpjax.core.errors import UserError, choices
+from dpjax.data.rlds.columns import MATRIX_LIMIT
 
 # No slash, which separates the levels of an RLDS step, and no dot, which separates those of a
 # config.
 VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]*")
-# A matrix per step of up to so many numbers is flattened: keypoints, poses. A larger one is an
-# image of one channel, such as depth.
-MATRIX_LIMIT = 1000
 
 log = logging.getLogger("dpjax")
 

@@ -11,6 +11,7 @@ import pytest
 from support.rlds_sets import refusal
 import tensorflow_datasets as tfds
 
+from dpjax.config import dataset, recipes, sources
 from dpjax.data import rlds
 from dpjax.data.rlds import reader, records
 
@@ -202,3 +203,97 @@ def test_integers_beyond_float32_are_refused(tmp_path):
     Far(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
     line = refusal(tmp_path / "far", features={"tool": "tool"})
     assert "episode 0, steps/tool: expected integers that float32 has, got 16777217" in line
+
+
+def write_odd(root):
+    """A set whose steps hold what no column can be read from, beside a state and keypoints."""
+    one = tfds.features
+    step = {
+        "observation": {
+            "state": one.Tensor(shape=(2,), dtype=np.float32),
+            "keypoints": one.Tensor(shape=(9, 2), dtype=np.float32),
+            "packed": one.Tensor(shape=(3,), dtype=np.float32, encoding="zlib"),
+            "depth": one.Tensor(shape=(40, 50), dtype=np.float32),
+            "text": one.Text(),
+        },
+        "action": one.Tensor(shape=(1, 3), dtype=np.float32),
+        "reward": np.float32,
+    }
+    names = one.FeaturesDict(
+        {"steps": one.Dataset(step), "episode_metadata": {"operator": one.Text()}, "id": np.int64}
+    )
+
+    def episode(e):
+        rng = np.random.default_rng(e)
+        number = lambda *shape: rng.normal(size=(LENGTHS[e], *shape)).astype(np.float32)
+        observation = {"state": number(2), "keypoints": number(9, 2), "packed": number(3)}
+        observation |= {"depth": number(40, 50), "text": ["go"] * LENGTHS[e]}
+        steps = {"observation": observation, "action": number(1, 3), "reward": number()}
+        return {"steps": steps, "episode_metadata": {"operator": "me"}, "id": e}
+
+    class Odd(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("0.1.0")
+        name = "odd"
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=names, disable_shuffling=True)
+
+        def _split_generators(self, _):
+            return {"train": ((e, episode(e)) for e in range(len(LENGTHS)))}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    Odd(data_dir=str(root), file_format="array_record").download_and_prepare()
+    # Lists of dicts are written with TensorFlow only; here they are declared, and not there.
+    step["observation"]["objects"] = one.Sequence({"size": np.float32})
+    names = one.FeaturesDict({**names, "steps": one.Dataset(step)})
+    names.save_config(str(root / "odd" / "0.1.0"))
+    return root / "odd", [episode(e)["steps"] for e in range(len(LENGTHS))]
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    return write_odd(tmp_path_factory.mktemp("odd"))
+
+
+def test_what_no_column_is_read_from_is_listed(odd, caplog):
+    """Fields of steps and of episodes, in nested dicts, and of types that can't be read."""
+    directory, _ = odd
+    assert reader.usable(directory) == {
+        "observation/state": (2,),
+        "observation/keypoints": (9, 2),
+        "action": (1, 3),
+    }
+    read(directory, state="observation/state", action="action")
+    lines = [line.message for line in caplog.records if "left out" in line.message]
+    (unnamed,) = [line for line in lines if "no column is read" in line]
+    assert "observation/depth, observation/keypoints, reward:" in unnamed
+    (unreadable,) = [line for line in lines if "neither numbers" in line]
+    assert "observation/objects, observation/packed, observation/text:" in unreadable
+    (episode,) = [line for line in lines if "of an episode" in line]
+    assert "episode_metadata/operator, id:" in episode or "id, episode_metadata/" in episode
+
+
+def test_compressed_numbers_and_lists_of_dicts_are_refused_where_they_are_wanted(odd):
+    directory, _ = odd
+    line = refusal(directory, features={"x": "observation/packed"})
+    assert "got Tensor of float32 (3,), zlib" in line
+    line = refusal(directory, features={"x": "observation/objects"})
+    assert "got Sequence of size" in line
+
+
+def test_matrices_are_flattened_for_training_and_said(odd, caplog):
+    directory, steps = odd
+    config = recipes.load("custom")
+    config.data.dir = str(directory)
+    config.data.val_fraction = 0.0
+    config = sources.resolved(config)
+    assert "keypoints" in config.data.columns and "depth" not in config.data.columns
+    columns = dataset.read(config).train.columns
+    for key, x in (("keypoints", "observation"), ("action", None)):
+        parts = [np.asarray(e[x][key] if x else e[key]) for e in steps]
+        want = np.concatenate([part.reshape(len(part), -1) for part in parts])
+        np.testing.assert_array_equal(columns[key], want)
+    assert "keypoints: [9, 2] per step is flattened" in caplog.text
+    assert "action: [1, 3] per step is flattened" in caplog.text

@@ -18,6 +18,11 @@ from dpjax.data import checks, images
 Shape = tuple[int, ...]
 
 
+# A matrix per step of up to so many numbers is a column: keypoints, poses. A larger one is an image
+# of one channel, such as depth, and a column only if somebody names it.
+MATRIX_LIMIT = 1000
+
+
 class Column(NamedTuple):
     """Where a record has a feature, and in which form.
 
@@ -52,6 +57,17 @@ def steps(info: Any) -> dict[str, Any]:
     if not isinstance(feature, tfds.features.Sequence):
         raise UserError(f"{info.data_dir}: not an RLDS data set: expected a feature 'steps'.")
     return dict(_leaves(feature.feature))
+
+
+def paths(info: Any) -> list[str]:
+    """The paths of all features of an episode; those of its steps are one, "steps"."""
+    return [path for path, _ in _leaves(info.features)]
+
+
+def is_large_matrix(parts: Parts) -> bool:
+    """Whether a column has two axes per step and more than MATRIX_LIMIT numbers, as depth has."""
+    size = parts[0].shape
+    return size is not None and len(size) == 2 and math.prod(size) > MATRIX_LIMIT
 
 
 def is_camera(parts: Parts) -> bool:
@@ -119,15 +135,28 @@ def _column(info: Any, path: str, leaf: Any) -> Column:
     is_tensor = isinstance(leaf, tfds.features.Tensor) and fixed
     if is_tensor and checks.is_image(shape, leaf.np_dtype):
         return Column(key, tuple(shape), "pixels")
+    # Compressed tensors are bytes in the record. They are rare, and are not decoded.
+    is_tensor = is_tensor and leaf._encoding == tfds.features.Encoding.NONE
     # Floats, signed and unsigned integers, and booleans.
     kind = np.dtype(leaf.np_dtype).kind if is_tensor else ""
     if kind not in ("f", "i", "u", "b") or len(shape) > 2 or 0 in shape:
         raise UserError(
             f"{info.data_dir}: {path}: expected numbers of fixed shape or uint8 images "
-            f"[H, W, 3], got {type(leaf).__name__} of {np.dtype(leaf.np_dtype)} {shape}."
+            f"[H, W, 3], got {_describe(leaf)}."
         )
     # A scalar becomes a vector of length 1.
     return Column(key, tuple(shape) or (1,), "numbers" if kind == "f" else "integers")
+
+
+def _describe(leaf: Any) -> str:
+    """Class, type and shape of a feature that can't be read: "Image of uint16 (8, 8, 1)"."""
+    name = type(leaf).__name__
+    # A sequence of dicts has a dict of types and of shapes.
+    if isinstance(leaf.np_dtype, Mapping):
+        return f"{name} of {', '.join(leaf.np_dtype)}"
+    encoding = getattr(leaf, "_encoding", None)
+    compressed = f", {encoding.name.lower()}" if encoding and encoding.name != "NONE" else ""
+    return f"{name} of {np.dtype(leaf.np_dtype)} {leaf.shape}{compressed}"
 
 
 def parse(record: bytes, layout: Mapping[str, Parts]) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -21,6 +21,7 @@ from dpjax.data.episodes import Episodes, stack
 from dpjax.data.rlds import columns as columns_lib
 from dpjax.data.rlds import records, shards
 from dpjax.data.rlds.examples import FLAGS
+from dpjax.data.rlds.left_out import is_readable, report_left_out
 from dpjax.data.rlds.writer import VERSION, DatasetInfo
 
 # Keys that RLDS itself defines for a step; they are not observations.
@@ -163,21 +164,20 @@ def metadata(directory: str | Path) -> dict[str, Any]:
 
 
 def usable(directory: str | Path) -> dict[str, tuple[int, ...] | None]:
-    """{path inside a step: shape of one step} of every feature that `read` can read.
+    """{path inside a step: shape of one step} of every feature that is a column by itself.
 
-    The shape is None for images of any size. Flags, reward and discount are left out.
+    The shape is None for images of any size. Flags, reward and discount are left out, and so is
+    depth: matrices of more than 1000 numbers.
     """
-    # `column` raises an error for features that cannot be read: try each one.
     info = _info(Path(directory))
     leaves = columns_lib.steps(info)
     shapes = {}
     for path in leaves:
-        if path in OF_THE_STEP:
+        if path in OF_THE_STEP or not is_readable(info, path, leaves):  # text, for example
             continue
-        try:
-            shapes[path] = columns_lib.shape(columns_lib.column(info, path, leaves))
-        except UserError:
-            continue  # text, for example
+        parts = columns_lib.column(info, path, leaves)
+        if not columns_lib.is_large_matrix(parts):
+            shapes[path] = columns_lib.shape(parts)
     return shapes
 
 
@@ -243,8 +243,7 @@ def _layout(info: DatasetInfo, features: Mapping[str, str]) -> dict[str, columns
         for dtype in dtypes - {np.dtype(np.float32)}:  # "a+b" may mix types
             if not columns_lib.is_camera(layout[name]):
                 log.warning("%s: %s is %s: cast to float32", info.data_dir, path, dtype)
-    # Log unused features: a forgotten observation shows up here.
+    # A forgotten observation shows up here.
     used = {part for path in features.values() for part in path.split("+")}
-    if ignored := sorted(set(leaves) - used - set(FLAGS)):
-        log.info("%s: not used: %s", info.data_dir, ", ".join(ignored))
+    report_left_out(info, used | set(FLAGS))
     return layout
