@@ -11,6 +11,7 @@ import pytest
 from dpjax.core.normalizer import Normalizer
 from dpjax.core.types import ACTION, Batch, Context, split_keys
 from dpjax.diffusion import samplers, sampling, schedules
+from dpjax.diffusion.agreement import Agreement
 from dpjax.nets.encoders import Concat
 from dpjax.nets.unet1d import UNet1D
 from dpjax.policies import base, conditioning, meanflow
@@ -108,6 +109,22 @@ def test_one_step_of_a_rectified_flow_lands_between_the_modes():
     policy = rectified_flow(perceptron(1))
     params = learn(policy, 1000, jax.random.key(0))
     assert sum(share_on_the_modes(policy, params)) < 0.1
+
+
+@pytest.mark.parametrize("warm_start", [0.0, 0.5])
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_few_steps_agree_by_blending(num_steps, warm_start):
+    policy = mean_flow(perceptron(2), num_steps, agree=Agreement("blend"), warm_start=warm_start)
+    batch = two_modes(8)
+    params = policy.init(jax.random.key(0), batch)
+    free = policy.sample(params, jax.random.key(1), batch.obs)
+    # The only step is committed, and known for the first four examples.
+    last = jnp.full(free.shape, 0.37).at[4:].set(jnp.nan)
+    sample = jax.jit(policy.sample)
+    agreed = sample(params, jax.random.key(1), batch.obs, last, jnp.full(8, 1, jnp.int32))
+    np.testing.assert_allclose(agreed[:4], last[:4], atol=1e-6)
+    np.testing.assert_allclose(agreed[4:], free[4:], atol=1e-6)
+    assert jnp.abs(free[:4] - last[:4]).min() > 0.01
 
 
 def test_without_intervals_and_weights_it_is_flow_matchings_loss():
