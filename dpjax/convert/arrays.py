@@ -42,11 +42,14 @@ def open_source(path: Path, stack: ExitStack) -> Source:
     # All headers are read before anything is written: an episode of another shape is reported
     # within seconds, not after hours of conversion.
     headers, bad = {}, {}
+    others: list[str] = []
     for e, episode in enumerate(tqdm(episodes, desc="headers", unit=" episodes")):
         try:
-            headers[e] = _headers(episode)
+            headers[e], beside = _headers(episode)
+            others += [f"{episode.name}/{name}" for name in beside]
         except UserError as error:
             bad[e] = str(error).rstrip(".")
+    warn_unread(str(path), others, "not a .npy file")
     if not headers:
         raise UserError(f"{path}: no episode can be read; {bad[0]}.")
 
@@ -87,8 +90,8 @@ def _list_episodes(path: Path) -> list[Path]:
     return episodes
 
 
-def _headers(episode: Path) -> dict[str, Header]:
-    """{key: Header} of one episode."""
+def _headers(episode: Path) -> tuple[dict[str, Header], list[str]]:
+    """({key: Header} of one episode, the names of what is not an array in it)."""
     headers = {}
     # A folder: one key per .npy file.
     if episode.is_dir():
@@ -98,8 +101,7 @@ def _headers(episode: Path) -> dict[str, Header]:
                 start = opened.read(HEADER_LIMIT)
             headers[file.stem] = _parse(start, file.stat().st_size)
         others = [entry.name for entry in sorted(episode.iterdir()) if entry.suffix != ".npy"]
-        warn_unread(str(episode), others, "not a .npy file")
-        return headers
+        return headers, others
     # A .npz file is a zip of .npy files, one per key. Only the start of each is decompressed.
     with untrusted_zip.open_zip(episode) as archive:
         others = []
@@ -115,10 +117,9 @@ def _headers(episode: Path) -> dict[str, Header]:
                 headers[key] = _parse(start, item.file_size)
             except UserError as error:  # a wrong CRC, or a cut member
                 headers[key] = Header(damage=str(error))
-    warn_unread(str(episode), others, "not a .npy file")
     if not headers:
         raise UserError(f"{episode}: expected arrays in it, got none.")
-    return headers
+    return headers, others
 
 
 def _parse(start: bytes, size: int) -> Header:

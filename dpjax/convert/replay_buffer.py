@@ -15,6 +15,7 @@ import numpy as np
 
 from dpjax.convert import zarr_store
 from dpjax.convert.source import ACTION, COUNTERS, Columns, Feature, Source
+from dpjax.convert.zarr_chunks import check_chunks
 from dpjax.core.errors import UserError
 from dpjax.core.unread import warn_unread
 from dpjax.data import checks
@@ -47,7 +48,7 @@ def open_source(path: Path, stack: ExitStack) -> Source:
         for key in keys:
             if key not in readers:
                 # On the first read of a key: only what is converted is looked at.
-                zarr_store.check_chunks(arrays[key])
+                check_chunks(arrays[key])
                 readers[key] = zarr_store.reader(arrays[key])
         start = int(ends[e] - lengths[e])
         end = int(ends[e])
@@ -108,13 +109,31 @@ def _arrays(
             problems[key] = "a group, not an array"
         else:
             damage[key] = f"data/{key} has files but no .zarray: copy it again"
-    others = dict.fromkeys(
-        "/".join(parts[:-1])
-        for parts in paths
-        if parts[-1] in (".zarray", "zarr.json") and parts[0] != "data" and len(parts) > 1
-    )
-    warn_unread(str(store.path), [name for name in others if name != ENDS], "not in data/")
+    _report_unread(store, paths)
     return arrays, problems, damage
+
+
+def _report_unread(store: zarr_store.Store, paths: Sequence[Sequence[str]]) -> None:
+    """Logs which arrays, attributes and files are elsewhere. paths: all names, split at "/"."""
+    arrays = {
+        tuple(parts[:-1]) for parts in paths if parts[-1] in (".zarray", "zarr.json") and parts[:-1]
+    }
+    # Arrays in data/ are keys, which are selected or left out one by one.
+    others = ["/".join(array) for array in sorted(arrays) if array[0] != "data"]
+    # Files that belong to no array and no key: films, notes, what an interrupted copy left.
+    for parts in paths:
+        inside = any(tuple(parts[:n]) in arrays for n in range(1, len(parts)))
+        is_key = parts[0] == "data" and len(parts) > 2
+        if not inside and not is_key and parts[-1] not in zarr_store.GROUP_FILES:
+            others.append("/".join(parts))
+    warn_unread(str(store.path), [name for name in others if name != ENDS], "not in data/")
+    attributes = [
+        f"{name.removesuffix('.zattrs')}{key}"
+        for name in sorted(store.names)
+        if name.rsplit("/", 1)[-1] == ".zattrs"
+        for key in zarr_store.read_attributes(store, name)
+    ]
+    warn_unread(str(store.path), attributes, "attributes")
 
 
 def _ends(store: zarr_store.Store) -> np.ndarray:
@@ -124,5 +143,5 @@ def _ends(store: zarr_store.Store) -> np.ndarray:
     if len(array.shape) != 1 or array.dtype.kind not in "iu":
         raise UserError(f"{array}: expected integers [E], got {array.dtype} {list(array.shape)}.")
     # An episode that ends at 0 does not exist, so no chunk is all zeros.
-    zarr_store.check_chunks(array, complete=True)
+    check_chunks(array, complete=True)
     return zarr_store.reader(array)(0, array.shape[0]).astype(np.int64)

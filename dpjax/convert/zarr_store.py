@@ -1,9 +1,8 @@
 """Reads arrays of a zarr v2 hierarchy in a directory or a zip.
 
-A chunk that consists of the array's fill value need not be stored: that is zarr's rule, and writers
-of 2025 and later make use of it. A copy that was interrupted looks the same, so missing chunks are
-counted in a warning. The zarr library allocates as much memory as a compressed chunk claims to
-need; here no chunk is decompressed to more than its array's description says.
+A chunk that is not stored consists of the array's fill value (zarr_chunks.py looks for such). The
+zarr library allocates as much memory as a compressed chunk claims to need; here no chunk is
+decompressed to more than its array's description says.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,10 +10,8 @@ import contextlib
 import functools
 from itertools import product
 import json
-import logging
 import math
 from pathlib import Path
-import re
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,13 +20,9 @@ from dpjax.convert import untrusted_zip, zarr_codecs
 from dpjax.convert.source import as_user_error, plain_files
 from dpjax.core.errors import UserError
 
-# Largest block in bytes, decoded. A block is all chunks that share their first index: they are
-# decoded together, since every step has numbers in each of them.
-BLOCK_LIMIT = 2**31
-LARGEST_FILL = 10**7  # chunks that are not stored; more is a wrong header
+# Files that describe a group, and copies of what arrays say.
+GROUP_FILES = (".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 META_LIMIT = 2**20  # largest .zarray in bytes; usual ones are a few hundred bytes of JSON
-
-log = logging.getLogger("dpjax")
 
 
 class Unsupported(UserError):
@@ -129,6 +122,17 @@ def read_array(store: Store, name: str) -> Array:
     return array._replace(fill=_fill_value(meta.get("fill_value"), array.dtype, where))
 
 
+def read_attributes(store: Store, name: str) -> list[str]:
+    """The names of the attributes in a file .zattrs; [] if it can't be read."""
+    try:
+        attributes = json.loads(store.read(name, META_LIMIT))
+    except (ValueError, UserError):
+        return []
+    # xarray's names of the axes are no data.
+    names = attributes if isinstance(attributes, dict) else ()
+    return [key for key in names if key != "_ARRAY_DIMENSIONS"]
+
+
 def _fill_value(value: Any, dtype: np.dtype, where: Path) -> np.generic | None:
     """The number of chunks that are not stored: a number, or "NaN", "Infinity", "-Infinity"."""
     if value is None or dtype.kind not in "fiub":
@@ -137,62 +141,24 @@ def _fill_value(value: Any, dtype: np.dtype, where: Path) -> np.generic | None:
         return np.asarray(value).astype(dtype)[()]
 
 
-def check_chunks(array: Array, *, complete: bool = False) -> None:
-    """Warns of chunks that are not stored; refuses them if nothing says what they hold.
-
-    complete: refuse them in any case.
-
-    Raises a UserError for such chunks, and if chunks are too large for memory.
-    """
-    counts = _counts(array)
-    total = math.prod(counts)
-    prefix = f"{array.name}/"
-    pattern = re.compile(r"\d+([./]\d+)*")  # a chunk's file: "3", "3.0.0" or "3/0/0"
-    files = [name.removeprefix(prefix) for name in array.store.names if name.startswith(prefix)]
-    present = sum(pattern.fullmatch(name) is not None for name in files)
-
-    # Generators, which stop at the first missing name: a header may claim 2^40 chunks, and must not
-    # cost time or memory.
-    indices = (np.unravel_index(k, counts) for k in range(total))
-    names = (_chunk_name(array, tuple(map(int, index))) for index in indices)
-    missing = next((name for name in names if name not in array.store.names), None)
-    if missing is not None:
-        what = (
-            f"{array}: {total - present} of {total} chunks are not stored, the first is "
-            f"{missing.removeprefix(prefix)}"
-        )
-        if array.fill is None or complete:
-            raise UserError(f"{what}: copy the buffer again.")
-        # A header of 2^40 chunks and no file would otherwise be read as 2^40 zeros.
-        if total - present > LARGEST_FILL:
-            raise UserError(f"{what}: more than {LARGEST_FILL} can't be right.")
-        log.warning(
-            "%s: they are %s, its fill_value, as zarr has it. If the buffer was copied, compare "
-            "it with the original", what, array.fill,
-        )  # fmt: skip
-    # The memory of one block.
-    shape = _block_shape(array)
-    if math.prod(shape) * array.dtype.itemsize > BLOCK_LIMIT:
-        raise UserError(
-            f"{array}: chunks of {list(shape)} {array.dtype} are more than "
-            f"{BLOCK_LIMIT / 2**30:.0f} GiB: write it with smaller chunks."
-        )
-
-
-def _counts(array: Array) -> list[int]:
+def chunk_counts(array: Array) -> list[int]:
     """The number of chunks along each axis."""
     # Rounded up: the last chunk of an axis may reach beyond the array.
     return [-(-n // chunk) for n, chunk in zip(array.shape, array.chunks)]
 
 
-def _chunk_name(array: Array, index: tuple[int, ...]) -> str:
+def chunk_name(array: Array, index: tuple[int, ...]) -> str:
+    """The file of a chunk, as the store names it."""
     # "data/img/3.0.0.0" with the separator ".", "data/img/3/0/0/0" with "/".
     return f"{array.name}/{array.separator.join(map(str, index))}"
 
 
-def _block_shape(array: Array) -> tuple[int, ...]:
-    """The shape of a block: all chunks that share their first index, joined along the others."""
-    sizes = [count * chunk for count, chunk in zip(_counts(array), array.chunks)]
+def block_shape(array: Array) -> tuple[int, ...]:
+    """The shape of a block: all chunks that share their first index, joined along the others.
+
+    They are decoded together, since every step has numbers in each of them.
+    """
+    sizes = [count * chunk for count, chunk in zip(chunk_counts(array), array.chunks)]
     return (array.chunks[0], *sizes[1:])
 
 
@@ -220,10 +186,10 @@ def reader(array: Array) -> Callable[[int, int], np.ndarray]:
 def _block(array: Array, i: int) -> np.ndarray:
     """Decodes the chunks whose first index is i: [chunks[0], *array.shape[1:]]."""
     # Each chunk is decoded and copied to its place in the block.
-    counts = _counts(array)[1:]
-    block = np.empty(_block_shape(array), array.dtype)
+    counts = chunk_counts(array)[1:]
+    block = np.empty(block_shape(array), array.dtype)
     for index in product(*map(range, counts)):
-        name = _chunk_name(array, (i, *index))
+        name = chunk_name(array, (i, *index))
         place = [slice(k * n, (k + 1) * n) for k, n in zip(index, array.chunks[1:])]
         is_stored = name in array.store.names
         block[(slice(None), *place)] = _decode(array, name) if is_stored else array.fill

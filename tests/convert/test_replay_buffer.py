@@ -126,6 +126,35 @@ def test_chunks_that_are_not_stored_are_the_fill_value(source, tmp_path, caplog)
     assert "data/action: 1 of" in caplog.text and "the first is 1.0: they are 0.0" in caplog.text
 
 
+def test_missing_chunks_that_look_like_an_interrupted_copy_are_called_so(source, tmp_path, caplog):
+    """All chunks of an array, and one of which a temporary file is there."""
+    for file in (source / "data" / "state").glob("[0-9]*"):
+        file.unlink()
+    (source / "data" / "action" / "1.0").rename(source / "data" / "action" / "1.0.a8f3.part")
+    # Beyond the shape, as after a resize.
+    shutil.copy(source / "data" / "action" / "0.0", source / "data" / "action" / "9.0")
+    convert.main(["zarr", str(source), str(tmp_path / "out"), "--keys", "state"])
+    assert "data/state: 4 of 4 chunks are not stored" in caplog.text
+    assert "none is there: if it is not constant, it was not copied" in caplog.text
+    assert "data/action: 1 of 4 chunks are not stored, the first is 1.0" in caplog.text
+    assert "(beside 1.0.a8f3.part, 9.0, as in a copy that was interrupted)" in caplog.text
+    assert "left out: 1.0.a8f3.part, 9.0: not chunks of its shape" in caplog.text
+
+
+def test_what_lies_beside_the_keys_is_listed(source, tmp_path, caplog):
+    put(source / "meta" / "success", np.ones(3, np.int64))
+    put(source / "labels" / "good", np.ones(3, np.int64))
+    (source / "videos").mkdir()
+    (source / "videos" / "0.mp4").write_bytes(b"film")
+    (source / "data" / ".zattrs").write_text(json.dumps({"rate": 10}))
+    convert.main(["zarr", str(source), str(tmp_path / "out"), "--keys", "state"])
+    lines = [record.message for record in caplog.records if "left out" in record.message]
+    (beside,) = [line for line in lines if "not in data/" in line]
+    for name in ("meta/success", "labels/good", "videos/0.mp4"):
+        assert name in beside
+    assert any("left out: data/rate: attributes" in line for line in lines)
+
+
 @pytest.mark.parametrize("fill, value", [(-1.5, -1.5), ("-Infinity", None), (None, None)])
 def test_fill_values_are_numbers_or_refused(source, tmp_path, fill, value):
     file = source / "data" / "action" / ".zarray"
