@@ -99,6 +99,7 @@ def sample(
     prepared: Any = None,
     unroll: int = 1,
     first: int = 0,
+    noise: Array | None = None,
 ) -> Array:
     """The sampling loop: x [B, Tp, D] from the path's first level to its last.
 
@@ -110,8 +111,9 @@ def sample(
     prepared: what the denoiser has computed for each step, a tree with leaves [S, …].
     unroll: how many evaluations one iteration of the compiled loop holds.
     first: the number of the first evaluation, if this path is the end of a longer one.
+    noise: [N, B, Tp, D] of each evaluation, in place of what keys draw; None draws it.
     """
-    evaluate = _evaluation(predict, keys, sampler, clip)
+    evaluate = _evaluation(predict, keys, sampler, clip, noise)
     inputs = _inputs(sampler.evaluations(path), prepared, first)
 
     def body(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
@@ -165,7 +167,7 @@ def _inputs(evaluations: Evaluations, prepared: Any, first: int = 0) -> tuple:
 
 
 def _evaluation(
-    predict: Predict, keys: Array, sampler: Sampler, clip: float
+    predict: Predict, keys: Array, sampler: Sampler, clip: float, noise: Array | None = None
 ) -> Callable[[tuple, tuple], tuple]:
     """One iteration of the loop: `((x, before), inputs) -> (x, before)`."""
 
@@ -178,6 +180,8 @@ def _evaluation(
         # 2. Fresh noise. `step` calls this only for samplers that need it, so other samplers
         # compile to a program without a random generator.
         def draw() -> Array:
+            if noise is not None:
+                return noise[i]
             step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
             return draw_noise(step_keys, x.shape[1:])
 
