@@ -31,6 +31,7 @@ def edits_of(source: Source, selected: Selection, every: int, actions: str) -> E
         for key in keys:
             if len(source.features[key].shape) == 3:
                 raise UserError(f"joins={new}: {key} has images, not numbers.", argument="joins")
+    # The action is a key of the source, or joined of several.
     action = [key for key, name in selected.names.items() if name == ACTION]
     dims = sum(_dims(source, key) for key in action or selected.joins[ACTION])
     return Edits(
@@ -46,6 +47,7 @@ def with_rests(
     chosen: Edits, source: Source, episodes: Sequence[int], selected: Selection
 ) -> Edits:
     """The edits, with how far each dim moves at rest. It reads all numbers of the episodes."""
+    # Images do not tell whether anything moves, and take long to read.
     names = names_to_read(selected)
     numbers = {key: name for key, name in names.items() if len(source.features[key].shape) != 3}
 
@@ -79,6 +81,7 @@ def about(
     args: argparse.Namespace, source: Source, selected: Selection, every: int
 ) -> dict[str, str | int]:
     """What was done to the source, for the data set's metadata."""
+    # Only what was asked for: a set that was converted as it is has none of these entries.
     done: dict[str, str | int] = {}
     for new, keys in selected.joins.items():
         done[f"{new} is"] = _joined(source, keys)

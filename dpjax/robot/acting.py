@@ -52,9 +52,11 @@ def delays(robot: Robot, acting: Acting) -> tuple[int, int]:
     sensing = max((robot.latency.get(name, 0.0) for name in acting.columns), default=0.0)
     # Rounded first: a latency of exactly one step must not become two by its last digit.
     offset = math.ceil(round((sensing + robot.action_latency) / period, 6))
+    # Short sampling is done inside its step; anything longer takes whole steps beside the loop.
     planning = 0
     if acting.promise > INSIDE_STEP * period:
         planning = math.ceil(round(acting.promise / period, 6))
+    # In a simulation both together are one delay (`Controller`).
     delay = offset + planning
     needed = acting.observed - 1 + delay + acting.executed
     if needed > acting.predicted or planning > acting.executed:

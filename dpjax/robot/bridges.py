@@ -49,6 +49,7 @@ def lerobot(
             )
         last.update({name: float(obs[name]) for name in action if name in obs})
         times = np.array([now()])
+        # The order of the policy, whatever order the robot's dict has.
         numbers = np.array([[float(obs[name]) for name in state]], np.float32)
         images = {name: (times, np.asarray(obs[key])[None]) for name, key in cameras.items()}
         return {state_name: (times, numbers), **images}
@@ -93,6 +94,7 @@ class SimulatedRobot:
 
     def _read(self) -> dict[str, Samples]:
         """Moves on to the present, and measures."""
+        # The first reading starts the simulator's time.
         now = self._now()
         if self._start is None:
             self._start = now

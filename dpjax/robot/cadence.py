@@ -39,6 +39,7 @@ def summary(counts: Counts, lateness: Sequence[float], work: Sequence[float]) ->
     lateness: seconds by which each cycle began late. work: seconds that each one took.
     """
     result: dict[str, Any] = dataclasses.asdict(counts)
+    # An episode that ended before its first cycle has a share of 0, not an error.
     cycles = max(len(work), 1)
     result["cycles"] = len(work)
     result["over_budget_share"] = counts.over_budget / cycles

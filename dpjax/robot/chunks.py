@@ -57,9 +57,11 @@ def previous(
     """
     if chunk is None:
         return None
+    # Step j of the result belongs to the same time as step j of the chunk that is asked for.
     moved = np.full(shape, np.nan, np.float32)
     for j in range(shape[0]):
         target = step - (observed - 1) + j
+        # What was sent is known for sure: a person, or a limit, may have changed the chunk.
         action = sent.get(target)
         if action is None:
             action = chunk.action(target)
@@ -76,5 +78,7 @@ def committed(moved: np.ndarray | None, observed: int, delay: int) -> int:
     """
     if moved is None:
         return 0
+    # A chunk that ends before the delay is over leaves steps in which the robot holds.
     known = np.isfinite(moved[observed - 1 : observed - 1 + delay]).all(axis=1)
+    # The number of known actions before the first unknown one.
     return int(np.cumprod(known).sum())

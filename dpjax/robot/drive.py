@@ -61,12 +61,15 @@ def drive(
     ended_by = ""
     start = clock.now()
     k = 0
+    # The hold at the end is in `finally`: whatever goes wrong, the robot must not go on.
     try:
         while not ended_by:
             time = start + k * loop.period
+            # Wait for the step, and note how late the wait ended.
             clock.until(time)
             began = clock.now()
             lateness.append(began - time)
+            # A person's word comes before everything else.
             command = operator()
             if command in ENDS:
                 ended_by = command.value
@@ -75,6 +78,7 @@ def drive(
                 loop.counts.missed += 1
             else:
                 loop.cycle(k, time, command)
+            # How long the cycle took; beyond a period the next one is late.
             work.append(clock.now() - began)
             loop.counts.over_budget += work[-1] > loop.period
             on_cycle(k)

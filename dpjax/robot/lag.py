@@ -41,6 +41,7 @@ def lag(
     Raises:
         UserError: if they do not overlap for long enough, do not move, or do not agree.
     """
+    # The time in which both were recorded.
     start = max(sent_times[0], measured_times[0])
     end = min(sent_times[-1], measured_times[-1])
     if end - start < 2 * largest:
@@ -57,6 +58,7 @@ def lag(
     middle = first[margin : len(first) - margin]
     shifts = np.arange(-margin, margin + 1)
     scores = np.array([_correlation(middle, second[margin + s :][: len(middle)]) for s in shifts])
+    # Where the two agree best. Two unrelated signals agree a little at some shift as well.
     best = int(scores.argmax())
     if scores[best] < AGREES:
         raise UserError(

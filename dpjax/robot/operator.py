@@ -55,6 +55,7 @@ def terminal(first: Command = Command.RUN) -> Iterator[Callable[[], Command]]:
     """
     if not sys.stdin.isatty():
         raise UserError("keys are read from a terminal, but stdin is not one.")
+    # The terminal's settings are put back at the end, even after an exception.
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     state = first

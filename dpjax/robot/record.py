@@ -100,6 +100,7 @@ class Session:
         if attempt.ended_by == Command.DROP.value or not attempt.steps:
             self.dropped += 1
             return 0
+        # The whole attempt, or what a person corrected in it.
         parts = [list(attempt.steps)] if self._whole else corrections(attempt.steps)
         for steps in parts:
             content = io.BytesIO()
@@ -118,6 +119,7 @@ class Session:
         if not self.count:
             self._remove()
             return None
+        # All columns but the action and those about the loop are what was observed.
         first = next(self._episodes())
         observations = [name for name in first if name not in (self._action, *EXTRA)]
         path = rlds.write(

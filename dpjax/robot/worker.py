@@ -31,6 +31,7 @@ class ThreadWorker:
     """A single thread: XLA and sockets release Python's lock while they work."""
 
     def __init__(self) -> None:
+        # One thread, since one policy samples one chunk at a time.
         self._pool = futures.ThreadPoolExecutor(1, thread_name_prefix="chunks")
         self._future: futures.Future | None = None
 
@@ -42,6 +43,7 @@ class ThreadWorker:
         """Whether the last call has ended."""
         if self._future is None:
             return False
+        # `wait` returns early if the call ends, and raises nothing if it fails.
         if wait:
             futures.wait([self._future], timeout=wait)
         return self._future.done()
@@ -68,6 +70,7 @@ class SimulatedWorker:
 
     def start(self, call: Call) -> None:
         """The call begins now, and ends one latency later."""
+        # The call is made when its result is asked for: it takes no fake time.
         self._call = call
         self._ready_at = self._time.now + next(self._latencies)
 

@@ -73,12 +73,14 @@ def columns(run: Run, max_age: float) -> dict[str, Column]:
 
 def measure(sample_actions: SampleActions, run: Run) -> float:
     """The 99 % quantile of the seconds that sampling takes, after a call that compiles."""
+    # Zeros take as long as real observations: the program has no branches.
     obs = {
         name: np.zeros((1, run.config.horizon.obs, *size), np.uint8)
         for name, size in run.spec.cameras.items()
     }
     for name, size in run.spec.numbers.items():
         obs[name] = np.zeros((1, run.config.horizon.obs, size), np.float32)
+    # The first call compiles, and is left out of the quantile.
     key = jax.random.key(0)[None]
     seconds = []
     for _ in range(CALLS + 1):
