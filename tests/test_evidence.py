@@ -21,16 +21,19 @@ from dpjax.config import cameras
 from dpjax.inference import exported
 from dpjax.runs import run as run_lib
 
-pytestmark = pytest.mark.slow
+# Recorded on a processor with AVX-512. Without it XLA rounds differently, and networks that have
+# hardly learned amplify that: commit cb7fdeb itself then differs by more than 1e-5.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text()),
+        reason="recorded with AVX-512: another processor rounds differently",
+    ),
+]
 
 EVIDENCE = Path(__file__).parent / "golden" / "cb7fdeb"
 RUNS = sorted(path.name.partition(".")[0] for path in (EVIDENCE / "trained").iterdir())
 KEY = 3
-# The actions were recorded on a processor with AVX-512. Without it XLA rounds differently, and a
-# network that has hardly learned amplifies that: Heun's four steps of the inpainting run by 1.9e-5.
-CPU = Path("/proc/cpuinfo")
-SAME_ROUNDING = CPU.exists() and "avx512f" in CPU.read_text()
-TOLERANCE = 1e-5 if SAME_ROUNDING else 5e-5  # of the largest action
 
 
 def recorded(path):
@@ -76,7 +79,7 @@ def check(run_dir, path):
         obs, previous = draw(run)
         last = previous if options["warm_start"] else None
         got = np.asarray(run.sample_actions(jax.random.key(KEY), obs, last))
-        np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max(), err_msg=label)
+        np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max(), err_msg=label)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -88,7 +91,7 @@ def test_an_exported_file_acts_as_it_did(tmp_path):
     obs, _ = draw(run_lib.load(unpacked("trained/unet", tmp_path)))
     want = recorded(EVIDENCE / "exported.npz")["exported"]
     got = exported.load(EVIDENCE / "policy.stablehlo")(jax.random.key(KEY), obs)
-    np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max())
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
 def test_a_run_that_was_imported_acts_as_it_did(tmp_path):

@@ -6,14 +6,20 @@
 The first word is the format; the default is stablehlo.
 """
 
+import functools
 import sys
 
 from dpjax.config import flags
 from dpjax.core.errors import UserError, choices
-from dpjax.export import lerobot, stablehlo
+from dpjax.export import lerobot, onnx, stablehlo
 
 # {format: its command}; each has options of its own.
-FORMATS = {"stablehlo": stablehlo.main, "lerobot": lerobot.main}
+FORMATS = {
+    "stablehlo": stablehlo.main,
+    "lerobot": lerobot.main,
+    "onnx": functools.partial(onnx.main, "onnx"),
+    "openvino": functools.partial(onnx.main, "openvino"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from dpjax.core.spec import Spec
 from dpjax.core.types import ACTION, Params
 from dpjax.export import onnx_nets, onnx_plan
 from dpjax.export.graph import Graph
-from dpjax.export.onnx_plan import Plan
+from dpjax.export.onnx_plan import UnrolledSampler
 
 NOISE = "noise"
 OUTPUT = "actions"
@@ -60,7 +60,7 @@ def check(config: ConfigDict, spec: Spec) -> None:
 
 def build_graph(
     config: ConfigDict, spec: Spec, params: Params, metadata: dict[str, str]
-) -> tuple[Any, Plan]:
+) -> tuple[Any, UnrolledSampler]:
     """(the ONNX model, its plan) of a policy.
 
     Raises UserError for what is not covered, see `check`.
@@ -107,7 +107,7 @@ def encode(graph: Graph, spec: Spec, params: Params) -> str:
 
 
 def condition(
-    graph: Graph, config: ConfigDict, spec: Spec, plan: Plan, features: str
+    graph: Graph, config: ConfigDict, spec: Spec, plan: UnrolledSampler, features: str
 ) -> tuple[str | None, np.ndarray | str, str | None]:
     """(cond, known [Tp, D], the known x0 [B, Tp, D]) of `policies.conditioning`.
 
@@ -130,7 +130,7 @@ def condition(
 
 
 def unrolled_loop(
-    graph: Graph, plan: Plan, denoise: onnx_nets.Denoise, insert: Callable[[str], str]
+    graph: Graph, plan: UnrolledSampler, denoise: onnx_nets.Denoise, insert: Callable[[str], str]
 ) -> str:
     """`sampling.sample` as nodes: the name of x [B, Tp, D] at the end."""
     steps = plan.evaluations.step

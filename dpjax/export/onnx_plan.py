@@ -20,7 +20,7 @@ from dpjax.diffusion.samplers import Evaluations, Sampler
 from dpjax.diffusion.schedules import Level
 
 
-class Plan(NamedTuple):
+class UnrolledSampler(NamedTuple):
     """What the sampling loop of a policy gets.
 
     noise_shape: (S + 1, Tp, D), without the batch. evaluations: all N of them.
@@ -52,7 +52,7 @@ class Coefficients(NamedTuple):
     weight: float
 
 
-def plan_of(config: ConfigDict, spec: Spec, params: Params) -> Plan:
+def plan_of(config: ConfigDict, spec: Spec, params: Params) -> UnrolledSampler:
     """The plan of the policy that the config describes."""
     caught: dict[str, Any] = {}
 
@@ -67,7 +67,7 @@ def plan_of(config: ConfigDict, spec: Spec, params: Params) -> Plan:
     policy.sample(params, jax.random.key(0), obs)
     is_meanflow = config.method == "meanflow"
     steps = len(caught["path"].now.t)
-    return Plan(
+    return UnrolledSampler(
         noise_shape=(steps + 1, *caught["x"].shape[1:]),
         evaluations=caught["sampler"].evaluations(caught["path"]),
         per_level=jax.device_get(caught["prepared"]),
@@ -79,7 +79,7 @@ def plan_of(config: ConfigDict, spec: Spec, params: Params) -> Plan:
     )
 
 
-def coefficients(plan: Plan) -> list[Coefficients]:
+def coefficients(plan: UnrolledSampler) -> list[Coefficients]:
     """The factors of each of the N evaluations."""
     # Both equations are linear, so their factors are their values at unit vectors. The levels are
     # float32, as in dpjax's own loop; what follows from them is computed in float64.
@@ -93,7 +93,7 @@ def coefficients(plan: Plan) -> list[Coefficients]:
         ]
 
 
-def _coefficients_at(plan: Plan, now: Level, to: Level, weight: float) -> Coefficients:
+def _coefficients_at(plan: UnrolledSampler, now: Level, to: Level, weight: float) -> Coefficients:
     """The factors of the evaluation at level `now` that steps to `to`."""
     # 1. The estimates: x̂_0 and ε̂ for (x, y) = (1, 0) and (0, 1).
     x, y = np.eye(2)

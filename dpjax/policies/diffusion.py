@@ -208,7 +208,7 @@ def diffusion_sample(
         # 3. The sampling loop. It may start from the previous chunk (7), and agree with it.
         predict = _predictor(denoiser, params["denoiser"], problem, context, prediction_type)
         loop = sampling_loop
-        if previous is not None:
+        if previous is not None and (skipped or agree is not None):
             last = params["normalizer"].normalize({ACTION: previous})[ACTION]
             if skipped:
                 loop = sampling.warm_start(sampling_loop, last, skipped)

@@ -1,15 +1,11 @@
 """The ONNX graph of a policy gives dpjax's actions, by ONNX Runtime and by OpenVINO."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
 from support import networks
 
-from dpjax.core.errors import UserError
 from dpjax.core.normalizer import Normalizer
-from dpjax.export import __main__ as command
 from dpjax.export import onnx_graph, onnx_runtimes
 from dpjax.export.onnx_plan import reference
 
@@ -77,6 +73,7 @@ def both(runtime, config, spec, params):
     return got[..., 0] / 20, want[..., 0] / 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_onnx_runtime_gives_dpjax_actions(case):
     got, want = both("onnx", *policy("unet1d", **CASES[case]))

@@ -47,7 +47,7 @@ def test_the_loss_falls(run):
 def test_a_run_leaves_its_files(run, data):
     workdir, output = run
     assert {path.name for path in workdir.iterdir()} == {
-        *("config.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard")
+        *("config.json", "limits.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard")
     }
     config, spec = config_file.read_config(workdir)
     assert config.train.batch == 16 and config.data.dir == str(data)
