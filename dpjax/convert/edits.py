@@ -65,6 +65,7 @@ def edit(columns: Columns, edits: Edits) -> tuple[Columns, Counts]:
 
 def choose(columns: Columns, edits: Edits) -> Columns:
     """The columns that are stored, with all of their steps."""
+    # Joined first, so that what is cut and shifted is what will be stored.
     columns = join(columns, edits.joins, following=edits.following)
     columns = cut(columns, edits.drop_first, edits.drop_last)
     columns = shift(columns, edits.shift)
@@ -78,6 +79,7 @@ def cut(columns: Columns, first: int, last: int) -> Columns:
 
     Raises a UserError if no step is left.
     """
+    # An episode that is shorter than what is cut off is reported as a bad one.
     steps = len(columns[ACTION])
     if first + last >= steps:
         raise UserError(
@@ -95,6 +97,7 @@ def shift(columns: Columns, steps: int) -> Columns:
             f"shift_actions={steps} leaves nothing of an episode of {length} steps",
             argument="shift_actions",
         )
+    # Both keep as many steps: the observations lose their end where the action loses its start.
     kept = length - abs(steps)
     early = slice(max(-steps, 0), max(-steps, 0) + kept)  # of the observations
     late = slice(max(steps, 0), max(steps, 0) + kept)  # of the action

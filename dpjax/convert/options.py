@@ -118,6 +118,7 @@ def check(args: argparse.Namespace) -> None:
 
 def names(args: argparse.Namespace) -> Names:
     """What --keys, --mapping and --join say."""
+    # A plus in --mapping joins as --join does: people try either.
     mapping: dict[str, str] = {}
     joins: dict[str, list[str]] = {}
     for option, text in (("--mapping", args.mapping), ("--join", args.join)):

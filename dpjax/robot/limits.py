@@ -42,6 +42,7 @@ class Limits:
 
 def fit(episodes: Episodes, action: str = "action") -> Limits:
     """The limits of the demonstrations. action: the name of the action's column."""
+    # In float64: differences of large numbers lose digits in float32.
     actions = np.asarray(episodes.columns[action], np.float64)
     # Differences within episodes: those from an episode to the next are left out.
     steps = np.abs(np.diff(actions, axis=0))
@@ -49,6 +50,7 @@ def fit(episodes: Episodes, action: str = "action") -> Limits:
     is_inside[np.asarray(episodes.ends[:-1]) - 1] = False
     steps = steps[is_inside]
     numbers, _ = frames.split(episodes.columns)
+    # Images have no range that means anything.
     ranges = {
         name: (np.min(x, axis=0).astype(np.float64), np.max(x, axis=0).astype(np.float64))
         for name, x in numbers.items()

@@ -68,6 +68,7 @@ def append(kept: Samples | None, new: Samples, sensor: str, since: float) -> Sam
         is_new = times > kept[0][-1]
         times = np.concatenate([kept[0], times[is_new]])
         values = np.concatenate([kept[1], values[is_new]])
+    # One sample from before `since` stays, to interpolate from.
     first = max(int(np.searchsorted(times, since, side="right")) - 1, 0)
     return times[first:], values[first:]
 
@@ -124,8 +125,10 @@ def interpolate(
 
     Returns the dtype of a, or float64 for integers.
     """
+    # One share per step, for all numbers of that step.
     share = share.reshape(-1, *(1,) * (a.ndim - 1))
     mixed = a + share * (np.asarray(b, np.float64) - a)
+    # Rotations replace what the linear mixture made of their numbers.
     start = 0
     for part in parts:
         end = start + part.size

@@ -31,6 +31,7 @@ def read(run: str | Path, config: ConfigDict) -> Limits:
     Raises UserError if neither exists, or if the file is damaged.
     """
     folder = outputs.shipped_folder(str(run)) or Path(run)
+    # A shipped policy has its limits beside its weights.
     path = folder / NAME
     if not path.exists():
         try:
