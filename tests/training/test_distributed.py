@@ -105,7 +105,7 @@ def test_two_processes_train_as_one(pair, data, cache, tmp_path, devices):
 def test_the_first_process_alone_writes_and_talks(pair):
     workdir, (first, second) = pair
     assert {path.name for path in workdir.iterdir()} == {
-        *("config.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard")
+        *("config.json", "limits.json", "lock", "metrics.jsonl", "checkpoints", "tensorboard")
     }
     assert checkpoint.read_meta(workdir, STEPS)["devices"] == 4
     assert len(list((workdir / "tensorboard").iterdir())) == 1
